@@ -1,0 +1,51 @@
+# The short commands: `make serve` and `make test` need Python 3.11+ and a package index, nothing else.
+PYTHON ?= python3
+# `make test` and training; `make serve` uses an environment of its own, without TensorFlow
+VENV ?= .venv
+SERVE_VENV ?= .venv-serve
+PIP = -m pip install --quiet --disable-pip-version-check --require-hashes
+PY = $(VENV)/bin/python
+
+.PHONY: help serve train test lint format lock clean
+.DELETE_ON_ERROR:
+
+help:  ## this list
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## */\1\t/' | expand -t 18
+
+serve: $(SERVE_VENV)/.installed  ## start the service on port 5000 with the trained model that is in the repo
+	$(SERVE_VENV)/bin/python -m gunicorn app:app
+
+train: $(VENV)/.installed  ## run the DVC pipeline: data, training, plots
+	PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m dvc repro
+
+test: $(VENV)/.installed  ## all tests but the slow end-to-end ones
+	$(PY) -m pytest -m "not e2e"
+
+lint: $(VENV)/.installed  ## ruff, mypy
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+format: $(VENV)/.installed  ## let ruff tidy up
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+# the smaller locks take their versions from the largest, so that all three agree
+LOCK = $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock"
+lock: $(VENV)/.installed  ## pin every package and its hashes anew (UPGRADE=--upgrade for newer ones)
+	$(LOCK) $(UPGRADE) requirements-dev.in -o requirements-dev.txt
+	$(LOCK) requirements.in -c requirements-dev.txt -o requirements.txt
+	$(LOCK) requirements-serve.in -c requirements-dev.txt -o requirements-serve.txt
+
+clean:  ## remove the environments
+	rm -rf $(VENV) $(SERVE_VENV)
+
+$(VENV)/.installed: requirements-dev.txt
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) $(PIP) -r requirements-dev.txt
+	touch $@
+
+$(SERVE_VENV)/.installed: requirements-serve.txt
+	test -x $(SERVE_VENV)/bin/python || $(PYTHON) -m venv $(SERVE_VENV)
+	$(SERVE_VENV)/bin/python $(PIP) -r requirements-serve.txt
+	touch $@
