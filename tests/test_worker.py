@@ -1,0 +1,174 @@
+"""digits/worker.py under a real gunicorn: the short way answers, and no slow client holds up another."""
+
+import http.client
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from digits.worker import arrived_whole, reads_answers
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# echoes the body and names the thread that answered
+ECHO = """
+import threading
+
+def app(environ, start_response):
+    body = environ["wsgi.input"].read()
+    headers = [("Content-Length", str(len(body))), ("X-Thread", threading.current_thread().name)]
+    start_response("200 OK", headers)
+    return [body]
+"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A gunicorn with one worker and two threads; (its process, its port)."""
+    folder = tmp_path_factory.mktemp("echo")
+    (folder / "echo.py").write_text(ECHO)
+    log = folder / "log"
+    command = [sys.executable, "-m", "gunicorn", "-b", "127.0.0.1:0", "--no-control-socket", "--threads", "2"]
+    command += ["-k", "digits.worker.Worker", "--keep-alive", "75", "echo:app"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(folder)])}
+    with log.open("w") as file:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stderr=file)
+    try:
+        deadline = time.monotonic() + 20
+        while not (port := re.search(r"127\.0\.0\.1:(\d+)", log.read_text())):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+        yield process, int(port[1])
+    finally:
+        process.kill()
+        process.wait()
+
+
+def post(connection, body=b"hello", **options):
+    connection.request("POST", "/", body, **options)
+    answer = connection.getresponse()
+    return answer.status, answer.read(), answer.getheader("X-Thread")
+
+
+def connect(server):
+    return http.client.HTTPConnection("127.0.0.1", server[1], timeout=10)
+
+
+def test_small_request_on_a_kept_alive_connection_is_answered_without_a_thread(server):
+    connection = connect(server)
+    assert post(connection)[:2] == (200, b"hello")  # a new connection begins in a thread
+    for _ in range(3):
+        # http.client may send headers and body apart, which is allowed to take the long way
+        connection.sock.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi")
+        answer = http.client.HTTPResponse(connection.sock, method="POST")
+        answer.begin()
+        assert (answer.read(), answer.getheader("X-Thread")) == (b"hi", "MainThread")
+    connection.close()
+
+
+def test_large_and_chunked_bodies_go_to_threads_and_arrive_whole(server):
+    connection = connect(server)
+    post(connection)
+    large = os.urandom(300_000)
+    status, body, thread = post(connection, large)
+    assert (status, body == large) == (200, True)
+    assert thread != "MainThread"
+    status, body, thread = post(connection, iter([b"a" * 10, b"b" * 10]), encode_chunked=True)
+    assert (status, body) == (200, b"a" * 10 + b"b" * 10)
+    assert thread != "MainThread"
+    connection.close()
+
+
+def test_client_that_stops_in_mid_body_holds_up_nobody(server):
+    slow = connect(server)
+    post(slow)
+    slow.sock.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhe")
+    other = connect(server)
+    begun = time.monotonic()
+    assert post(other)[:2] == (200, b"hello")
+    assert time.monotonic() - begun < 2
+    slow.sock.sendall(b"ll")
+    slow.sock.sendall(b"o")
+    answer = http.client.HTTPResponse(slow.sock, method="POST")
+    answer.begin()
+    assert answer.read() == b"hello"
+    slow.close()
+    other.close()
+
+
+def test_pipelined_requests_are_answered_in_order(server):
+    connection = connect(server)
+    post(connection)
+    connection.sock.sendall(
+        b"".join(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n%d" % i for i in range(5))
+    )
+    got = b""
+    while got.count(b"HTTP/1.1 200") < 5 or not got.endswith(b"4"):
+        received = connection.sock.recv(65536)
+        assert received
+        got += received
+    assert re.findall(rb"\r\n\r\n(\d)", got) == [b"0", b"1", b"2", b"3", b"4"]
+    connection.close()
+
+
+def test_request_with_two_framings_is_refused(server):
+    connection = connect(server)
+    post(connection)
+    connection.sock.sendall(
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    )
+    assert connection.sock.recv(100).startswith(b"HTTP/1.1 400")
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("waiting", "whole"),
+    [
+        (b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\nhi", True),
+        (b"POST / HTTP/1.1\r\ncontent-length:2\r\n\r\nhi", True),
+        (b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nhi", False),
+        (b"POST / HTTP/1.1\r\nContent-Length: 2\r\n", False),
+        (b"POST / HTTP/1.1\r\nContent-Length: +2\r\n\r\nhi", False),
+        (b"POST / HTTP/1.1\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nhi", False),
+        (b"POST / HTTP/1.1\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\nhi", False),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", False),
+        (b"GET / HTTP/1.1\r\n\r\n", False),
+        (b"", False),
+    ],
+)
+def test_only_a_small_whole_post_takes_the_short_way(waiting, whole):
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(waiting)
+        if not waiting:
+            theirs.shutdown(socket.SHUT_WR)
+        assert arrived_whole(ours) is whole
+        assert ours.recv(1000) == waiting  # nothing was taken
+
+
+def test_client_with_unread_answers_is_noticed():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        theirs = socket.create_connection(listener.getsockname())
+        ours, _ = listener.accept()
+        with ours, theirs:
+            assert reads_answers(ours)
+            ours.settimeout(0.2)
+            with pytest.raises(TimeoutError):
+                ours.sendall(bytes(64 << 20))
+            assert not reads_answers(ours)
+
+
+def test_sigterm_ends_the_server_cleanly(server):
+    # last: the module's server is gone after it
+    connection = connect(server)
+    post(connection)
+    server[0].send_signal(signal.SIGTERM)
+    assert server[0].wait(15) == 0
+    connection.close()
