@@ -49,3 +49,10 @@ $(SERVE_VENV)/.installed: requirements-serve.txt
 	test -x $(SERVE_VENV)/bin/python || $(PYTHON) -m venv $(SERVE_VENV)
 	$(SERVE_VENV)/bin/python $(PIP) -r requirements-serve.txt
 	touch $@
+
+.PHONY: bench bench-quick
+bench: $(VENV)/.installed  ## measure the service against its peers (minutes; installs them in .bench; needs wrk)
+	$(PY) benchmarks/bench.py
+
+bench-quick: $(VENV)/.installed  ## under a minute: fail if the service fell behind the constant-answer ceiling
+	$(PY) benchmarks/bench.py --quick

@@ -1,0 +1,436 @@
+"""The service as shipped beside its peers: same trained model, same test images, taking turns over loopback.
+
+`make bench` calls it (`--quick`: only against the constant-answer ceiling, failing below QUICK_LEAST). It
+installs each peer in .bench/NAME from its pinned file, starts them one after another, checks that answers are
+right, drives each with wrk while a second client goes on checking, prints medians and ratios and writes
+benchmarks/results.json and docs/images/bench.svg. What does not install, start or answer is named with
+the reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import datetime
+import json
+import os
+import platform
+import re
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+ROOT = Path(__file__).resolve().parent.parent
+PEERS = ROOT / "benchmarks" / "peers"
+ENVIRONMENTS = ROOT / ".bench"
+OURS, CEILING = "this service", "constant answer (ceiling)"
+# a first guess from a prototype's 0.2 to 0.26: noise shall not fail it, a halving shall
+QUICK_LEAST = 0.15
+
+
+@dataclass
+class Server:
+    """How a peer is installed and started, and how its requests and answers look."""
+
+    name: str
+    command: list[str]  # {port}, {port2}, {port3}, {folder} are filled in
+    environment: str | None = None  # benchmarks/peers/X.txt; None: the environment this runs in
+    path: str = "/predict"
+    form: str = "ours"  # ours, v2 (KServe) or mlflow
+    folder: Path = PEERS
+    prepare: list[str] = field(default_factory=list)
+    extra: dict[str, str] = field(default_factory=dict)
+    checked: bool = True
+
+
+UVICORN = ["python", "-m", "uvicorn", "--port", "{port}", "--workers", "2", "--no-access-log"]
+GUNICORN = ["python", "-m", "gunicorn", "-b", "127.0.0.1:{port}", "-w", "2"]
+SERVERS = [
+    Server(OURS, ["python", "-m", "gunicorn", "app:app"], folder=ROOT, extra={"WEB_CONCURRENCY": "2"}),
+    Server(
+        CEILING,
+        [*GUNICORN, "-k", "digits.worker.Worker", "--threads", "4", "--keep-alive", "75", "constant:app"],
+        checked=False,
+    ),
+    Server(
+        "FastAPI + LiteRT",
+        [*UVICORN, "--loop", "uvloop", "--http", "httptools", "fastapi_litert:app"],
+        "fastapi",
+    ),
+    Server("FastAPI + tf.function", [*UVICORN, "fastapi_tf:app"], "tensorflow"),
+    Server("BentoML", ["bentoml", "serve", "bentoml_litert:Digits", "--port", "{port}"], "bentoml"),
+    Server("LitServe", ["python", "litserve_litert.py", "{port}"], "litserve"),
+    Server("MLServer", ["mlserver", "start", "{folder}"], "mlserver", "/v2/models/digits/infer", "v2"),
+    Server(
+        "MLflow",
+        [
+            "mlflow",
+            "models",
+            "serve",
+            "-m",
+            "{folder}/model",
+            "--env-manager",
+            "local",
+            "-p",
+            "{port}",
+            "-w",
+            "2",
+        ],
+        "mlflow",
+        "/invocations",
+        "mlflow",
+        prepare=["python", "mlflow_litert.py", "{folder}/model"],
+    ),
+    Server("Flask + Keras predict", [*GUNICORN, "flask_keras:app"], "tensorflow"),
+]
+
+
+def test_images() -> tuple[np.ndarray, str]:
+    """Images (n, 28, 28) uint8 and where they come from: MNIST's test set if MNIST_NPZ names it, or noise."""
+    if name := os.environ.get("MNIST_NPZ"):
+        with np.load(name) as data:
+            return data["x_test"][:256], "MNIST test images"
+    return np.random.default_rng(0).integers(0, 256, (256, 28, 28)).astype(np.uint8), "synthetic images"
+
+
+def body_of(form: str, images: np.ndarray, single: bool) -> bytes:
+    """One request in a peer's own form."""
+    if form == "v2":
+        flat = images.astype(float).ravel().tolist()
+        tensor = {"name": "image", "shape": list(images.shape), "datatype": "FP32", "data": flat}
+        return json.dumps({"inputs": [tensor]}).encode()
+    if form == "mlflow":
+        return json.dumps({"inputs": images.tolist()}).encode()
+    return json.dumps({"image": images[0].tolist()} if single else {"images": images.tolist()}).encode()
+
+
+def digits_in(form: str, answer: dict) -> list[int]:
+    """The digits that an answer names."""
+    if form == "v2":
+        return [int(d) for d in answer["outputs"][0]["data"]]
+    if form == "mlflow":
+        return answer["predictions"]
+    return [a["predicted_digit"] for a in answer.get("predictions", [answer])]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+def install(environment: str | None) -> Path:
+    """The bin folder of a peer's environment, made on first use."""
+    if environment is None:
+        return Path(sys.executable).parent
+    folder = ENVIRONMENTS / environment
+    if not (folder / "installed").exists():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
+        pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-deps"]
+        subprocess.run([*pip, "-r", PEERS / f"{environment}.txt"], check=True, timeout=900)
+        (folder / "installed").touch()
+    return folder / "bin"
+
+
+class Running:
+    """A started server: `url`, `start` (seconds to the first right answer), `memory()`, `stop()`."""
+
+    def __init__(self, server: Server, images: np.ndarray, expected: list[int], model: Path) -> None:
+        self.server, self.images, self.expected = server, images, expected
+        binaries = install(server.environment)
+        self.port = free_port()
+        self.folder = Path(tempfile.mkdtemp(prefix="bench-"))
+        filled = {"port": self.port, "folder": self.folder}
+        environment = os.environ | {
+            "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": os.pathsep.join([str(server.folder), str(ROOT)]),
+            "PORT": str(self.port),
+            "BENCH_MODEL": str(model.with_suffix(".tflite")),
+            "BENCH_H5": str(model),
+            "DIGITS_MODEL": str(model),
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            **server.extra,
+        }
+        if server.form == "v2":
+            (self.folder / "model-settings.json").write_text(
+                json.dumps({"name": "digits", "implementation": "mlserver_litert.Digits"})
+            )
+            ports = {"http_port": self.port, "grpc_port": free_port(), "metrics_port": free_port()}
+            settings = {"host": "127.0.0.1", "parallel_workers": 2, **ports}
+            (self.folder / "settings.json").write_text(json.dumps(settings))
+        if server.prepare:
+            prepare = [part.format(**filled) for part in server.prepare]
+            subprocess.run(
+                prepare, cwd=server.folder, env=environment, check=True, capture_output=True, timeout=120
+            )
+        command = [part.format(**filled) for part in server.command]
+        command[0] = str(binaries / command[0])
+        self.log = self.folder / "log"
+        begun = time.perf_counter()
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                command, cwd=server.folder, env=environment, stdout=log, stderr=log, start_new_session=True
+            )
+        self.url = f"http://127.0.0.1:{self.port}{server.path}"
+        failure: Exception | None = None
+        while time.perf_counter() - begun < 40 and self.process.poll() is None:
+            try:
+                self.check()
+                self.start = time.perf_counter() - begun
+                return
+            except (OSError, ValueError, KeyError, AssertionError) as error:
+                failure = error
+                time.sleep(0.02)
+        tail = " ".join(self.log.read_text(errors="replace").split())[-200:]
+        self.stop()
+        raise RuntimeError(f"no right answer: {failure}; log ends: {tail}")
+
+    def ask(self, body: bytes) -> dict:
+        request = urllib.request.Request(self.url, body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return json.load(answer)
+
+    def check(self, i: int = 0) -> None:
+        """Ask for one image and fail when the digit isn't the engine's own."""
+        answer = self.ask(body_of(self.server.form, self.images[i : i + 1], True))
+        if self.server.checked:
+            assert digits_in(self.server.form, answer) == [self.expected[i]], answer
+
+    def memory(self) -> float:
+        """MB of all its processes, shared pages counted once (PSS)."""
+        root = psutil.Process(self.process.pid)
+        return sum(p.memory_full_info().pss for p in [root, *root.children(recursive=True)]) / 1e6
+
+    def stop(self) -> None:
+        # the group is this server's own: start_new_session above
+        for kind in (signal.SIGTERM, signal.SIGKILL):
+            try:
+                os.killpg(self.process.pid, kind)
+                self.process.wait(8)
+            except ProcessLookupError:
+                break
+            except subprocess.TimeoutExpired:
+                continue
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def wrk(
+    running: Running, body: bytes, connections: int, seconds: int, content: str = "application/json"
+) -> dict:
+    """requests/s, p50 and p99 in ms over loopback; right answers are checked the while."""
+    script = running.folder / "post.lua"
+    data = running.folder / "body"
+    data.write_bytes(body)
+    script.write_text(
+        f'wrk.method = "POST"\nwrk.headers["Content-Type"] = "{content}"\n'
+        f'local f = io.open("{data}", "rb")\nwrk.body = f:read("*a")\nf:close()\n'
+    )
+    over, wrong = threading.Event(), []
+
+    def watch() -> None:
+        i = 0
+        while not over.wait(0.1):
+            i = (i + 1) % len(running.images)
+            try:
+                running.check(i)
+            except Exception as error:
+                wrong.append(repr(error))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "--latency"]
+    try:
+        printed = subprocess.run(
+            [*command, "-s", script, running.url], capture_output=True, text=True, check=True
+        ).stdout
+    finally:
+        over.set()
+        watcher.join()
+    scale = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}
+    latency = {
+        p: float(value) * scale[unit]
+        for p, value, unit in re.findall(r"(50|99)%\s+([\d.]+)(us|ms|s|m)\b", printed)
+    }
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", printed)
+    bad = re.search(r"Non-2xx or 3xx responses: (\d+)", printed)
+    assert rate, printed
+    failed = int(bad[1]) if bad else 0
+    return {
+        "rate": float(rate[1]),
+        "p50": latency["50"],
+        "p99": latency["99"],
+        "failed": failed,
+        "wrong": wrong,
+    }
+
+
+async def _open_loop(port: int, path: str, body: bytes, rate: float, seconds: int) -> list[float]:
+    """Latencies in ms of requests sent by the clock, counted from when each was due."""
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head += f"Content-Length: {len(body)}\r\n\r\n"
+    request, waits, free = head.encode() + body, [], asyncio.Queue()
+    for _ in range(16):
+        free.put_nowait(await asyncio.open_connection("127.0.0.1", port))
+
+    async def one(due: float) -> None:
+        reader, writer = await free.get()
+        writer.write(request)
+        answer = await reader.readuntil(b"\r\n\r\n")
+        length = re.search(rb"content-length: *(\d+)", answer, re.IGNORECASE)
+        assert length, answer
+        await reader.readexactly(int(length[1]))
+        waits.append((time.perf_counter() - due) * 1e3)
+        free.put_nowait((reader, writer))
+
+    begun, tasks = time.perf_counter(), []
+    for i in range(int(rate * seconds)):
+        due = begun + i / rate
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        tasks.append(asyncio.create_task(one(due)))
+    await asyncio.gather(*tasks)
+    return waits
+
+
+def open_loop(running: Running, body: bytes, rate: float, seconds: int) -> dict:
+    waits = asyncio.run(_open_loop(running.port, running.server.path, body, rate, seconds))
+    p50, p99 = np.percentile(waits, [50, 99])
+    return {"rate": rate, "p50": float(p50), "p99": float(p99), "p99/p50": float(p99 / p50)}
+
+
+def draw(rates: dict[str, float], target: Path) -> None:
+    """A bar a server, requests/s for one image as JSON."""
+    rows, widest = sorted(rates.items(), key=lambda item: -item[1]), max(rates.values())
+    bars = []
+    for i, (name, rate) in enumerate(rows):
+        y = 30 + 26 * i
+        colour = {OURS: "#2a7", CEILING: "#bbb"}.get(name, "#68a")
+        width = 380 * rate / widest
+        bars.append(f'<text x="190" y="{y + 14}" text-anchor="end">{name}</text>')
+        bars.append(f'<rect x="200" y="{y}" width="{width:.1f}" height="20" fill="{colour}"/>')
+        bars.append(f'<text x="{206 + width:.1f}" y="{y + 14}">{rate:,.0f}</text>')
+    height = 40 + 26 * len(rows)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="660" height="{height}" font-family="sans-serif" '
+        f'font-size="12"><rect width="660" height="{height}" fill="white"/>'
+        f'<text x="10" y="18">one image as JSON, requests/s, 16 connections</text>{"".join(bars)}</svg>\n'
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=int, default=4)
+    parser.add_argument("--model", type=Path, default=ROOT / "models" / "mnist.h5")
+    parser.add_argument("--quick", action="store_true", help="only the ceiling; fail below the stated ratio")
+    options = parser.parse_args()
+    if not shutil.which("wrk"):
+        sys.exit("bench: wrk is missing; Debian and Ubuntu have it as the package wrk")
+    sys.path.insert(0, str(PEERS))
+    model = options.model.resolve()
+    os.environ["BENCH_MODEL"] = str(model.with_suffix(".tflite"))
+    from engine import answers
+
+    images, source = test_images()
+    expected = [a["predicted_digit"] for a in answers(images)]
+    chosen = [s for s in SERVERS if not options.quick or s.name in (OURS, CEILING)]
+    rounds, seconds = (3, 3) if options.quick else (options.rounds, options.seconds)
+    print(
+        f"{datetime.date.today()}, {os.cpu_count()} cores ({platform.machine()}), "
+        f"Python {platform.python_version()}, {source}, {rounds} rounds of {seconds} s, median"
+    )
+
+    results: dict[str, dict] = {}
+    missing: dict[str, str] = {}
+    # one server at a time: an idle peer's timers and memory would burden the one that is measured
+    for turn in range(rounds):
+        for server in chosen:
+            if server.name in missing:
+                continue
+            try:
+                running = Running(server, images, expected, model)
+            except Exception as error:
+                missing[server.name] = f"{type(error).__name__}: {error}"
+                continue
+            try:
+                got = results.setdefault(server.name, {})
+                one = body_of(server.form, images[:1], True)
+                wrk(running, one, 16, 1)  # warm-up
+                for connections in (16, 64):
+                    got.setdefault(f"json1 c{connections}", []).append(
+                        wrk(running, one, connections, seconds)
+                    )
+                got.setdefault("start", []).append(running.start)
+                got.setdefault("memory", []).append(running.memory())
+                if options.quick or not server.checked:
+                    continue
+                batch = body_of(server.form, images, False)
+                got.setdefault("json256 c4", []).append(wrk(running, batch, 4, seconds))
+                half = got["json1 c16"][-1]["rate"] / 2
+                # Python's own client is honest up to about here
+                got.setdefault("half load", []).append(open_loop(running, one, min(half, 1500), seconds))
+            except Exception as error:
+                missing[server.name] = f"in turn {turn + 1}: {type(error).__name__}: {error}"
+            finally:
+                running.stop()
+
+    def median(name: str, workload: str, key: str | None = None) -> float:
+        values = results.get(name, {}).get(workload, [])
+        return statistics.median(v[key] if key else v for v in values) if values else float("nan")
+
+    print(
+        f"\n{'':28}{'req/s':>8}{'p50 ms':>8}{'p99 ms':>8}{'p99 c64':>9}{'img/s 256':>10}"
+        f"{'half p99/p50':>13}{'start s':>8}{'MB':>6}{'wrong':>6}"
+    )
+    for name in results:
+        wrong = sum(
+            len(r["wrong"]) + r["failed"] for w in results[name].values() for r in w if "wrong" in str(r)
+        )
+        print(
+            f"{name:28}{median(name, 'json1 c16', 'rate'):8,.0f}{median(name, 'json1 c16', 'p50'):8.1f}"
+            f"{median(name, 'json1 c16', 'p99'):8.1f}{median(name, 'json1 c64', 'p99'):9.1f}"
+            f"{256 * median(name, 'json256 c4', 'rate'):10,.0f}{median(name, 'half load', 'p99/p50'):13.1f}"
+            f"{median(name, 'start'):8.1f}{median(name, 'memory'):6.0f}{wrong:6}"
+        )
+    for name, why in missing.items():
+        print(f"{name}: not (fully) measured: {why}")
+    ours = median(OURS, "json1 c16", "rate")
+    if ours == ours:
+        print("\nrequests/s of this service, as a multiple of")
+        for name in results:
+            if name != OURS:
+                print(f"  {name:28}{ours / median(name, 'json1 c16', 'rate'):8.2f}")
+    if options.quick:
+        ratio = ours / median(CEILING, "json1 c16", "rate")
+        # written so that nan, from a service that did not start, fails too
+        sys.exit(
+            0 if ratio >= QUICK_LEAST else f"bench-quick: {ratio:.2f} of the ceiling, {QUICK_LEAST} is wanted"
+        )
+    record = {
+        "date": str(datetime.date.today()),
+        "cores": os.cpu_count(),
+        "rounds": rounds,
+        "seconds": seconds,
+    }
+    record |= {"python": platform.python_version(), "images": source, "results": results, "missing": missing}
+    (ROOT / "benchmarks" / "results.json").write_text(json.dumps(record, indent=1) + "\n")
+    if results:
+        draw(
+            {name: median(name, "json1 c16", "rate") for name in results},
+            ROOT / "docs" / "images" / "bench.svg",
+        )
+
+
+if __name__ == "__main__":
+    main()
