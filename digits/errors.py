@@ -1,0 +1,73 @@
+"""One shape for every error the service answers with: problem details in JSON (RFC 9457). Decoders raise
+`Problem`; app.py registers `register` so that Flask's own errors and faults take the same shape."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import orjson
+from flask import Flask, Response, g, request
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.http import HTTP_STATUS_CODES
+
+log = logging.getLogger("digits")
+
+
+class Problem(Exception):
+    """What is wrong with a request, to be answered as `application/problem+json`.
+
+    status: HTTP status, 4xx or 5xx. detail: one sentence for the client. headers: sent along.
+    Everything in `extra` (field, found, ...) becomes a member of the JSON object.
+    """
+
+    def __init__(
+        self, status: int, detail: str, *, headers: dict[str, str] | None = None, **extra: Any
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.headers = headers or {}
+        self.extra = extra
+
+
+def answer(status: int, detail: str, headers: dict[str, str] | None = None, **extra: Any) -> Response:
+    """The problem as a response; `type` stays about:blank, so `title` is the status's own phrase (RFC 9457, 4.2.1)."""
+    body = {
+        "type": "about:blank",
+        "title": HTTP_STATUS_CODES.get(status, "Error"),
+        "status": status,
+        "detail": detail,
+        "instance": request.path,
+        "request_id": g.get("request_id"),
+        **extra,
+    }
+    # a path may hold bytes that are no UTF-8; orjson refuses such a str, the answer must not fail for it
+    body["instance"] = body["instance"].encode("utf-8", "replace").decode()
+    return Response(orjson.dumps(body), status, headers, content_type="application/problem+json")
+
+
+def register(app: Flask) -> None:
+    """Make `app` answer each Problem, HTTP error and fault with problem details."""
+
+    @app.errorhandler(Problem)
+    def problem(error: Problem) -> Response:
+        return answer(error.status, error.detail, error.headers, **error.extra)
+
+    @app.errorhandler(HTTPException)
+    def http_error(error: HTTPException) -> Response:
+        status = error.code or 500
+        headers = {
+            k: v for k, v in error.get_headers() if k.lower() not in ("content-type", "content-length")
+        }
+        detail = error.description or ""
+        if isinstance(error, RequestEntityTooLarge):
+            detail = (
+                f"The body is larger than the {app.config['MAX_CONTENT_LENGTH']} bytes that are accepted."
+            )
+        return answer(status, detail, headers)
+
+    @app.errorhandler(Exception)
+    def fault(error: Exception) -> Response:
+        log.error("fault", exc_info=error, extra={"request_id": g.get("request_id")})
+        return answer(500, "The service failed to answer; the request id finds the fault in its log.")

@@ -1,0 +1,89 @@
+"""Every setting of the service, read from the environment once at start; app.py, gunicorn.conf.py and the
+tests call it, and docs/settings.md describes each (a test compares the two)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class SettingError(ValueError):
+    """A setting's value makes no sense; the message names the variable, the value and what is wanted."""
+
+
+def _setting(env: str, default: Any, parse: Any, doc: str) -> Any:
+    return field(default=default, metadata={"env": env, "parse": parse, "doc": doc})
+
+
+def _whole(least: int, most: int) -> Any:
+    def parse(text: str) -> int:
+        number = int(text)
+        if not least <= number <= most:
+            raise ValueError(f"a whole number from {least} to {most} is wanted")
+        return number
+
+    return parse
+
+
+def _level(text: str) -> str:
+    if text.lower() not in ("debug", "info", "warning", "error"):
+        raise ValueError("debug, info, warning or error is wanted")
+    return text.lower()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The service's settings. `from_env` reads them; tests pass their own.
+
+    Raises SettingError (from `from_env`) when a variable cannot be understood.
+    """
+
+    model: Path = _setting(
+        "DIGITS_MODEL",
+        ROOT / "models" / "mnist.h5",
+        Path,
+        "path of the trained .h5; its .tflite lies beside it",
+    )
+    max_body_bytes: int = _setting(
+        "DIGITS_MAX_BODY_BYTES",
+        8 << 20,
+        _whole(1, 1 << 30),
+        "largest request body in bytes; a larger one is 413",
+    )
+    max_batch: int = _setting(
+        "DIGITS_MAX_BATCH", 1024, _whole(1, 1 << 20), "most images in one request; more are 413"
+    )
+    log_level: str = _setting("DIGITS_LOG_LEVEL", "info", _level, "debug, info, warning or error")
+    host: str = _setting("HOST", "127.0.0.1", str, "address to listen on; 0.0.0.0 for all")
+    port: int = _setting("PORT", 5000, _whole(0, 65535), "port to listen on; 0 takes a free one")
+    workers: int = _setting(
+        "WEB_CONCURRENCY",
+        0,
+        _whole(0, 1024),
+        "worker processes; 0 means one a CPU that the container may use",
+    )
+    threads: int = _setting("DIGITS_THREADS", 4, _whole(1, 256), "threads of a worker")
+    grace_seconds: int = _setting(
+        "DIGITS_GRACE_SECONDS",
+        30,
+        _whole(1, 3600),
+        "time to finish running requests after SIGTERM, in seconds",
+    )
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> Settings:
+        """Settings from environment variables; an empty variable counts as unset."""
+        values = {}
+        for setting in fields(cls):
+            name = setting.metadata["env"]
+            text = environ.get(name, "").strip()
+            if text:
+                try:
+                    values[setting.name] = setting.metadata["parse"](text)
+                except ValueError as error:
+                    raise SettingError(f"{name}={text!r}: {error}") from None
+        return cls(**values)
