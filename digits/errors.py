@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+from time import monotonic
 from typing import Any
 
 import orjson
@@ -12,6 +13,9 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.http import HTTP_STATUS_CODES
 
 log = logging.getLogger("digits")
+
+# what is read, and thrown away, of a body that is too large
+DRAIN_BYTES, DRAIN_SECONDS = 32 << 20, 2.0
 
 
 class Problem(Exception):
@@ -32,7 +36,7 @@ class Problem(Exception):
 
 
 def answer(status: int, detail: str, headers: dict[str, str] | None = None, **extra: Any) -> Response:
-    """The problem as a response; `type` stays about:blank, so `title` is the status's own phrase (RFC 9457, 4.2.1)."""
+    """The problem as a response; `type` being about:blank, `title` is the status's phrase (RFC 9457, 4.2.1)."""
     body = {
         "type": "about:blank",
         "title": HTTP_STATUS_CODES.get(status, "Error"),
@@ -45,6 +49,14 @@ def answer(status: int, detail: str, headers: dict[str, str] | None = None, **ex
     # a path may hold bytes that are no UTF-8; orjson refuses such a str, the answer must not fail for it
     body["instance"] = body["instance"].encode("utf-8", "replace").decode()
     return Response(orjson.dumps(body), status, headers, content_type="application/problem+json")
+
+
+def _drain() -> None:
+    """Read on for a while: most clients that are cut off while they send report a reset, not the answer."""
+    deadline = monotonic() + DRAIN_SECONDS
+    for _ in range(DRAIN_BYTES >> 16):
+        if monotonic() > deadline or not request.environ["wsgi.input"].read(1 << 16):
+            return
 
 
 def register(app: Flask) -> None:
@@ -62,6 +74,7 @@ def register(app: Flask) -> None:
         }
         detail = error.description or ""
         if isinstance(error, RequestEntityTooLarge):
+            _drain()
             detail = (
                 f"The body is larger than the {app.config['MAX_CONTENT_LENGTH']} bytes that are accepted."
             )

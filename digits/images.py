@@ -1,5 +1,5 @@
-"""Whatever a client sends to POST /predict becomes a batch of images, or a Problem that says what is wrong with
-it; app.py calls `from_request`. A batch is float32 (n, 28, 28, 1) with values in [0, 1]."""
+"""Whatever a client sends to POST /predict becomes a batch of images, or a Problem that says what is wrong
+with it; app.py calls `from_request`. A batch is float32 (n, 28, 28, 1) with values in [0, 1]."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _parse(body: bytes) -> Any:
 
 
 def _pixels(image: Any, field: str, suspicious: bool) -> np.ndarray:
-    """784 pixels of one image, uint8 where they are whole numbers and float32 else; Problem 422 if it is none."""
+    """The 784 pixels of one image, uint8 if all are whole numbers, else float32; Problem 422 if it is none."""
     if isinstance(image, list) and not suspicious:
         # the usual case at C speed: bytes() takes whole numbers from 0 to 255 and nothing else
         try:

@@ -21,7 +21,7 @@ QUIET = frozenset({"live", "ready", "prometheus_metrics"})
 
 
 def config(level: str = "info") -> dict[str, Any]:
-    """A `logging.config.dictConfig` dictionary: everything at `level` and above as JSON on standard output."""
+    """For `logging.config.dictConfig`: everything at `level` and above as JSON on standard output."""
     return {
         "version": 1,
         "disable_existing_loggers": False,

@@ -1,0 +1,72 @@
+"""The service: an image of a handwritten digit in, the digit out. Run it with `gunicorn app:app`, as `make serve`
+does; tests and tools call `create_app`. Routes only: what they do lies in digits/.
+
+    curl -H "Content-Type: application/json" -d @sample_request.json http://localhost:5000/predict
+"""
+
+from __future__ import annotations
+
+import os
+
+import orjson
+from flask import Flask, Response, request
+
+from digits import arbiter, errors, images, logs, model
+from digits.service import Service, answers
+from digits.settings import Settings
+
+
+def create_app(settings: Settings | None = None, classifier: model.Classifier | None = None) -> Flask:
+    """A Flask app that serves `classifier`, by default the model that the settings name.
+
+    settings: from the environment if None. Raises SettingError and ModelError.
+    """
+    settings = settings or Settings.from_env(os.environ)
+    app = Flask(__name__, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
+    logs.register(app)
+    errors.register(app)
+    classifier = classifier or arbiter.classifier or model.Classifier(model.load(settings.model))
+    service = Service(app, classifier)
+
+    @app.post("/predict")
+    def predict() -> Response:
+        batch, single = images.from_request(request, settings)
+        found = answers(service.classify(batch))
+        return _json(found[0] if single else {"predictions": found})
+
+    @app.get("/")
+    def index() -> Response:
+        return _json(
+            {
+                "name": "digits",
+                "what": "Classifies images of handwritten digits.",
+                "model": {"version": classifier.version, "trained_on": classifier.card.get("trained_on")},
+                "routes": {
+                    "POST /predict": 'classify {"image": 28x28 numbers 0..255} or {"images": [...]}',
+                    "GET /metrics": "counts and times for Prometheus",
+                    "GET /health/live": "200 while the process answers",
+                    "GET /health/ready": "200 once the model has answered, 503 before",
+                },
+            }
+        )
+
+    @app.get("/health/live")
+    def live() -> Response:
+        return _json({"status": "live"})
+
+    @app.get("/health/ready")
+    def ready() -> Response:
+        if not service.ready:
+            raise errors.Problem(503, "The model has not answered yet.", headers={"Retry-After": "1"})
+        return _json({"status": "ready", "model_version": classifier.version})
+
+    service.warm_up()
+    return app
+
+
+def _json(value: object) -> Response:
+    return Response(orjson.dumps(value), content_type="application/json")
+
+
+app = create_app()

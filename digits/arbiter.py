@@ -1,0 +1,117 @@
+"""What gunicorn's master does for this service, as hooks that gunicorn.conf.py names: it loads the model, which
+the workers inherit by fork, and keeps the book of the workers' metrics files.
+
+The state lives here and not in gunicorn.conf.py, which gunicorn reads anew on SIGHUP.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import logging
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from digits.settings import Settings
+
+if TYPE_CHECKING:
+    from digits.model import Classifier
+
+log = logging.getLogger("digits.arbiter")
+
+# what the workers inherit; None in a process that gunicorn did not start
+classifier: Classifier | None = None
+
+_metrics_folder: str | None = None
+
+
+def shared_memory() -> str | None:
+    """A memory-backed folder, for files whose writer must never wait for a disk; None where there is none."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else None  # noqa: S108
+
+
+def prepare_metrics_folder() -> None:
+    """Make the folder of the workers' metrics files, or empty the one that PROMETHEUS_MULTIPROC_DIR names.
+
+    Must come before anything imports prometheus_client, which looks at that variable. Does nothing the second
+    time. Raises OSError when there is no place to write.
+    """
+    global _metrics_folder
+    if _metrics_folder is not None:
+        return
+    given = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    if given:
+        Path(given).mkdir(parents=True, exist_ok=True)
+        for left in Path(given).glob("*.db"):
+            left.unlink()
+        _metrics_folder = given
+        return
+    _metrics_folder = tempfile.mkdtemp(prefix="digits-metrics-", dir=shared_memory())
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = _metrics_folder
+    atexit.register(_remove, _metrics_folder, os.getpid())
+
+
+def _remove(folder: str, master: int) -> None:
+    # workers go through the same exit, and are not to take the others' folder away
+    if os.getpid() == master:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def on_starting(server: Any) -> None:
+    """Load the model; without one there is no service, so say why and exit."""
+    global classifier
+    from digits.model import Classifier, ModelError, load
+
+    try:
+        classifier = Classifier(load(Settings.from_env(os.environ).model))
+    except ModelError as error:
+        log.critical(str(error))
+        sys.exit(1)
+    # flask and the rest, once for all workers: they share the memory and start in no time
+    import digits.service  # noqa: F401
+
+    gc.freeze()
+
+
+def on_reload(server: Any) -> None:
+    """SIGHUP: load the model anew; one that can't be served leaves the old one in place."""
+    global classifier
+    from digits.metrics import reload_failures
+    from digits.model import Classifier, ModelError, load
+
+    try:
+        classifier = Classifier(load(Settings.from_env(os.environ).model))
+        log.info("model loaded", extra={"model_version": classifier.version})
+    except ModelError as error:
+        reload_failures.inc()
+        log.error("the old model goes on: %s", error)
+
+
+def pre_fork(server: Any, worker: Any) -> None:
+    """Give the new worker the lowest slot for metrics files that no living worker has."""
+    taken = {other.slot for other in server.WORKERS.values()}
+    worker.slot = next(slot for slot in range(len(taken) + 1) if slot not in taken)
+
+
+def post_fork(server: Any, worker: Any) -> None:
+    """In the worker: write to its own slot's files."""
+    from digits.metrics import take_slot
+
+    take_slot(worker.slot)
+
+
+def post_worker_init(worker: Any) -> None:
+    """In the worker, with the app loaded: spare the garbage collector what lives as long as the process."""
+    gc.collect()
+    gc.freeze()
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    """A worker is gone: forget its gauges; its counters stay."""
+    from prometheus_client.multiprocess import mark_process_dead
+
+    mark_process_dead(worker.slot)

@@ -1,0 +1,121 @@
+"""What Prometheus is told, and how worker processes share it: digits/service.py makes a `Metrics` an app and
+counts in it, digits/arbiter.py gives each worker its slot.
+
+Workers write to files in PROMETHEUS_MULTIPROC_DIR, one set a slot: a worker that replaces a dead one goes on in
+its files. So counters never fall, series never double, and there are only as many files as workers, where those
+named by pid pile up for ever (prometheus/client_python#275, #568).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import lru_cache
+from time import perf_counter
+
+from flask import Flask, Response, g, request
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
+from prometheus_flask_exporter import PrometheusMetrics
+
+# of this process; the master (or a lone process) has its own, so that it never writes to a worker's files
+_slot: int | str = "master"
+
+if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+    # the library's own way names files by pid; metrics take their class from here when they are made
+    values.ValueClass = values.MultiProcessValue(lambda: _slot)
+
+SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+PROBABILITIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
+
+# any name can be sent as a method; a label for each would fill the memory
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
+
+
+def take_slot(slot: int) -> None:
+    """Write to this slot's files from now on; called in a worker just after the fork."""
+    global _slot
+    _slot = slot
+
+
+# counted by the master, which has no app
+reload_failures = Counter(
+    "digits_model_reload_failures_total", "New models that could not be served", registry=CollectorRegistry()
+)
+
+
+class Metrics:
+    """The service's metrics, in a registry of their own so that several apps fit into one process."""
+
+    def __init__(self, app: Flask) -> None:
+        registry = self.registry = CollectorRegistry()
+
+        def counter(name: str, doc: str, *labels: str) -> Counter:
+            return Counter(name, doc, labels, registry=registry)
+
+        def seconds(name: str, doc: str, *labels: str) -> Histogram:
+            return Histogram(name, doc, labels, registry=registry, buckets=SECONDS)
+
+        def gauge(name: str, doc: str, mode: str, *labels: str) -> Gauge:
+            return Gauge(name, doc, labels, registry=registry, multiprocess_mode=mode)  # type: ignore[arg-type]
+
+        by_route = ("method", "status", "url_rule")
+        requests = counter("flask_http_request_total", "Requests answered", *by_route)
+        duration = seconds("flask_http_request_duration_seconds", "Time to answer a request", *by_route)
+        predictions = counter("digits_predictions_total", "Images classified, by the digit found", "digit")
+        self.digits = [predictions.labels(str(digit)) for digit in range(10)]
+        self.probability = Histogram(
+            "digits_probability",
+            "Probability of the digit found",
+            registry=registry,
+            buckets=PROBABILITIES,
+        )
+        self.decode = seconds("digits_decode_seconds", "Time to turn a request's body into images")
+        self.inference = seconds("digits_inference_seconds", "Time the network takes for a request's images")
+        self.in_progress = gauge("digits_requests_in_progress", "Requests being answered now", "livesum")
+        self.shed = counter("digits_requests_shed_total", "Requests refused with 503 because of overload")
+        self.workers = gauge("digits_workers", "Worker processes that serve", "livesum")
+        self.worker_starts = counter("digits_worker_starts_total", "Worker processes started")
+        self.memory = gauge("digits_process_resident_memory_bytes", "Resident memory of a worker", "liveall")
+        self.model = gauge(
+            "digits_model_info", "The model a worker serves", "liveall", "version", "trained_on"
+        )
+
+        # labels() takes as long as counting itself; the pairs of a route, a method and a status are few
+        @lru_cache(maxsize=1024)
+        def of(method: str, status: int, rule: str) -> tuple[Callable[[], None], Callable[[float], None]]:
+            labels = (method, str(status), rule)
+            return requests.labels(*labels).inc, duration.labels(*labels).observe
+
+        # the exporter's own series have no url_rule on the total and cost three times as much
+        exporter = PrometheusMetrics(app, export_defaults=False, registry=registry)
+        self.generate = exporter.generate_metrics
+
+        @app.before_request
+        def begin() -> None:
+            self.in_progress.inc()
+
+        @app.after_request
+        def end(response: Response) -> Response:
+            method = request.method if request.method in METHODS else "other"
+            rule = request.url_rule.rule if request.url_rule else "none"
+            inc, observe = of(method, response.status_code, rule)
+            inc()
+            observe(perf_counter() - g.started)
+            self.in_progress.dec()
+            return response
+
+    def started(self, version: str, trained_on: str) -> None:
+        """Say that this worker serves, and with which model."""
+        self.workers.set(1)
+        self.worker_starts.inc()
+        self.model.labels(version, trained_on).set(1)
+        self.beat()
+
+    def beat(self) -> None:
+        """Write down this process's memory; the worker's loop calls it about once a second."""
+        try:
+            with open("/proc/self/statm") as statm:
+                self.memory.set(int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
+        except OSError:
+            # no /proc, as on macOS
+            pass

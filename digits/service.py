@@ -1,0 +1,69 @@
+"""What every route that answers with digits does: classify a batch, time it, count it, and name it for the
+request's log line. app.py makes one Service an app; app.py and the protocol adapters call it."""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from flask import Flask, Response, current_app, g
+
+from digits.metrics import Metrics
+from digits.model import Classifier
+
+
+class Service:
+    """A classifier, and what is told about it."""
+
+    def __init__(self, app: Flask, classifier: Classifier) -> None:
+        self.classifier = classifier
+        self.metrics = Metrics(app)
+        self.ready = False
+        app.extensions["digits"] = self
+
+        @app.after_request
+        def name_model(response: Response) -> Response:
+            if "probability" in g:
+                response.headers["X-Model-Version"] = classifier.version
+            return response
+
+    def warm_up(self) -> None:
+        """Answer a first time, so that no client waits for it; from then on the service is ready."""
+        self.classifier.probabilities(np.zeros((1, 28, 28, 1), np.float32))
+        self.metrics.started(self.classifier.version, self.classifier.card.get("trained_on", "unknown"))
+        self.ready = True
+
+    def classify(self, images: np.ndarray) -> np.ndarray:
+        """Probabilities float32 (n, 10) for images float32 (n, 28, 28, 1) in [0, 1], counted and timed.
+
+        What came before in this request counts as decoding, as nothing but routing precedes it.
+        """
+        metrics = self.metrics
+        begun = perf_counter()
+        metrics.decode.observe(begun - g.started)
+        probabilities = self.classifier.probabilities(images)
+        metrics.inference.observe(perf_counter() - begun)
+        digits = probabilities.argmax(1).tolist()
+        best = probabilities.max(1).tolist()
+        for digit, probability in zip(digits, best, strict=True):
+            metrics.digits[digit].inc()
+            metrics.probability.observe(probability)
+        # of a batch, the log names the number of images and the first one's digit
+        g.images, g.digit, g.probability = len(digits), digits[0], round(best[0], 6)
+        return probabilities
+
+
+def service() -> Service:
+    """The running app's Service."""
+    return current_app.extensions["digits"]
+
+
+def answers(probabilities: np.ndarray) -> list[dict[str, Any]]:
+    """What POST /predict says of each image: the digit and its probability, rounded to six places."""
+    digits = probabilities.argmax(1).tolist()
+    best = probabilities.max(1).tolist()
+    return [
+        {"predicted_digit": d, "predicted_probability": round(p, 6)}
+        for d, p in zip(digits, best, strict=True)
+    ]

@@ -1,0 +1,40 @@
+"""How gunicorn runs the service; it reads this file by itself. What an operator may want to change is in
+digits/settings.py and comes from the environment."""
+
+import os
+
+from digits import arbiter, logs
+from digits.cpus import usable_cpus
+from digits.settings import SettingError, Settings
+
+try:
+    settings = Settings.from_env(os.environ)
+    arbiter.prepare_metrics_folder()
+except SettingError as error:
+    raise SystemExit(f"Error: {error}") from None
+except OSError as error:
+    raise SystemExit(f"Error: no place for the workers' metrics files: {error}") from None
+
+bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
+workers = settings.workers or usable_cpus()
+threads = settings.threads
+worker_class = "digits.worker.Worker"
+
+# above the 60 s after which load balancers drop an idle connection: whoever closes, it must not be us
+keepalive = 75
+graceful_timeout = settings.grace_seconds
+timeout = 30
+
+# a heartbeat on a slow disk would get healthy workers killed (benoitc/gunicorn#1863)
+worker_tmp_dir = arbiter.shared_memory()
+# nothing here uses it, and it needs a writable home
+control_socket_disable = True
+
+logconfig_dict = logs.config(settings.log_level)
+
+on_starting = arbiter.on_starting
+on_reload = arbiter.on_reload
+pre_fork = arbiter.pre_fork
+post_fork = arbiter.post_fork
+post_worker_init = arbiter.post_worker_init
+child_exit = arbiter.child_exit

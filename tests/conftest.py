@@ -1,0 +1,146 @@
+"""What the tests share: the shipped model, MNIST where it is at hand, an app in this process, and real gunicorn
+processes (`start`, `server`)."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLE = json.loads((ROOT / "sample_request.json").read_text())
+
+
+@dataclass
+class Answer:
+    """An HTTP answer: status, headers (names in lower case), body."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass
+class Server:
+    """A running gunicorn: where it listens, its master process, where its output goes."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    output: Path
+    environ: dict[str, str] = field(default_factory=dict)
+
+    def ask(self, path: str, body: Any = None, method: str | None = None, **headers: str) -> Answer:
+        """Send a request; a body that is not bytes goes as JSON. Header names: _ stands for -."""
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        if body is not None and not isinstance(body, bytes):
+            body = json.dumps(body).encode()
+            names.setdefault("Content-Type", "application/json")
+        request = urllib.request.Request(self.url + path, body, names, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=30) as response:
+                return Answer(response.status, _lower(response.headers), response.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                return Answer(error.code, _lower(error.headers), error.read())
+
+    def log(self) -> list[dict[str, Any]]:
+        """The JSON lines of its output so far."""
+        lines = self.output.read_text().splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+    def children(self) -> list[int]:
+        """The workers' process ids."""
+        pid = self.process.pid
+        return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    def stop(self, sig: int = signal.SIGTERM) -> int:
+        """Stop it if it runs; its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(sig)
+        try:
+            return self.process.wait(40)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+
+
+def _lower(headers: Any) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}
+
+
+@pytest.fixture(scope="session")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
+    """Start gunicorn as shipped, two workers, on a free port, with the given environment on top."""
+    servers = []
+
+    def start(*, wait: bool = True, **environ: str) -> Server:
+        output = tmp_path_factory.mktemp("server") / "output"
+        env = {k: v for k, v in os.environ.items() if k != "PROMETHEUS_MULTIPROC_DIR"}
+        env |= {"PORT": "0", "WEB_CONCURRENCY": "2"} | environ
+        with output.open("wb") as out:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "gunicorn", "app:app"], cwd=ROOT, env=env, stdout=out, stderr=out
+            )
+        server = Server("", process, output, env)
+        servers.append(server)
+        if not wait:
+            return server
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline and process.poll() is None:
+            listening = [line for line in server.log() if line["message"].startswith("Listening at: ")]
+            if listening:
+                # "Listening at: http://127.0.0.1:40123 (4711)"
+                server.url = listening[0]["message"].split()[2]
+                try:
+                    if server.ask("/health/ready").status == 200:
+                        return server
+                except OSError:
+                    pass
+            time.sleep(0.02)
+        server.process.kill()
+        raise AssertionError(f"gunicorn did not become ready:\n{output.read_text()}")
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def server(start: Callable[..., Server]) -> Server:
+    """One running service for all tests that leave it as it is."""
+    return start()
+
+
+@pytest.fixture
+def client() -> Any:
+    """A Flask test client of an app of its own."""
+    from app import create_app
+    from digits.settings import Settings
+
+    return create_app(Settings.from_env(os.environ)).test_client()
+
+
+@pytest.fixture(scope="session")
+def mnist() -> dict[str, np.ndarray]:
+    """MNIST's arrays from the file that MNIST_NPZ names; without it the test is skipped."""
+    path = os.environ.get("MNIST_NPZ")
+    if not path:
+        pytest.skip("needs MNIST: set MNIST_NPZ to a local mnist.npz")
+    with np.load(path) as arrays:
+        return {name: arrays[name] for name in arrays.files}

@@ -1,0 +1,237 @@
+"""POST /predict as JSON, errors, health, logs and metrics, against real gunicorn with two workers."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from conftest import SAMPLE, Server
+from prometheus_client.parser import text_string_to_metric_families
+
+IMAGE = SAMPLE["image"]
+BLANK = [[0] * 28 for _ in range(28)]
+
+
+def with_pixel(value: Any) -> list[list[Any]]:
+    image = [list(row) for row in BLANK]
+    image[3][5] = value
+    return image
+
+
+def samples(server: Server, name: str) -> dict[tuple[tuple[str, str], ...], float]:
+    """A metric's samples by their labels."""
+    families = text_string_to_metric_families(server.ask("/metrics").body.decode())
+    return {
+        tuple(sorted(s.labels.items())): s.value
+        for family in families
+        for s in family.samples
+        if s.name == name
+    }
+
+
+def test_the_sample_request_is_a_seven(server: Server) -> None:
+    answer = server.ask("/predict", SAMPLE)
+    assert answer.status == 200
+    assert answer.headers["content-type"] == "application/json"
+    assert set(answer.json) == {"predicted_digit", "predicted_probability"}
+    assert answer.json["predicted_digit"] == 7
+    assert 0.9 < answer.json["predicted_probability"] <= 1
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        [[[v] for v in row] for row in IMAGE],
+        [v for row in IMAGE for v in row],
+        [[float(v) for v in row] for row in IMAGE],
+    ],
+    ids=["28x28x1", "784", "floats"],
+)
+def test_every_shape_of_an_image_gets_the_same_answer(server: Server, image: Any) -> None:
+    assert server.ask("/predict", {"image": image}).json == server.ask("/predict", SAMPLE).json
+
+
+def test_a_batch_is_answered_in_order(server: Server) -> None:
+    answer = server.ask("/predict", {"images": [BLANK, IMAGE, BLANK] * 30})
+    blank = server.ask("/predict", {"image": BLANK}).json
+    seven = server.ask("/predict", SAMPLE).json
+    found = answer.json["predictions"]
+    assert [a["predicted_digit"] for a in found] == [
+        blank["predicted_digit"],
+        seven["predicted_digit"],
+        blank["predicted_digit"],
+    ] * 30
+    assert found[1]["predicted_probability"] == pytest.approx(seven["predicted_probability"], abs=1e-5)
+
+
+def test_answers_name_the_model(server: Server) -> None:
+    version = server.ask("/").json["model"]["version"]
+    assert re.fullmatch("[0-9a-f]{12}", version)
+    assert server.ask("/predict", SAMPLE).headers["x-model-version"] == version
+    assert server.ask("/health/ready").json["model_version"] == version
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "field", "found"),
+    [
+        (b"{", 400, None, None),
+        (b"\xff\xfe", 400, None, None),
+        (b"[" * 100_000, 400, None, None),
+        ([], 422, "", "a list"),
+        ({}, 422, "image", "nothing"),
+        ({"image": IMAGE, "images": [IMAGE]}, 422, "images", "both"),
+        ({"image": []}, 422, "image", "an empty list"),
+        ({"image": None}, 422, "image", "null"),
+        ({"image": IMAGE[:27]}, 422, "image", "27 rows"),
+        ({"image": [*IMAGE[:27], IMAGE[27][:5]]}, 422, "image[27]", "5 numbers"),
+        ({"image": [0] * 783}, 422, "image", "a list of 783"),
+        ({"image": with_pixel("7")}, 422, "image[3][5]", "a string"),
+        ({"image": with_pixel(True)}, 422, "image[3][5]", "a boolean"),
+        ({"image": with_pixel(-1)}, 422, "image[3][5]", "-1"),
+        ({"image": with_pixel(255.5)}, 422, "image[3][5]", "255.5"),
+        ({"image": with_pixel(10**40)}, 422, "image[3][5]", None),
+        ({"image": with_pixel(float("nan"))}, 422, "image[3][5]", "NaN"),
+        ({"image": with_pixel(float("-inf"))}, 422, "image[3][5]", "-Infinity"),
+        ({"image": with_pixel([1, 2])}, 422, "image[3][5]", "a list of 2"),
+        ({"images": []}, 422, "images", "an empty list"),
+        ({"images": IMAGE[0]}, 422, "images[0]", "a number"),
+        ({"images": [IMAGE, with_pixel(300)]}, 422, "images[1][3][5]", "300"),
+        ({"images": [[0] * 784] * 1025}, 413, "images", "1025 images"),
+    ],
+)
+def test_a_bad_body_is_refused_with_what_is_wrong(
+    server: Server, body: Any, status: int, field: str | None, found: str | None
+) -> None:
+    answer = server.ask("/predict", body, Content_Type="application/json")
+    assert answer.status == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json
+    assert problem["status"] == status
+    assert problem["request_id"] == answer.headers["x-request-id"]
+    assert problem["detail"]
+    assert problem.get("field") == field
+    if found is not None:
+        assert problem["found"] == found
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status"),
+    [
+        ("GET", "/predict", {}, 405),
+        ("DELETE", "/metrics", {}, 405),
+        ("GET", "/nope", {}, 404),
+        ("POST", "/predict", {"Content-Type": "text/plain"}, 415),
+    ],
+)
+def test_http_errors_are_problem_details(
+    server: Server, method: str, path: str, headers: dict[str, str], status: int
+) -> None:
+    answer = server.ask(path, b"x" if method == "POST" else None, method, **headers)
+    assert answer.status == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert {"type", "title", "status", "detail", "instance", "request_id"} <= answer.json.keys()
+    if status == 405:
+        assert answer.headers["allow"]
+
+
+def test_a_body_over_the_limit_is_413(server: Server) -> None:
+    answer = server.ask("/predict", b" " * ((8 << 20) + 1), Content_Type="application/json")
+    assert answer.status == 413
+    assert "8388608" in answer.json["detail"]
+
+
+def test_a_fault_is_500_and_tells_nothing(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(images: Any) -> None:
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr(client.application.extensions["digits"].classifier, "probabilities", broken)
+    answer = client.post("/predict", json=SAMPLE)
+    assert answer.status_code == 500
+    assert answer.content_type == "application/problem+json"
+    assert b"secret" not in answer.data
+
+
+def test_readiness_waits_for_the_first_answer(client: Any) -> None:
+    assert client.get("/health/ready").status_code == 200
+    client.application.extensions["digits"].ready = False
+    answer = client.get("/health/ready")
+    assert answer.status_code == 503
+    assert answer.headers["Retry-After"]
+    assert client.get("/health/live").status_code == 200
+
+
+def test_a_sane_request_id_is_kept_and_another_replaced(server: Server) -> None:
+    assert server.ask("/", X_Request_ID="order-66.a:b_c").headers["x-request-id"] == "order-66.a:b_c"
+    for bad in ("with space", "x" * 129, 'quote"'):
+        given = server.ask("/", X_Request_ID=bad).headers["x-request-id"]
+        assert given != bad
+        assert re.fullmatch("[0-9a-f]{32}", given)
+
+
+def test_each_request_is_one_line_in_the_log(server: Server) -> None:
+    server.ask("/predict", SAMPLE, X_Request_ID="logged-1")
+    server.ask("/nope", X_Request_ID="logged-2")
+    server.ask("/health/live", X_Request_ID="quiet-1")
+    server.ask("/metrics", X_Request_ID="quiet-2")
+    lines = {line["request_id"]: line for line in server.log() if "request_id" in line}
+    line = lines["logged-1"]
+    assert {k: v for k, v in line.items() if k not in ("timestamp", "duration_ms", "probability")} == {
+        "level": "INFO",
+        "logger": "digits.request",
+        "message": "request",
+        "request_id": "logged-1",
+        "method": "POST",
+        "route": "/predict",
+        "status": 200,
+        "digit": 7,
+        "images": 1,
+    }
+    assert line["duration_ms"] > 0
+    assert lines["logged-2"]["route"] is None
+    assert "quiet-1" not in lines
+    assert "quiet-2" not in lines
+
+
+def test_metrics_count_exactly_across_workers(start: Any) -> None:
+    server = start()
+    for _ in range(40):
+        server.ask("/predict", SAMPLE)
+    for _ in range(7):
+        server.ask("/predict", {"image": 1})
+    server.ask("/predict", {"images": [IMAGE] * 5})
+    for path in ("/a", "/b"):
+        server.ask(path)
+    total = samples(server, "flask_http_request_total")
+    assert total[("method", "POST"), ("status", "200"), ("url_rule", "/predict")] == 41
+    assert total[("method", "POST"), ("status", "422"), ("url_rule", "/predict")] == 7
+    # one series for all that is not there
+    assert total[("method", "GET"), ("status", "404"), ("url_rule", "none")] == 2
+    count = samples(server, "flask_http_request_duration_seconds_count")
+    assert count[("method", "POST"), ("status", "200"), ("url_rule", "/predict")] == 41
+    assert samples(server, "digits_predictions_total")[(("digit", "7"),)] == 45
+    assert samples(server, "digits_probability_count")[()] == 45
+    assert samples(server, "digits_inference_seconds_count")[()] == 41
+    assert samples(server, "digits_decode_seconds_count")[()] == 41
+    assert samples(server, "digits_workers")[()] == 2
+    assert len(samples(server, "digits_model_info")) == 2
+    assert len(samples(server, "digits_process_resident_memory_bytes")) == 2
+
+
+def test_a_method_of_any_name_makes_no_series_of_its_own(server: Server) -> None:
+    server.ask("/", method="BREW")
+    methods = {dict(labels)["method"] for labels in samples(server, "flask_http_request_total")}
+    assert "BREW" not in methods
+    assert "other" in methods
+
+
+def test_the_index_lists_every_route(server: Server, client: Any) -> None:
+    listed = {route.split()[1] for route in server.ask("/").json["routes"]}
+    there = {rule.rule for rule in client.application.url_map.iter_rules()} - {"/"}
+    assert listed == there
+
+
+def test_the_sample_is_one_of_mnists_test_images(mnist: Any) -> None:
+    assert json.dumps(IMAGE) == json.dumps(mnist["x_test"][0].tolist())
+    assert mnist["y_test"][0] == 7
