@@ -11,7 +11,7 @@ import os
 import orjson
 from flask import Flask, Response, request
 
-from digits import arbiter, errors, images, logs, model
+from digits import arbiter, errors, hooks, images, model
 from digits.service import Service, answers
 from digits.settings import Settings
 
@@ -24,14 +24,16 @@ def create_app(settings: Settings | None = None, classifier: model.Classifier | 
     settings = settings or Settings.from_env(os.environ)
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
-    logs.register(app)
     errors.register(app)
     classifier = classifier or arbiter.classifier or model.Classifier(model.load(settings.model))
     service = Service(app, classifier)
+    hooks.register(app, service.metrics, classifier.version)
+    # every view and hook is a plain function; Flask would look whether it is a coroutine at each call
+    app.ensure_sync = lambda func: func  # type: ignore[method-assign]
 
     @app.post("/predict")
     def predict() -> Response:
-        batch, single = images.from_request(request, settings)
+        batch, single = images.from_request(request._get_current_object(), settings)  # type: ignore[attr-defined]
         found = answers(service.classify(batch))
         return _json(found[0] if single else {"predictions": found})
 

@@ -7,7 +7,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-from flask import Flask, Response, current_app, g
+from flask import Flask, current_app, g
 
 from digits.metrics import Metrics
 from digits.model import Classifier
@@ -22,12 +22,6 @@ class Service:
         self.ready = False
         app.extensions["digits"] = self
 
-        @app.after_request
-        def name_model(response: Response) -> Response:
-            if "probability" in g:
-                response.headers["X-Model-Version"] = classifier.version
-            return response
-
     def warm_up(self) -> None:
         """Answer a first time, so that no client waits for it; from then on the service is ready."""
         self.classifier.probabilities(np.zeros((1, 28, 28, 1), np.float32))
@@ -39,18 +33,24 @@ class Service:
 
         What came before in this request counts as decoding, as nothing but routing precedes it.
         """
-        metrics = self.metrics
+        metrics, here = self.metrics, g._get_current_object()
         begun = perf_counter()
-        metrics.decode.observe(begun - g.started)
+        metrics.decode.observe(begun - here.started)
         probabilities = self.classifier.probabilities(images)
         metrics.inference.observe(perf_counter() - begun)
-        digits = probabilities.argmax(1).tolist()
-        best = probabilities.max(1).tolist()
-        for digit, probability in zip(digits, best, strict=True):
+        if len(probabilities) == 1:
+            # NumPy takes ten times as long for a row of ten
+            row = probabilities[0].tolist()
+            best = max(row)
+            digit = row.index(best)
             metrics.digits[digit].inc()
-            metrics.probability.observe(probability)
+            metrics.probability.observe(best)
+        else:
+            digits, bests = probabilities.argmax(1), probabilities.max(1)
+            metrics.count_images(digits, bests)
+            digit, best = int(digits[0]), float(bests[0])
         # of a batch, the log names the number of images and the first one's digit
-        g.images, g.digit, g.probability = len(digits), digits[0], round(best[0], 6)
+        here.images, here.digit, here.probability = len(probabilities), digit, round(best, 6)
         return probabilities
 
 
@@ -61,9 +61,8 @@ def service() -> Service:
 
 def answers(probabilities: np.ndarray) -> list[dict[str, Any]]:
     """What POST /predict says of each image: the digit and its probability, rounded to six places."""
-    digits = probabilities.argmax(1).tolist()
-    best = probabilities.max(1).tolist()
-    return [
-        {"predicted_digit": d, "predicted_probability": round(p, 6)}
-        for d, p in zip(digits, best, strict=True)
-    ]
+    found = []
+    for row in probabilities.tolist():
+        best = max(row)
+        found.append({"predicted_digit": row.index(best), "predicted_probability": round(best, 6)})
+    return found

@@ -1,0 +1,224 @@
+"""Which model files are served and which are refused, and what SIGHUP does with a new one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT, SAMPLE, Server
+
+from digits.model import PIECE, Classifier, ModelError, load
+from digits.settings import Settings
+
+SHIPPED = Settings.from_env(os.environ).model
+IMAGES = np.random.default_rng(7).random((3 * PIECE + 5, 28, 28, 1), np.float32)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """A copy of the shipped model's three files; the .h5's path."""
+    for suffix in (".h5", ".tflite", ".json"):
+        shutil.copy(SHIPPED.with_suffix(suffix), tmp_path / f"mnist{suffix}")
+    return tmp_path / "mnist.h5"
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another model that can be served: a small untrained one, with its compiled form and card."""
+    folder = tmp_path_factory.mktemp("other")
+    code = """
+import hashlib, json, sys
+import keras
+from keras import layers
+keras.utils.set_random_seed(1)
+network = keras.Sequential([
+    layers.Input((28, 28, 1)), layers.MaxPooling2D(4), layers.Flatten(), layers.Dense(10, activation="softmax")])
+network.save(sys.argv[1])
+"""
+    subprocess.run([sys.executable, "-c", code, str(folder / "mnist.h5")], check=True, capture_output=True)
+    return folder / "mnist.h5"
+
+
+def without_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+
+
+def test_the_shipped_model_loads_without_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_tensorflow(monkeypatch)
+    model = load(SHIPPED)
+    assert model.card["version"] == model.version
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE + 5])
+def test_a_batch_gets_the_answers_its_images_get_alone(n: int) -> None:
+    classifier = Classifier(load(SHIPPED))
+    together = classifier.probabilities(IMAGES[:n])
+    assert together.shape == (n, 10)
+    assert together.dtype == np.float32
+    alone = [classifier.probabilities(image[None])[0] for image in IMAGES[:n]]
+    np.testing.assert_allclose(together, np.reshape(alone, (n, 10)), atol=1e-5)
+
+
+def test_threads_share_a_classifier() -> None:
+    classifier = Classifier(load(SHIPPED))
+    wanted = classifier.probabilities(IMAGES)
+    wrong: list[int] = []
+
+    def work(seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        for _ in range(50):
+            start = int(rng.integers(0, len(IMAGES) - 1))
+            stop = int(rng.integers(start + 1, len(IMAGES)))
+            if not np.allclose(classifier.probabilities(IMAGES[start:stop]), wanted[start:stop], atol=1e-5):
+                wrong.append(seed)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_a_missing_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"none\.h5 can't be read"):
+        load(tmp_path / "none.h5")
+
+
+def test_a_file_that_is_not_hdf5_is_refused(files: Path) -> None:
+    files.write_bytes(b"PK\x03\x04 a zip")
+    with pytest.raises(ModelError, match="not an HDF5 file"):
+        load(files)
+
+
+def test_a_tflite_that_does_not_fit_is_not_served(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_tensorflow(monkeypatch)
+    content = bytearray(files.with_suffix(".tflite").read_bytes())
+    content[len(content) // 2] ^= 1
+    files.with_suffix(".tflite").write_bytes(content)
+    with pytest.raises(ModelError, match="needs TensorFlow"):
+        load(files)
+
+
+def test_files_that_are_being_swapped_are_waited_for(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_tensorflow(monkeypatch)
+    right = files.with_suffix(".json").read_bytes()
+    files.with_suffix(".json").write_bytes(json.dumps({"h5_sha256": "0" * 64}).encode())
+    threading.Timer(0.5, files.with_suffix(".json").write_bytes, [right]).start()
+    assert load(files).version == json.loads(right)["version"]
+
+
+def test_a_network_of_another_shape_is_refused(files: Path) -> None:
+    model = load(files)
+    with pytest.raises(ModelError):
+        Classifier(type(model)(model.compiled[: len(model.compiled) // 2], model.version, model.card))
+
+
+def test_serving_never_imports_tensorflow() -> None:
+    code = """
+import sys
+sys.argv = ["gunicorn", "app:app"]
+from app import app
+client = app.test_client()
+import json
+assert client.post("/predict", json=json.load(open("sample_request.json"))).json["predicted_digit"] == 7
+heavy = {"tensorflow", "keras", "h5py", "dvc", "matplotlib"} & {name.split(".")[0] for name in sys.modules}
+assert not heavy, heavy
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def version_after(server: Server, wanted: str, seconds: float = 10) -> str:
+    deadline = time.monotonic() + seconds
+    while True:
+        version = server.ask("/predict", SAMPLE).headers["x-model-version"]
+        if version == wanted or time.monotonic() > deadline:
+            return version
+        time.sleep(0.05)
+
+
+def test_an_own_h5_is_compiled_at_start_and_from_then_on_cached(
+    other: Path, start: Callable[..., Server]
+) -> None:
+    server = start(DIGITS_MODEL=str(other))
+    assert server.ask("/predict", SAMPLE).status == 200
+    compiled = list((other.parent / ".compiled").glob("*.tflite"))
+    assert len(compiled) == 1
+    before = compiled[0].stat().st_mtime_ns
+    assert start(DIGITS_MODEL=str(other)).ask("/predict", SAMPLE).status == 200
+    assert compiled[0].stat().st_mtime_ns == before
+
+
+def test_a_model_that_cannot_be_served_stops_the_start_with_a_reason(
+    files: Path, start: Callable[..., Server]
+) -> None:
+    files.write_bytes(b"not a model")
+    server = start(wait=False, DIGITS_MODEL=str(files))
+    assert server.process.wait(20) == 1
+    assert any(line["level"] == "CRITICAL" and "not an HDF5 file" in line["message"] for line in server.log())
+    assert "Traceback" not in server.output.read_text()
+
+
+def test_sighup_takes_a_new_model_and_keeps_the_old_one_if_the_new_is_bad(
+    files: Path, other: Path, start: Callable[..., Server]
+) -> None:
+    server = start(DIGITS_MODEL=str(files))
+    old = server.ask("/predict", SAMPLE).headers["x-model-version"]
+
+    for suffix in (".h5", ".tflite", ".json"):
+        files.with_suffix(suffix).write_bytes(b"broken")
+    server.process.send_signal(signal.SIGHUP)
+    time.sleep(3)
+    assert server.ask("/predict", SAMPLE).headers["x-model-version"] == old
+    assert any("the old model goes on" in line["message"] for line in server.log())
+    assert b"digits_model_reload_failures_total 1.0" in server.ask("/metrics").body
+
+    shutil.copy(other, files)
+    files.with_suffix(".json").unlink()
+    server.process.send_signal(signal.SIGHUP)
+    import hashlib
+
+    new = hashlib.sha256(other.read_bytes()).hexdigest()[:12]
+    assert version_after(server, new, 30) == new
+    metrics = server.ask("/metrics").body.decode()
+    assert old not in metrics
+    assert metrics.count("digits_model_info{") == 2
+    assert "digits_workers 2.0" in metrics
+
+
+def test_the_shipped_model_reads_mnist(mnist: dict[str, np.ndarray]) -> None:
+    images = mnist["x_test"][..., None] / np.float32(255)
+    found = Classifier(load(SHIPPED)).probabilities(images).argmax(1)
+    accuracy = float((found == mnist["y_test"]).mean())
+    assert accuracy >= 0.995
+    card = json.loads(SHIPPED.with_suffix(".json").read_text())
+    assert accuracy == pytest.approx(card["test"]["accuracy"], abs=2e-4)
+
+
+def test_compiled_and_h5_agree_on_all_test_images(mnist: dict[str, np.ndarray], tmp_path: Path) -> None:
+    images = mnist["x_test"][..., None] / np.float32(255)
+    np.save(tmp_path / "images.npy", images)
+    # TensorFlow stays out of the test process as it does out of the service
+    code = """
+import sys
+import keras, numpy
+network = keras.models.load_model(sys.argv[1], compile=False)
+numpy.save(sys.argv[3], network.predict(numpy.load(sys.argv[2]), batch_size=500, verbose=0))
+"""
+    subprocess.run(
+        [sys.executable, "-c", code, str(SHIPPED), str(tmp_path / "images.npy"), str(tmp_path / "keras.npy")],
+        check=True,
+        capture_output=True,
+    )
+    lite = Classifier(load(SHIPPED)).probabilities(images)
+    np.testing.assert_allclose(lite, np.load(tmp_path / "keras.npy"), atol=1e-5)

@@ -1,0 +1,59 @@
+"""Settings from the environment, and the CPU count that sizes the service."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from digits.cpus import usable_cpus
+from digits.settings import SettingError, Settings
+
+
+def test_without_environment_the_defaults_hold() -> None:
+    assert Settings.from_env({}) == Settings()
+    assert Settings().model.name == "mnist.h5"
+
+
+def test_an_empty_variable_counts_as_unset() -> None:
+    assert Settings.from_env({"PORT": " "}).port == 5000
+
+
+def test_variables_are_read() -> None:
+    settings = Settings.from_env({"PORT": "8080", "DIGITS_LOG_LEVEL": "DEBUG", "DIGITS_MODEL": "/m/own.h5"})
+    assert (settings.port, settings.log_level, settings.model) == (8080, "debug", Path("/m/own.h5"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("PORT", "70000"), ("PORT", "http"), ("DIGITS_MAX_BATCH", "0"), ("DIGITS_LOG_LEVEL", "loud")],
+)
+def test_nonsense_is_refused_naming_the_variable(name: str, value: str) -> None:
+    with pytest.raises(SettingError, match=f"{name}='{value}'"):
+        Settings.from_env({name: value})
+
+
+def test_the_server_says_which_setting_is_wrong_without_a_traceback(start) -> None:  # type: ignore[no-untyped-def]
+    server = start(wait=False, PORT="http")
+    assert server.process.wait(20) == 1
+    assert "PORT='http'" in server.output.read_text()
+    assert "Traceback" not in server.output.read_text()
+
+
+@pytest.mark.parametrize(
+    ("files", "cpus"),
+    [
+        ({"cpu.max": "50000 100000"}, 1),
+        ({"cpu.max": "100000 100000"}, 1),
+        ({"cpu/cpu.cfs_quota_us": "50000", "cpu/cpu.cfs_period_us": "100000"}, 1),
+        ({"cpu.max": "max 100000"}, None),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+        ({"cpu.max": "100000000 100000"}, None),
+        ({}, None),
+    ],
+)
+def test_a_containers_quota_limits_the_cpus(tmp_path: Path, files: dict[str, str], cpus: int | None) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    assert usable_cpus(tmp_path) == (cpus or usable_cpus(tmp_path / "nothing"))
