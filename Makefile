@@ -56,3 +56,11 @@ bench: $(VENV)/.installed  ## measure the service against its peers (minutes; in
 
 bench-quick: $(VENV)/.installed  ## under a minute: fail if the service fell behind the constant-answer ceiling
 	$(PY) benchmarks/bench.py --quick
+
+.PHONY: train-twice
+train-twice: $(VENV)/.installed  ## train twice with one seed and compare the models byte for byte
+	rm -rf tmp/twice
+	$(PY) train.py --out tmp/twice/a
+	$(PY) train.py --out tmp/twice/b
+	sha256sum tmp/twice/a/models/mnist.h5 tmp/twice/b/models/mnist.h5
+	cmp tmp/twice/a/models/mnist.h5 tmp/twice/b/models/mnist.h5 && echo "equal to the byte"

@@ -107,6 +107,8 @@ def fit(arrays: data.Arrays, params: dict[str, Any], live: Live) -> tuple[keras.
     history = network.fit(
         batches(images[kept], labels[kept], params),
         steps_per_epoch=steps,
+        # the batches come shuffled; Keras would only warn that it can't
+        shuffle=False,
         epochs=params["epochs"],
         validation_data=(images[held], labels[held]),
         validation_batch_size=500,

@@ -34,7 +34,7 @@ MNIST_SHA256 = {
 OFFLINE = """MNIST could not be downloaded: {error}
 Two ways out:
   - name a copy of mnist.npz: MNIST_NPZ=/path/to/mnist.npz (or python -m digits.data --npz /path/to/mnist.npz)
-  - draw digits instead, which needs no network: dvc repro -S data.source=synthetic"""
+  - draw digits instead, which needs no network: dvc exp run -S data.source=synthetic"""
 
 
 class DataError(Exception):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from digits.cpus import usable_cpus
 from digits.settings import SettingError, Settings
@@ -57,3 +59,15 @@ def test_a_containers_quota_limits_the_cpus(tmp_path: Path, files: dict[str, str
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text + "\n")
     assert usable_cpus(tmp_path) == (cpus or usable_cpus(tmp_path / "nothing"))
+
+
+def test_every_setting_is_described_with_its_default() -> None:
+    rows = {}
+    for line in (ROOT / "docs" / "settings.md").read_text().splitlines():
+        if line.startswith("| `"):
+            name, default = [cell.strip().strip("`") for cell in line.split("|")[1:3]]
+            rows[name] = default
+    for setting in fields(Settings):
+        default = str(setting.default)
+        assert rows[setting.metadata["env"]] == default.removeprefix(f"{ROOT}/")
+    assert rows.keys() == {s.metadata["env"] for s in fields(Settings)} | {"PROMETHEUS_MULTIPROC_DIR"}

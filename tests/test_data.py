@@ -1,0 +1,155 @@
+"""Where the images come from: a named file, Keras, or drawn; verified, and written alike whatever the source."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from digits.data import DataError, from_file, idx_sha256, load, verify, write
+from digits.synthetic import draw
+
+
+def run(*args: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    env = {k: v for k, v in os.environ.items() if k != "MNIST_NPZ"} | environ
+    return subprocess.run(
+        [sys.executable, "-m", "digits.data", *args],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_canonical_file_is_the_same_whatever_the_source(
+    mnist: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    path = os.environ["MNIST_NPZ"]
+    assert run("--npz", path, "--out", str(tmp_path / "a.npz")).returncode == 0
+    assert run("--out", str(tmp_path / "b.npz"), MNIST_NPZ=path).returncode == 0
+    # other order, compressed: the file differs, what is written does not
+    np.savez_compressed(tmp_path / "other.npz", **{name: mnist[name] for name in sorted(mnist)})
+    assert run("--npz", str(tmp_path / "other.npz"), "--out", str(tmp_path / "c.npz")).returncode == 0
+    assert (
+        (tmp_path / "a.npz").read_bytes()
+        == (tmp_path / "b.npz").read_bytes()
+        == (tmp_path / "c.npz").read_bytes()
+    )
+
+
+def test_keras_is_asked_where_no_file_is_named(mnist: dict[str, np.ndarray], tmp_path: Path) -> None:
+    # only the download itself is stood in for: the tests run where no data set hub is reached
+    code = """
+import os, sys
+import keras, numpy
+def load_data():
+    with numpy.load(os.environ["STAND_IN"]) as f:
+        return (f["x_train"], f["y_train"]), (f["x_test"], f["y_test"])
+keras.datasets.mnist.load_data = load_data
+from digits.data import main
+main()
+"""
+    env = {k: v for k, v in os.environ.items() if k != "MNIST_NPZ"} | {"STAND_IN": os.environ["MNIST_NPZ"]}
+    subprocess.run(
+        [sys.executable, "-c", code, "--out", str(tmp_path / "a.npz")], cwd=ROOT, env=env, check=True
+    )
+    np.testing.assert_array_equal(load(tmp_path / "a.npz")["x_test"], mnist["x_test"])
+
+
+def test_offline_there_is_one_message_with_both_ways_out(tmp_path: Path) -> None:
+    out = tmp_path / "data" / "a.npz"
+    # a proxy where nothing listens: no address is reached
+    dead = dict.fromkeys(("https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY"), "http://127.0.0.1:9")
+    done = run("--out", str(out), KERAS_HOME=str(tmp_path / "keras"), no_proxy="", NO_PROXY="", **dead)
+    assert done.returncode == 1
+    assert "MNIST_NPZ" in done.stderr
+    assert "dvc exp run -S data.source=synthetic" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not out.exists()
+    assert not list((tmp_path / "keras").rglob("*.npz"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "can't be read"),
+        (b"no zip", "can't be read"),
+        (None, "does not exist"),
+    ],
+)
+def test_a_file_that_is_no_npz_is_named(tmp_path: Path, content: bytes | None, message: str) -> None:
+    path = tmp_path / "mnist.npz"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        from_file(path)
+    assert not path.exists() if content is None else path.read_bytes() == content
+
+
+def test_a_truncated_file_is_named_and_left_untouched(tmp_path: Path) -> None:
+    path = tmp_path / "mnist.npz"
+    write(draw(train=50, test=10, seed=1), path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    done = run("--npz", str(path), "--out", str(tmp_path / "out.npz"))
+    assert done.returncode == 1
+    assert str(path) in done.stderr
+    assert "Traceback" not in done.stderr
+    assert path.read_bytes() == whole[: len(whole) // 2]
+    assert not (tmp_path / "out.npz").exists()
+
+
+def test_other_images_do_not_pass_for_mnist(tmp_path: Path) -> None:
+    arrays = draw(train=50, test=10, seed=1)
+    with pytest.raises(DataError, match="other content"):
+        verify(arrays, "it")
+    write(arrays, tmp_path / "mnist.npz")
+    with pytest.raises(DataError, match=r"mnist\.npz is not MNIST: its x_train"):
+        from_file(tmp_path / "mnist.npz")
+    with pytest.raises(DataError, match="has no x_train"):
+        verify({}, "it")
+
+
+def test_one_changed_pixel_is_noticed(mnist: dict[str, np.ndarray]) -> None:
+    arrays = {name: array.copy() for name, array in mnist.items()}
+    arrays["x_test"][5, 14, 14] ^= 1
+    with pytest.raises(DataError, match="x_test"):
+        verify(arrays, "it")
+
+
+def test_a_pickle_in_the_file_is_not_run(tmp_path: Path) -> None:
+    np.savez(tmp_path / "evil.npz", x_train=np.array([object()]))
+    with pytest.raises(DataError, match="can't be read"):
+        from_file(tmp_path / "evil.npz")
+
+
+def test_the_idx_hash_counts_the_header() -> None:
+    flat, square = np.zeros(4, np.uint8), np.zeros((2, 2), np.uint8)
+    assert idx_sha256(flat) != idx_sha256(square)
+
+
+def test_drawn_digits_have_mnists_form() -> None:
+    arrays = draw(train=300, test=40, seed=3)
+    x, y = arrays["x_train"], arrays["y_train"]
+    assert (x.shape, x.dtype, y.shape, y.dtype) == ((300, 28, 28), np.uint8, (300,), np.uint8)
+    assert arrays["x_test"].shape == (40, 28, 28)
+    assert set(y.tolist()) == set(range(10))
+    for image in x:
+        rows, columns = np.flatnonzero(image.any(1)), np.flatnonzero(image.any(0))
+        assert rows[-1] - rows[0] < 20
+        assert columns[-1] - columns[0] < 20
+        mass = image / image.sum()
+        assert abs((mass.sum(0) * np.arange(28)).sum() - 13.5) < 1.1
+        assert abs((mass.sum(1) * np.arange(28)).sum() - 13.5) < 1.1
+
+
+def test_drawn_digits_depend_on_the_seed_alone() -> None:
+    first, again, other = draw(60, 5, seed=4), draw(60, 5, seed=4), draw(60, 5, seed=5)
+    np.testing.assert_array_equal(first["x_train"], again["x_train"])
+    assert (first["x_train"] != other["x_train"]).any()

@@ -1,0 +1,126 @@
+"""The DVC pipeline in a scratch clone, on drawn digits: trains, is up to date then, and can be shared."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from digits.model import Classifier, load
+
+SMALL = {"data": {"source": "synthetic", "synthetic": {"train": 600, "test": 100, "seed": 5}}}
+
+
+def run(folder: Path, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """A command in the clone with the tests' own Python first on the path, and outside of any network."""
+    env = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(args, cwd=folder, env=env, capture_output=True, text=True, check=False)
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def clone(source: Path, target: Path) -> Path:
+    run(target.parent, "git", "clone", "-q", str(source), str(target))
+    for name, value in (("user.name", "test"), ("user.email", "test@example.org")):
+        run(target, "git", "config", name, value)
+    return target
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone with this working tree's files, set to a small training on drawn digits, not yet run."""
+    folder = clone(ROOT, tmp_path_factory.mktemp("pipeline") / "project")
+    for name in ("train.py", "params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / name, folder / name)
+    shutil.copytree(ROOT / "digits", folder / "digits", dirs_exist_ok=True)
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params["data"] = SMALL["data"]
+    params["train"] |= {"epochs": 2, "validation": 100}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    run(folder, "git", "add", "-A")
+    run(folder, "git", "commit", "-qm", "small")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(project: Path) -> Path:
+    """The clone after `dvc repro`, committed."""
+    done = run(project, "dvc", "repro")
+    assert "Test accuracy:" in done.stdout
+    run(project, "git", "add", "-A")
+    run(project, "git", "commit", "-qm", "trained")
+    return project
+
+
+def test_a_run_writes_model_card_metrics_and_plots(trained: Path) -> None:
+    card = json.loads((trained / "models" / "mnist.json").read_text())
+    assert card["trained_on"] == "synthetic"
+    assert card["parameters"] > 1000
+    assert sum(map(sum, card["confusion_matrix"])) == 100
+    assert 0 <= card["test"]["accuracy"] <= 1
+    assert card["params"]["epochs"] == 2
+    metrics = json.loads((trained / "metrics" / "metrics.json").read_text())
+    assert metrics["test"]["accuracy"] == pytest.approx(card["test"]["accuracy"])
+    assert (trained / "metrics" / "plots" / "misclassified.png").read_bytes().startswith(b"\x89PNG")
+    Classifier(load(trained / "models" / "mnist.h5"))
+
+
+def test_afterwards_nothing_is_out_of_date(trained: Path) -> None:
+    assert "up to date" in run(trained, "dvc", "status").stdout
+    done = run(trained, "dvc", "repro")
+    assert "Running stage" not in done.stdout
+    assert run(trained, "git", "status", "--porcelain").stdout == ""
+
+
+def test_plots_and_metrics_are_shown(trained: Path, tmp_path: Path) -> None:
+    assert "test.accuracy" in run(trained, "dvc", "metrics", "show").stdout
+    run(trained, "dvc", "plots", "show", "--out", str(tmp_path / "plots"))
+    page = (tmp_path / "plots" / "index.html").read_text()
+    for name in ("loss", "accuracy", "confusion", "misclassified.png"):
+        assert name in page
+
+
+def test_push_and_pull_through_a_local_folder(trained: Path, tmp_path: Path) -> None:
+    run(trained, "dvc", "remote", "add", "--default", "--local", "storage", str(tmp_path / "storage"))
+    run(trained, "dvc", "push")
+    fresh = clone(trained, tmp_path / "fresh")
+    run(fresh, "dvc", "remote", "add", "--default", "--local", "storage", str(tmp_path / "storage"))
+    run(fresh, "dvc", "pull")
+    assert (fresh / "data" / "digits.npz").read_bytes() == (trained / "data" / "digits.npz").read_bytes()
+    assert "up to date" in run(fresh, "dvc", "status").stdout
+    assert "Running stage" not in run(fresh, "dvc", "repro").stdout
+
+
+def test_two_runs_with_one_seed_give_the_same_bytes(trained: Path, tmp_path: Path) -> None:
+    run(trained, sys.executable, "train.py", "--out", str(tmp_path))
+    assert (tmp_path / "models" / "mnist.h5").read_bytes() == (trained / "models" / "mnist.h5").read_bytes()
+
+
+def test_a_run_that_is_stopped_leaves_the_old_model_whole(trained: Path, tmp_path: Path) -> None:
+    run(trained, sys.executable, "train.py", "--epochs", "1", "--limit", "200", "--out", str(tmp_path))
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    process = subprocess.Popen(
+        [sys.executable, "train.py", "--epochs", "500", "--out", str(tmp_path)],
+        cwd=trained,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert process.stdout is not None
+    # its first epoch is done: it is in the middle of training
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.stdout.close()
+    assert process.poll() not in (0, None)
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
