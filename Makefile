@@ -64,3 +64,7 @@ train-twice: $(VENV)/.installed  ## train twice with one seed and compare the mo
 	$(PY) train.py --out tmp/twice/b
 	sha256sum tmp/twice/a/models/mnist.h5 tmp/twice/b/models/mnist.h5
 	cmp tmp/twice/a/models/mnist.h5 tmp/twice/b/models/mnist.h5 && echo "equal to the byte"
+
+.PHONY: eval
+eval: $(VENV)/.installed  ## how well pictures of digits are read, by kind (set MNIST_NPZ to include MNIST's)
+	$(PY) benchmarks/evaluate.py

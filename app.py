@@ -34,7 +34,8 @@ def create_app(settings: Settings | None = None, classifier: model.Classifier | 
     @app.post("/predict")
     def predict() -> Response:
         batch, single = images.from_request(request._get_current_object(), settings)  # type: ignore[attr-defined]
-        found = answers(service.classify(batch))
+        detail = bool(request.query_string) and images.wants_detail(request)
+        found = answers(service.classify(batch), batch if detail else None)
         return _json(found[0] if single else {"predictions": found})
 
     @app.get("/")
@@ -45,7 +46,7 @@ def create_app(settings: Settings | None = None, classifier: model.Classifier | 
                 "what": "Classifies images of handwritten digits.",
                 "model": {"version": classifier.version, "trained_on": classifier.card.get("trained_on")},
                 "routes": {
-                    "POST /predict": 'classify {"image": 28x28 numbers 0..255} or {"images": [...]}',
+                    "POST /predict": "classify an image or several: JSON, pictures, raw pixels",
                     "GET /metrics": "counts and times for Prometheus",
                     "GET /health/live": "200 while the process answers",
                     "GET /health/ready": "200 once the model has answered, 503 before",

@@ -1,8 +1,13 @@
 """Whatever a client sends to POST /predict becomes a batch of images, or a Problem that says what is wrong
-with it; app.py calls `from_request`. A batch is float32 (n, 28, 28, 1) with values in [0, 1]."""
+with it; app.py calls `from_request`. A batch is float32 (n, 28, 28, 1) with values in [0, 1].
+
+Pixels, as JSON or raw, are taken as they are, only scaled; pictures are prepared (digits/pictures.py).
+"""
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 from itertools import chain
 from typing import Any
@@ -11,32 +16,85 @@ import numpy as np
 import orjson
 from flask import Request
 
+from digits import pictures
 from digits.errors import Problem
 from digits.settings import Settings
 
 SIDE = 28
 PIXELS = SIDE * SIDE
 SCALED = np.arange(256, dtype=np.float32) / np.float32(255)
-WANTED = "28 rows of 28 numbers from 0 to 255 (or 28x28x1, or 784 numbers)"
+WANTED = "28 rows of 28 numbers from 0 to 255 (or 28x28x1, or 784 numbers), or a picture in base64"
+PICTURES = ("image/png", "image/jpeg", "image/webp", "image/bmp", "image/gif", "image/tiff")
+TAKEN = ("application/json", "application/octet-stream", "multipart/form-data", *PICTURES)
 
 
 def from_request(request: Request, settings: Settings) -> tuple[np.ndarray, bool]:
-    """The request's images, and whether it asked for one (`image`) rather than for a list (`images`).
+    """The request's images by its Content-Type, and whether one answer is wanted rather than a list.
 
-    Returns float32 (n, 28, 28, 1) in [0, 1]. Raises Problem: 400 for malformed JSON, 413 for more images than
-    `settings.max_batch`, 415 for another content type, 422 for JSON that is not images.
+    JSON asks for one by `image`, for a list by `images`; otherwise one image gets one answer, several a list.
+    Returns float32 (n, 28, 28, 1) in [0, 1]. Raises Problem: 400 for malformed JSON, 413 for more than
+    `settings.max_batch` images or too many pixels, 415 for another content type, 422 for what is no image.
     """
-    if request.mimetype != "application/json":
+    kind = request.mimetype
+    as_is = bool(request.query_string) and _as_is(request)
+    if kind == "application/json":
+        return from_json(request.get_data(cache=False), settings.max_batch, as_is)
+    if kind == "application/octet-stream":
+        return from_raw(request.get_data(cache=False), settings.max_batch)
+    if kind in PICTURES:
+        return _scaled(pictures.prepare([request.get_data(cache=False)], ["the body"], as_is), 1), True
+    if kind == "multipart/form-data":
+        files = [(name, file) for name, many in request.files.lists() for file in many]
+        if not files:
+            raise Problem(422, "The form has no file.", field="image", found="no file")
+        _limit(len(files), settings.max_batch)
+        names = [name if len(files) == 1 else f"{name} ({i})" for i, (name, _) in enumerate(files)]
+        images = pictures.prepare([file.read() for _, file in files], names, as_is)
+        return _scaled(images, len(files)), len(files) == 1
+    raise Problem(
+        415,
+        "Send JSON, a picture, a form with files or raw pixels, and say which by the header Content-Type.",
+        headers={"Accept-Post": ", ".join(TAKEN)},
+        found=kind or None,
+        accepted=list(TAKEN),
+    )
+
+
+def _as_is(request: Request) -> bool:
+    """Whether `?prepare=none` says to take pictures as they are. Raises Problem 422 for another value."""
+    wanted = request.args.get("prepare", "mnist")
+    if wanted not in ("mnist", "none"):
+        raise Problem(422, "prepare is to be mnist or none.", field="prepare", found=wanted[:40])
+    return wanted == "none"
+
+
+def wants_detail(request: Request) -> bool:
+    """Whether `?detail=1` asks for all probabilities and the image seen. Raises Problem 422 for another value."""
+    wanted = request.args.get("detail", "0")
+    if wanted not in ("0", "1"):
+        raise Problem(422, "detail is to be 0 or 1.", field="detail", found=wanted[:40])
+    return wanted == "1"
+
+
+def from_raw(body: bytes, max_batch: int) -> tuple[np.ndarray, bool]:
+    """A batch from n x 784 bytes, row by row; as `from_request`."""
+    n, rest = divmod(len(body), PIXELS)
+    if rest or not n:
         raise Problem(
-            415,
-            "Send JSON with the header Content-Type: application/json.",
-            headers={"Accept-Post": "application/json"},
-            found=request.mimetype or None,
+            422, "Raw pixels are to be 784 bytes an image.", field="the body", found=f"{len(body)} bytes"
         )
-    return from_json(request.get_data(cache=False), settings.max_batch)
+    _limit(n, max_batch)
+    return _scaled(np.frombuffer(body, np.uint8), n), n == 1
 
 
-def from_json(body: bytes, max_batch: int) -> tuple[np.ndarray, bool]:
+def _limit(n: int, max_batch: int) -> None:
+    if n > max_batch:
+        raise Problem(
+            413, f"At most {max_batch} images are taken in one request.", field="images", found=f"{n} images"
+        )
+
+
+def from_json(body: bytes, max_batch: int, as_is: bool = False) -> tuple[np.ndarray, bool]:
     """A batch from `{"image": ...}` or `{"images": [...]}`; as `from_request`."""
     document = _parse(body)
     if not isinstance(document, dict):
@@ -51,8 +109,10 @@ def from_json(body: bytes, max_batch: int) -> tuple[np.ndarray, bool]:
     # JSON's true is Python's 1 to bytes() and NumPy; looking for the word costs far less than at 784 types
     suspicious = b"true" in body or b"false" in body
     if "image" in document:
-        pixels = _pixels(document["image"], "image", suspicious)
-        return _scaled(pixels, 1), True
+        image = document["image"]
+        if isinstance(image, str):
+            return _scaled(pictures.prepare([_from_base64(image, "image")], ["image"], as_is), 1), True
+        return _scaled(_pixels(image, "image", suspicious), 1), True
     if "images" not in document:
         raise Problem(422, "The field image (or images) is missing.", field="image", found="nothing")
     images = document["images"]
@@ -60,15 +120,31 @@ def from_json(body: bytes, max_batch: int) -> tuple[np.ndarray, bool]:
         raise Problem(422, "images is to be a list of images.", field="images", found=_kind(images))
     if not images:
         raise Problem(422, "images is empty.", field="images", found="an empty list")
-    if len(images) > max_batch:
-        raise Problem(
-            413,
-            f"At most {max_batch} images are taken in one request.",
-            field="images",
-            found=f"{len(images)} images",
-        )
-    batch = [_pixels(image, f"images[{i}]", suspicious) for i, image in enumerate(images)]
-    return _scaled(np.stack(batch), len(images)), False
+    n = len(images)
+    _limit(n, max_batch)
+    names = [f"images[{i}]" for i in range(n)]
+    texts = sum(isinstance(image, str) for image in images)
+    if texts == n:
+        decoded = [_from_base64(image, name) for image, name in zip(images, names, strict=True)]
+        return _scaled(pictures.prepare(decoded, names, as_is), n), False
+    if texts:
+        raise Problem(422, "images is to be all pixels or all pictures.", field="images", found="both")
+    batch = [_pixels(image, name, suspicious) for image, name in zip(images, names, strict=True)]
+    return _scaled(np.stack(batch), n), False
+
+
+def _from_base64(text: str, name: str) -> bytes:
+    """The bytes of a picture in base64, bare or as a data: URL (RFC 2397)."""
+    if text.startswith("data:"):
+        head, comma, text = text.partition(",")
+        if not comma or not head.endswith(";base64"):
+            raise Problem(
+                422, f"{name} is to be a data: URL in base64.", field=name, found="another data: URL"
+            )
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise Problem(422, f"{name} is neither pixels nor base64.", field=name, found="a string") from None
 
 
 def _scaled(pixels: np.ndarray, n: int) -> np.ndarray:

@@ -59,10 +59,18 @@ def service() -> Service:
     return current_app.extensions["digits"]
 
 
-def answers(probabilities: np.ndarray) -> list[dict[str, Any]]:
-    """What POST /predict says of each image: the digit and its probability, rounded to six places."""
-    found = []
+def answers(probabilities: np.ndarray, images: np.ndarray | None = None) -> list[dict[str, Any]]:
+    """What POST /predict says of each image: the digit and its probability, rounded to six places.
+
+    With images, float32 (n, 28, 28, 1) in [0, 1], also all ten probabilities and the image, 28x28 of 0..255.
+    """
+    found: list[dict[str, Any]] = []
     for row in probabilities.tolist():
         best = max(row)
         found.append({"predicted_digit": row.index(best), "predicted_probability": round(best, 6)})
+    if images is not None:
+        pixels = (images[..., 0] * 255).round().astype(np.uint8).tolist()
+        for answer, row, image in zip(found, probabilities.tolist(), pixels, strict=True):
+            answer["probabilities"] = [round(value, 6) for value in row]
+            answer["image"] = image
     return found

@@ -143,7 +143,8 @@ def draw(train: int, test: int, seed: int) -> dict[str, np.ndarray]:
     }
 
 
-def _digit(label: int, rng: np.random.Generator) -> np.ndarray:
+def smooth_digit(label: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """A digit's strokes as someone might write them: float (n, 2) each, x right, y down, about 1 high."""
     shape = SHAPES[label][rng.integers(len(SHAPES[label]))]
     narrow, slant, turn = rng.uniform(0.5, 0.95), rng.normal(0, 0.22), rng.normal(0, 0.12)
     matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
@@ -155,6 +156,11 @@ def _digit(label: int, rng: np.random.Generator) -> np.ndarray:
         _, same = np.unique(moved, axis=0, return_inverse=True)
         moved = moved + rng.normal(0, 0.035, (len(moved), 2))[same.reshape(-1)]
         strokes.append(_smooth(moved @ matrix.T))
+    return strokes
+
+
+def _digit(label: int, rng: np.random.Generator) -> np.ndarray:
+    strokes = smooth_digit(label, rng)
     low = np.min([stroke.min(0) for stroke in strokes], axis=0)
     high = np.max([stroke.max(0) for stroke in strokes], axis=0)
     width = rng.uniform(0.07, 0.17)

@@ -1,0 +1,378 @@
+"""Pictures, forms, raw pixels and base64 through POST /predict of a real server, and the limits on them."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import struct
+import time
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import SAMPLE, Server
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from digits.errors import Problem
+from digits.images import from_json, from_raw
+from digits.pictures import prepare
+
+SEVEN = np.array(SAMPLE["image"], np.uint8)
+
+
+def scene(dark: bool = True, size: tuple[int, int] = (300, 220), height: int = 120) -> Image.Image:
+    """The seven somewhere on a larger canvas, dark on light or light on dark."""
+    ink = Image.fromarray(SEVEN).resize((height, height), Image.Resampling.BICUBIC)
+    canvas = Image.new("L", size, 0)
+    canvas.paste(ink, (size[0] // 3, size[1] // 5))
+    return canvas.point(lambda v: 255 - v) if dark else canvas
+
+
+def encoded(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, kind, **options)
+    return file.getvalue()
+
+
+def digit(picture: bytes) -> int:
+    from pathlib import Path
+
+    from digits.model import Classifier, load
+    from digits.settings import ROOT
+
+    global _classifier
+    if _classifier is None:
+        _classifier = Classifier(load(Path(ROOT / "models" / "mnist.h5")))
+    image = prepare([picture], ["image"])
+    return int(_classifier.probabilities(image.reshape(1, 28, 28, 1) / np.float32(255)).argmax())
+
+
+_classifier: Any = None
+
+
+@pytest.mark.parametrize(
+    ("kind", "content_type", "mode"),
+    [
+        ("PNG", "image/png", "L"),
+        ("JPEG", "image/jpeg", "RGB"),
+        ("WEBP", "image/webp", "RGB"),
+        ("BMP", "image/bmp", "L"),
+        ("GIF", "image/gif", "P"),
+        ("TIFF", "image/tiff", "L"),
+    ],
+)
+@pytest.mark.parametrize("dark", [True, False], ids=["dark on light", "light on dark"])
+def test_every_format_is_read(server: Server, kind: str, content_type: str, mode: str, dark: bool) -> None:
+    answer = server.ask("/predict", encoded(scene(dark).convert(mode), kind), Content_Type=content_type)
+    assert answer.status == 200
+    assert answer.json.keys() == {"predicted_digit", "predicted_probability"}
+    assert answer.json["predicted_digit"] == 7
+
+
+def with_alpha(ink: int) -> Image.Image:
+    """The seven in one grey level on nothing."""
+    picture = Image.new("LA", (300, 220), (ink, 0))
+    picture.putalpha(scene(dark=False))
+    return picture
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        with_alpha(0),
+        with_alpha(255),
+        with_alpha(0).convert("RGBA"),
+        scene().convert("RGB").quantize(8),
+        scene().convert("1"),
+        scene().convert("CMYK").convert("RGB"),
+        scene().convert("I;16").point(lambda v: v * 200),
+        Image.fromarray(np.asarray(scene(dark=False), np.uint16) * 257),
+        scene().convert("RGB").point(lambda v: v // 2 + 60),
+    ],
+    ids=[
+        "black on nothing",
+        "white on nothing",
+        "RGBA",
+        "palette",
+        "1 bit",
+        "CMYK",
+        "16 bit",
+        "16 bit light",
+        "grey",
+    ],
+)
+def test_every_mode_is_read(picture: Image.Image) -> None:
+    assert digit(encoded(picture)) == 7
+
+
+def test_a_cmyk_jpeg_and_a_float_tiff_are_read() -> None:
+    assert digit(encoded(scene().convert("CMYK"), "JPEG")) == 7
+    assert digit(encoded(Image.fromarray(np.asarray(scene(), np.float32) / 255), "TIFF")) == 7
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_a_cameras_rotation_mark_is_obeyed(turn: int) -> None:
+    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}
+    picture = scene().convert("RGB")
+    if turn in undo:
+        picture = picture.transpose(Image.Transpose(undo[turn]))
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    upright = np.asarray(prepare([encoded(scene().convert("RGB"), "PNG")], ["image"]), np.int16)
+    turned = np.asarray(prepare([encoded(picture, "PNG", exif=exif)], ["image"]), np.int16)
+    assert np.abs(upright - turned).mean() < 3
+
+
+def test_polarity_makes_no_difference() -> None:
+    dark, light = (prepare([encoded(scene(d))], ["image"])[0].astype(np.int16) for d in (True, False))
+    assert np.abs(dark - light).max() <= 2
+
+
+@pytest.mark.parametrize("size", [(28, 28), (60, 60), (300, 220), (1000, 1000), (3000, 2000)])
+def test_a_digit_of_any_share_of_the_picture_is_found(size: tuple[int, int]) -> None:
+    height = 20 if size == (28, 28) else 44
+    assert digit(encoded(scene(size=size, height=height))) == 7
+
+
+def test_shadow_and_noise_are_survived() -> None:
+    rng = np.random.default_rng(5)
+    grey = np.asarray(scene(), np.float32) * 0.55 + 90
+    grey = grey * np.linspace(0.5, 1, 300)[None, :] * np.linspace(1, 0.8, 220)[:, None]
+    grey = grey + rng.normal(0, 6, grey.shape)
+    grey[rng.random(grey.shape) < 0.0005] = 0
+    assert digit(encoded(Image.fromarray(grey.clip(0, 255).astype(np.uint8)))) == 7
+
+
+def test_the_result_has_mnists_form() -> None:
+    image = prepare([encoded(scene())], ["image"])[0]
+    rows, columns = np.flatnonzero(image.any(1)), np.flatnonzero(image.any(0))
+    assert max(rows[-1] - rows[0], columns[-1] - columns[0]) < 20
+    mass = image / image.sum()
+    assert abs((mass.sum(0) * np.arange(28)).sum() - 13.5) <= 0.6
+    assert abs((mass.sum(1) * np.arange(28)).sum() - 13.5) <= 0.6
+
+
+@pytest.mark.parametrize("level", [0, 128, 255])
+def test_an_empty_picture_is_422(server: Server, level: int) -> None:
+    answer = server.ask("/predict", encoded(Image.new("L", (100, 80), level)), Content_Type="image/png")
+    assert answer.status == 422
+    assert answer.json["found"] == "an empty picture"
+
+
+def test_noise_alone_is_no_digit() -> None:
+    noise = np.random.default_rng(1).normal(128, 10, (200, 200)).clip(0, 255).astype(np.uint8)
+    with pytest.raises(Problem, match="shows nothing"):
+        prepare([encoded(Image.fromarray(noise))], ["image"])
+
+
+def form(*files: tuple[str, bytes]) -> tuple[bytes, str]:
+    """A multipart body of files (field, content) and its Content-Type."""
+    parts = b""
+    for name, content in files:
+        head = f'--frontier\r\nContent-Disposition: form-data; name="{name}"; filename="x"\r\n\r\n'
+        parts += head.encode() + content + b"\r\n"
+    return parts + b"--frontier--\r\n", "multipart/form-data; boundary=frontier"
+
+
+def test_a_form_with_one_file_gets_one_answer_and_with_more_a_list(server: Server) -> None:
+    picture = encoded(scene())
+    body, kind = form(("file", picture))
+    assert server.ask("/predict", body, Content_Type=kind).json["predicted_digit"] == 7
+    body, kind = form(("file", picture), ("file", encoded(scene(False))), ("other", picture))
+    answer = server.ask("/predict", body, Content_Type=kind)
+    assert [a["predicted_digit"] for a in answer.json["predictions"]] == [7, 7, 7]
+
+
+def test_a_bad_file_of_a_form_is_named(server: Server) -> None:
+    body, kind = form(("file", encoded(scene())), ("file", b"no picture"))
+    answer = server.ask("/predict", body, Content_Type=kind)
+    assert answer.status == 415
+    assert answer.json["field"] == "file (1)"
+    body, kind = form()
+    assert server.ask("/predict", body, Content_Type=kind).status == 422
+
+
+def test_raw_pixels_give_what_json_gives(server: Server) -> None:
+    one = server.ask("/predict", SEVEN.tobytes(), Content_Type="application/octet-stream")
+    assert one.json == server.ask("/predict", SAMPLE).json
+    many = server.ask("/predict", SEVEN.tobytes() * 3, Content_Type="application/octet-stream")
+    assert [a["predicted_digit"] for a in many.json["predictions"]] == [7, 7, 7]
+
+
+@pytest.mark.parametrize(("length", "status"), [(0, 422), (783, 422), (785, 422), (784 * 1025, 413)])
+def test_raw_pixels_of_another_length_are_refused(server: Server, length: int, status: int) -> None:
+    answer = server.ask("/predict", bytes(length), Content_Type="application/octet-stream")
+    assert answer.status == status
+    assert answer.json["found"]
+
+
+def test_base64_and_data_urls_are_read(server: Server) -> None:
+    text = base64.b64encode(encoded(scene())).decode()
+    for image in (text, f"data:image/png;base64,{text}"):
+        assert server.ask("/predict", {"image": image}).json["predicted_digit"] == 7
+    answer = server.ask("/predict", {"images": [text, text]})
+    assert [a["predicted_digit"] for a in answer.json["predictions"]] == [7, 7]
+
+
+@pytest.mark.parametrize(
+    ("document", "status", "field"),
+    [
+        ({"image": "not base64!"}, 422, "image"),
+        ({"image": "data:image/png,raw"}, 422, "image"),
+        ({"image": base64.b64encode(b"no picture").decode()}, 415, "image"),
+        ({"images": [base64.b64encode(encoded(scene())).decode(), SAMPLE["image"]]}, 422, "images"),
+    ],
+)
+def test_strings_that_are_no_picture_are_refused(
+    server: Server, document: dict[str, Any], status: int, field: str
+) -> None:
+    answer = server.ask("/predict", document)
+    assert (answer.status, answer.json["field"]) == (status, field)
+
+
+def test_prepare_none_takes_a_small_picture_as_it_is(server: Server) -> None:
+    picture = encoded(Image.fromarray(SEVEN))
+    answer = server.ask("/predict?prepare=none&detail=1", picture, Content_Type="image/png")
+    assert answer.json["image"] == SAMPLE["image"]
+    assert server.ask("/predict?prepare=none", encoded(scene()), Content_Type="image/png").status == 422
+
+
+def test_detail_adds_all_probabilities_and_the_image_seen(server: Server) -> None:
+    answer = server.ask("/predict?detail=1", SAMPLE).json
+    assert answer["image"] == SAMPLE["image"]
+    assert len(answer["probabilities"]) == 10
+    assert sum(answer["probabilities"]) == pytest.approx(1, abs=1e-4)
+    assert max(answer["probabilities"]) == answer["predicted_probability"]
+    many = server.ask("/predict?detail=1", {"images": [SAMPLE["image"]] * 2}).json["predictions"]
+    assert many == [answer, answer]
+
+
+@pytest.mark.parametrize("query", ["detail=2", "prepare=all"])
+def test_an_unknown_option_is_422(server: Server, query: str) -> None:
+    answer = server.ask(f"/predict?{query}", SAMPLE)
+    assert answer.status == 422
+    assert answer.json["field"] == query.split("=")[0]
+
+
+def png_header(width: int, height: int, data: bytes = b"") -> bytes:
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        )
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("width", "height"),
+    [(20_000, 20_000), (2**31 - 1, 2**31 - 1), (10_001, 1), (4_001, 4_000), (11_000, 9_000)],
+)
+def test_a_decompression_bomb_is_refused_before_it_is_decoded(
+    server: Server, width: int, height: int
+) -> None:
+    bomb = png_header(width, height, zlib.compress(bytes(1000)))
+    begun = time.perf_counter()
+    answer = server.ask("/predict", bomb, Content_Type="image/png")
+    assert answer.status in (413, 415)
+    assert time.perf_counter() - begun < 1
+
+
+def test_many_pictures_may_not_be_large_together(server: Server) -> None:
+    body, kind = form(*[("file", png_header(4000, 4000))] * 5)
+    answer = server.ask("/predict", body, Content_Type=kind)
+    assert answer.status == 413
+    assert "together" in answer.json["detail"]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF"])
+def test_a_truncated_picture_is_4xx(server: Server, kind: str) -> None:
+    whole = encoded(scene().convert("RGB"), kind)
+    for share in (0.02, 0.3, 0.8):
+        answer = server.ask("/predict", whole[: int(len(whole) * share)], Content_Type="image/png")
+        assert answer.status in (415, 422), (share, answer.body)
+        assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_other_formats_are_not_opened(server: Server) -> None:
+    for kind in ("PPM", "PDF", "ICO"):
+        answer = server.ask("/predict", encoded(scene().convert("RGB"), kind), Content_Type="image/png")
+        assert answer.status == 415
+        assert "PNG" in answer.json["formats"]
+    assert server.ask("/predict", b"x", Content_Type="image/svg+xml").status == 415
+
+
+def never_but_problem(decode: Callable[..., Any], *args: Any) -> Any:
+    """What `decode` returns, or None for a Problem with a 4xx status; anything else fails the test."""
+    try:
+        return decode(*args)
+    except Problem as problem:
+        if not 400 <= problem.status < 500:
+            raise
+        return None
+
+
+KINDS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP")
+VALID = [encoded(scene(size=(60, 50), height=30).convert("RGB"), kind) for kind in KINDS]
+CHANGES = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=12)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(VALID), CHANGES, st.floats(0.2, 1))
+def test_a_mutated_picture_is_an_image_or_a_problem(
+    whole: bytes, changes: list[tuple[float, int]], cut: float
+) -> None:
+    content = bytearray(whole)
+    for place, value in changes:
+        content[int(place * (len(content) - 1))] = value
+    image = never_but_problem(prepare, [bytes(content[: int(len(content) * cut)])], ["image"])
+    if image is not None:
+        assert image.shape == (1, 28, 28)
+        assert image.dtype == np.uint8
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.data())
+def test_a_picture_of_any_pixels_is_an_image_or_a_problem(
+    width: int, height: int, data: st.DataObject
+) -> None:
+    pixels = data.draw(st.binary(min_size=width * height, max_size=width * height))
+    picture = Image.frombytes("L", (width, height), pixels)
+    image = never_but_problem(prepare, [encoded(picture)], ["image"])
+    assert image is None or image.any()
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=30) | st.dictionaries(st.sampled_from(["image", "images"]), inner),
+    max_leaves=40,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(st.sampled_from(["image", "images", "x"]), JSON) | JSON)
+def test_any_json_is_a_batch_or_a_problem(document: Any) -> None:
+    result = never_but_problem(from_json, json.dumps(document).encode(), 100)
+    assert result is None or result[0].shape[1:] == (28, 28, 1)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=2000))
+def test_any_bytes_are_a_batch_or_a_problem(body: bytes) -> None:
+    never_but_problem(from_json, body, 100)
+    raw = never_but_problem(from_raw, body, 100)
+    assert (raw is not None) == (len(body) % 784 == 0 and len(body) > 0)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.dictionaries(st.integers(0, 783), st.floats(0, 255, width=32) | st.integers(0, 255), max_size=20))
+def test_any_image_of_numbers_is_scaled_exactly(pixels: dict[int, float]) -> None:
+    flat = [pixels.get(i, 0) for i in range(784)]
+    batch, single = from_json(json.dumps({"image": flat}).encode(), 1)
+    assert single
+    np.testing.assert_array_equal(batch.ravel(), np.array(flat, np.float32) / np.float32(255))
