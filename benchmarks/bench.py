@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import datetime
+import io
 import json
 import os
 import platform
@@ -31,12 +32,15 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 PEERS = ROOT / "benchmarks" / "peers"
 ENVIRONMENTS = ROOT / ".bench"
 OURS, CEILING = "this service", "constant answer (ceiling)"
-# a first guess from a prototype's 0.2 to 0.26: noise shall not fail it, a halving shall
+FASTAPI, NO_LOGS, NO_METRICS = "FastAPI + LiteRT", "this service, no request logs", "this service, no metrics"
+ENGINE = "the engine alone, two processes"
+# noise shall not fail it, a third slower shall
 QUICK_LEAST = 0.15
 
 
@@ -53,21 +57,29 @@ class Server:
     prepare: list[str] = field(default_factory=list)
     extra: dict[str, str] = field(default_factory=dict)
     checked: bool = True
+    raw: str | None = None  # paths that take raw pixels and PNGs
+    png: str | None = None
 
 
 UVICORN = ["python", "-m", "uvicorn", "--port", "{port}", "--workers", "2", "--no-access-log"]
 GUNICORN = ["python", "-m", "gunicorn", "-b", "127.0.0.1:{port}", "-w", "2"]
+SERVE, TWO = ["python", "-m", "gunicorn", "app:app"], {"WEB_CONCURRENCY": "2"}
 SERVERS = [
-    Server(OURS, ["python", "-m", "gunicorn", "app:app"], folder=ROOT, extra={"WEB_CONCURRENCY": "2"}),
+    Server(OURS, SERVE, "serve", folder=ROOT, extra=TWO, raw="/predict", png="/predict"),
+    Server(NO_LOGS, SERVE, "serve", folder=ROOT, extra=TWO | {"DIGITS_LOG_LEVEL": "warning"}),
+    Server(NO_METRICS, [*SERVE[:3], "without_metrics:app"], "serve", folder=ROOT, extra=TWO),
     Server(
         CEILING,
         [*GUNICORN, "-k", "digits.worker.Worker", "--threads", "4", "--keep-alive", "75", "constant:app"],
+        "serve",
         checked=False,
     ),
     Server(
         "FastAPI + LiteRT",
         [*UVICORN, "--loop", "uvloop", "--http", "httptools", "fastapi_litert:app"],
         "fastapi",
+        raw="/raw",
+        png="/png",
     ),
     Server("FastAPI + tf.function", [*UVICORN, "fastapi_tf:app"], "tensorflow"),
     Server("BentoML", ["bentoml", "serve", "bentoml_litert:Digits", "--port", "{port}"], "bentoml"),
@@ -135,12 +147,50 @@ def install(environment: str | None) -> Path:
     if environment is None:
         return Path(sys.executable).parent
     folder = ENVIRONMENTS / environment
-    if not (folder / "installed").exists():
+    # this service runs from what `make serve` installs, and nothing else
+    pins = ROOT / "requirements-serve.txt" if environment == "serve" else PEERS / f"{environment}.txt"
+    mark = folder / "installed"
+    if not mark.exists() or mark.read_bytes() != pins.read_bytes():
         subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
         pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-deps"]
-        subprocess.run([*pip, "-r", PEERS / f"{environment}.txt"], check=True, timeout=900)
-        (folder / "installed").touch()
+        subprocess.run([*pip, "-r", pins], check=True, timeout=900)
+        mark.write_bytes(pins.read_bytes())
     return folder / "bin"
+
+
+def installed(environment: str) -> float:
+    """MB that an environment's packages take, pip's own aside."""
+    (packages,) = (ENVIRONMENTS / environment / "lib").glob("python*/site-packages")
+    files = (
+        f for f in packages.rglob("*") if f.is_file() and not f.is_symlink() and "__pycache__" not in f.parts
+    )
+    own = ("pip", "setuptools")
+    return sum(f.stat().st_size for f in files if not f.relative_to(packages).parts[0].startswith(own)) / 1e6
+
+
+def engine_alone(model: Path, seconds: int) -> float:
+    """Images/s of two processes that do nothing but run the network on batches of 256, as the service would."""
+    code = f"""
+import sys, time
+sys.path.insert(0, {str(ROOT)!r})
+import numpy as np
+from pathlib import Path
+from digits.model import Classifier, load
+classifier = Classifier(load(Path({str(model)!r})))
+images = np.random.default_rng(0).random((256, 28, 28, 1), np.float32)
+classifier.probabilities(images)
+begun, done = time.perf_counter(), 0
+while time.perf_counter() - begun < {seconds}:
+    classifier.probabilities(images)
+    done += 256
+print(done / (time.perf_counter() - begun))
+"""
+    python = install("serve") / "python"
+    two = [
+        subprocess.Popen([python, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        for _ in "12"
+    ]
+    return sum(float(one.communicate()[0]) for one in two)
 
 
 class Running:
@@ -154,7 +204,7 @@ class Running:
         filled = {"port": self.port, "folder": self.folder}
         environment = os.environ | {
             "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": os.pathsep.join([str(server.folder), str(ROOT)]),
+            "PYTHONPATH": os.pathsep.join([str(PEERS), str(ROOT)]),
             "PORT": str(self.port),
             "BENCH_MODEL": str(model.with_suffix(".tflite")),
             "BENCH_H5": str(model),
@@ -226,7 +276,12 @@ class Running:
 
 
 def wrk(
-    running: Running, body: bytes, connections: int, seconds: int, content: str = "application/json"
+    running: Running,
+    body: bytes,
+    connections: int,
+    seconds: int,
+    content: str = "application/json",
+    path: str | None = None,
 ) -> dict:
     """requests/s, p50 and p99 in ms over loopback; right answers are checked the while."""
     script = running.folder / "post.lua"
@@ -252,7 +307,15 @@ def wrk(
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "--latency"]
     try:
         printed = subprocess.run(
-            [*command, "-s", script, running.url], capture_output=True, text=True, check=True
+            [
+                *command,
+                "-s",
+                script,
+                running.url if path is None else f"http://127.0.0.1:{running.port}{path}",
+            ],
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
     finally:
         over.set()
@@ -334,6 +397,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=4)
     parser.add_argument("--model", type=Path, default=ROOT / "models" / "mnist.h5")
     parser.add_argument("--quick", action="store_true", help="only the ceiling; fail below the stated ratio")
+    parser.add_argument("--only", nargs="*", help="names of the servers to measure, for a look at some")
     options = parser.parse_args()
     if not shutil.which("wrk"):
         sys.exit("bench: wrk is missing; Debian and Ubuntu have it as the package wrk")
@@ -344,7 +408,8 @@ def main() -> None:
 
     images, source = test_images()
     expected = [a["predicted_digit"] for a in answers(images)]
-    chosen = [s for s in SERVERS if not options.quick or s.name in (OURS, CEILING)]
+    wanted = (OURS, CEILING) if options.quick else options.only
+    chosen = [s for s in SERVERS if not wanted or s.name in wanted]
     rounds, seconds = (3, 3) if options.quick else (options.rounds, options.seconds)
     print(
         f"{datetime.date.today()}, {os.cpu_count()} cores ({platform.machine()}), "
@@ -355,6 +420,8 @@ def main() -> None:
     missing: dict[str, str] = {}
     # one server at a time: an idle peer's timers and memory would burden the one that is measured
     for turn in range(rounds):
+        if not options.quick:
+            results.setdefault(ENGINE, {}).setdefault("images/s", []).append(engine_alone(model, seconds))
         for server in chosen:
             if server.name in missing:
                 continue
@@ -375,8 +442,26 @@ def main() -> None:
                 got.setdefault("memory", []).append(running.memory())
                 if options.quick or not server.checked:
                     continue
-                batch = body_of(server.form, images, False)
-                got.setdefault("json256 c4", []).append(wrk(running, batch, 4, seconds))
+                if server.name in (NO_LOGS, NO_METRICS):
+                    continue
+                for size in (32, 256):
+                    batch = body_of(server.form, images[:size], False)
+                    got.setdefault(f"json{size} c4", []).append(wrk(running, batch, 4, seconds))
+                if server.raw:
+                    for size, connections in ((1, 16), (32, 4), (256, 4)):
+                        raw = (
+                            images[:size].tobytes(),
+                            connections,
+                            seconds,
+                            "application/octet-stream",
+                            server.raw,
+                        )
+                        got.setdefault(f"raw{size} c{connections}", []).append(wrk(running, *raw))
+                if server.png:
+                    file = io.BytesIO()
+                    Image.fromarray(images[0]).resize((280, 280)).save(file, "PNG")
+                    png = file.getvalue(), 16, seconds, "image/png", server.png
+                    got.setdefault("png1 c16", []).append(wrk(running, *png))
                 half = got["json1 c16"][-1]["rate"] / 2
                 # Python's own client is honest up to about here
                 got.setdefault("half load", []).append(open_loop(running, one, min(half, 1500), seconds))
@@ -394,6 +479,8 @@ def main() -> None:
         f"{'half p99/p50':>13}{'start s':>8}{'MB':>6}{'wrong':>6}"
     )
     for name in results:
+        if name == ENGINE:
+            continue
         wrong = sum(
             len(r["wrong"]) + r["failed"] for w in results[name].values() for r in w if "wrong" in str(r)
         )
@@ -405,11 +492,26 @@ def main() -> None:
         )
     for name, why in missing.items():
         print(f"{name}: not (fully) measured: {why}")
+    if not options.quick:
+        print(f"\n{ENGINE}: {median(ENGINE, 'images/s'):,.0f} images/s in batches of 256")
+        print(f"\n{'images/s':28}{'json32':>9}{'json256':>9}{'raw1':>9}{'raw32':>9}{'raw256':>9}{'png1':>9}")
+        loads = (
+            ("json32 c4", 32),
+            ("json256 c4", 256),
+            ("raw1 c16", 1),
+            ("raw32 c4", 32),
+            ("raw256 c4", 256),
+        )
+        for name in (OURS, FASTAPI):
+            cells = [f"{size * median(name, load, 'rate'):9,.0f}" for load, size in (*loads, ("png1 c16", 1))]
+            print(f"{name:28}{''.join(cells)}")
+        sizes = {name: installed(name) for name in sorted({s.environment for s in chosen if s.environment})}
+        print("\nMB installed: " + ", ".join(f"{name} {size:,.0f}" for name, size in sizes.items()))
     ours = median(OURS, "json1 c16", "rate")
     if ours == ours:
         print("\nrequests/s of this service, as a multiple of")
         for name in results:
-            if name != OURS:
+            if name not in (OURS, ENGINE):
                 print(f"  {name:28}{ours / median(name, 'json1 c16', 'rate'):8.2f}")
     if options.quick:
         ratio = ours / median(CEILING, "json1 c16", "rate")
@@ -427,7 +529,7 @@ def main() -> None:
     (ROOT / "benchmarks" / "results.json").write_text(json.dumps(record, indent=1) + "\n")
     if results:
         draw(
-            {name: median(name, "json1 c16", "rate") for name in results},
+            {name: median(name, "json1 c16", "rate") for name in results if name != ENGINE},
             ROOT / "docs" / "images" / "bench.svg",
         )
 

@@ -1,7 +1,11 @@
 """FastAPI + uvicorn (uvloop, httptools) + LiteRT, without metrics and request logs."""
 
+import io
+
+import numpy as np
 from engine import answers
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
+from PIL import Image
 from pydantic import BaseModel
 
 app = FastAPI()
@@ -17,3 +21,16 @@ async def predict(query: Query):
     if query.image is not None:
         return answers([query.image])[0]
     return {"predictions": answers(query.images)}
+
+
+@app.post("/raw")
+async def raw(request: Request):
+    found = answers(np.frombuffer(await request.body(), np.uint8))
+    return found[0] if len(found) == 1 else {"predictions": found}
+
+
+# only decodes: what this service does to a picture besides (finding, fitting, centring) it does not do
+@app.post("/png")
+async def png(request: Request):
+    picture = Image.open(io.BytesIO(await request.body())).convert("L").resize((28, 28))
+    return answers([np.asarray(picture)])[0]

@@ -1,0 +1,23 @@
+"""This service with everything but its metrics, to show what they cost; bench.py runs it beside the whole."""
+
+import digits.service
+
+
+class Nothing:
+    """Takes any call and does nothing."""
+
+    def __getattr__(self, name):
+        return self
+
+    def __getitem__(self, key):
+        return self
+
+    def __call__(self, *args, **kwargs):
+        return self
+
+
+digits.service.Metrics = lambda app: Nothing()
+
+from app import create_app  # noqa: E402
+
+app = create_app()
