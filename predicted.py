@@ -1,62 +1,529 @@
-"""The command-line client: sends a JSON file with an image to a running service and prints the digit it found.
+"""The command-line client: asks a running service which digits images show. The standard library is all it needs,
+so this one file may be copied to where it is wanted.
 
-    python predicted.py                      # sends sample_request.json to http://localhost:5000
-    python predicted.py FILE --url URL
+    python predicted.py                          # sends sample_request.json to http://localhost:5000
+    python predicted.py scan.png request.json    # pictures and JSON requests; a row each
+    python predicted.py scans/ --format csv      # a folder and all below it
+    cat requests.jsonl | python predicted.py -   # standard input: a picture, a JSON request, or one a line
 
-Exit code 0: answered. 1: the service refused or failed. 2: wrong usage, or no service there.
+Exit code 0: all answered. 1: some were refused or could not be read; the rows say which. 2: wrong usage, or no
+service there. docs/client.md shows more.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
+import contextlib
+import csv
 import json
+import os
+import random
+import signal
+import socket
+import ssl
 import sys
+import threading
+import time
 import urllib.error
 import urllib.request
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from http.client import HTTPException
 from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import urlsplit
 
 SAMPLE = Path(__file__).resolve().parent / "sample_request.json"
 
+MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+LINES = frozenset({".jsonl", ".ndjson"})
 
-def main() -> int:
-    """Send one file, print the answer's JSON; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Ask a running service which digit an image shows.")
-    parser.add_argument("file", nargs="?", type=Path, default=SAMPLE, help='JSON like {"image": [[...]]}')
-    parser.add_argument("--url", default="http://localhost:5000", help="where the service is (%(default)s)")
-    parser.add_argument(
-        "--timeout", type=float, default=30, help="seconds to wait for an answer (%(default)s)"
-    )
-    args = parser.parse_args()
+# in base64 a third more, which stays below the 8 MiB that the service takes by default
+BATCH_BYTES = 4 << 20
+# larger files are no scans of digits, and would only fill the memory
+FILE_BYTES = 64 << 20
+
+TRY_AGAIN = frozenset({429, 502, 503})
+# one image of a batch may be the reason, so a smaller batch may pass
+SPLIT = frozenset({400, 413, 422})
+LONGEST_WAIT = 60.0
+
+
+class Stop(Exception):
+    """There is no sense in going on; the message says why. code: the exit code."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Refused(Exception):
+    """The service refused a request; the message is its reason."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+@dataclass
+class Item:
+    """One image to ask about: its name in the output, and its JSON text or why there is none."""
+
+    name: str
+    kind: str = ""
+    text: bytes = b""
+    error: str = ""
+
+
+# reading
+
+
+def find_files(paths: Iterable[str]) -> list[str]:
+    """The files meant: folders become what lies below them and looks like an input, in order of name."""
+    found: list[str] = []
+    for path in paths:
+        if path == "-" or not os.path.isdir(path):
+            found.append(path)
+            continue
+        for folder, folders, files in os.walk(path):
+            folders.sort()
+            names = (name for name in sorted(files) if not name.startswith("."))
+            wanted = PICTURES | LINES | {".json"}
+            found += [
+                os.path.join(folder, name) for name in names if os.path.splitext(name)[1].lower() in wanted
+            ]
+    return found
+
+
+def read(path: str) -> Iterator[Item]:
+    """The images of one file, of which each failing one is an Item with an error."""
+    name = "standard input" if path == "-" else path
     try:
-        body = args.file.read_bytes()
+        if path == "-":
+            yield from read_stream(sys.stdin.buffer, name, lines=None)
+            return
+        with open(path, "rb") as file:
+            if os.fstat(file.fileno()).st_size > FILE_BYTES:
+                yield Item(name, error=f"larger than {FILE_BYTES >> 20} MiB")
+                return
+            yield from read_stream(file, name, lines=os.path.splitext(path)[1].lower() in LINES)
     except OSError as error:
-        print(f"{args.file} can't be read: {error.strerror}", file=sys.stderr)
-        return 2
-    if not args.url.startswith(("http://", "https://")):
-        parser.error(f"--url {args.url}: http:// or https:// is wanted")
-    request = urllib.request.Request(  # noqa: S310
-        args.url.rstrip("/") + "/predict", body, {"Content-Type": "application/json"}
-    )
+        yield Item(name, error=f"can't be read: {error.strerror or error}")
+
+
+def read_stream(file: BinaryIO, name: str, lines: bool | None) -> Iterator[Item]:
+    """The images in `file`: a picture, a JSON request, or if `lines` a request a line; None: look which."""
+    first = file.readline() if lines is not False else b""
+    if lines is None:
+        lines = not is_picture(first) and is_json(first)
+    if not lines:
+        data = first + file.read()
+        yield from [picture(name, data)] if is_picture(data) else request_items(name, data)
+        return
+    number = 0
+    while first:
+        number += 1
+        if first.strip():
+            yield from request_items(f"{name}:{number}", first)
+        first = file.readline()
+
+
+def is_picture(data: bytes) -> bool:
+    """Whether `data` begins like a picture."""
+    return data.startswith(MAGIC) or (data.startswith(b"RIFF") and data[8:12] == b"WEBP")
+
+
+def is_json(data: bytes) -> bool:
+    """Whether `data` is a whole JSON document."""
     try:
-        with urllib.request.urlopen(request, timeout=args.timeout) as response:  # noqa: S310
-            answer = json.load(response)
-    except urllib.error.HTTPError as error:
-        print(f"The service answered {error.code}: {_detail(error)}", file=sys.stderr)
-        return 1
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        print(f"No answer from {args.url} ({reason}). Is the service running? `make serve`", file=sys.stderr)
-        return 2
-    print(json.dumps(answer))
-    return 0
+        json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def picture(name: str, data: bytes) -> Item:
+    """A picture's bytes as an Item; the service decodes them."""
+    return Item(name, "picture", b'"' + base64.b64encode(data) + b'"')
+
+
+def request_items(name: str, data: bytes) -> Iterator[Item]:
+    """The images of a request as POST /predict takes it: one of `image`, or each of `images`."""
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        yield Item(name, error="neither a picture nor JSON")
+        return
+    if isinstance(document, dict) and document.get("images") == []:
+        yield Item(name, error="images is empty")
+        return
+    if isinstance(document, dict) and "image" in document:
+        named = [(name, document["image"])]
+    elif isinstance(document, dict) and isinstance(document.get("images"), list):
+        named = [(f"{name}[{i}]", image) for i, image in enumerate(document["images"])]
+    else:
+        yield Item(name, error='JSON without "image" or a list "images"')
+        return
+    for each, image in named:
+        yield Item(each, "picture" if isinstance(image, str) else "pixels", json.dumps(image).encode())
+
+
+def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Lists of at most `size` items and BATCH_BYTES, each of one kind, as the service takes them; in order."""
+    batch: list[Item] = []
+    total = 0
+    for item in items:
+        if batch and (total + len(item.text) > BATCH_BYTES or item.kind != batch[0].kind):
+            yield batch
+            batch, total = [], 0
+        batch.append(item)
+        total += len(item.text)
+        # nobody is to wait for a batch's last image longer than need be
+        if len(batch) == size:
+            yield batch
+            batch, total = [], 0
+    if batch:
+        yield batch
+
+
+# asking
+
+
+class NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A POST that is redirected comes back as GET without its body, and takes the API key to who knows whom."""
+
+    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
+        return None
+
+
+class Client:
+    """Asks the service at `url`; threads may share it.
+
+    timeout: seconds to wait for an answer. retries: how often a request is sent again after 429, 502, 503 or a
+    lost connection. key: API key or None. say: is told what is waited for.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        timeout: float = 30,
+        retries: int = 5,
+        key: str | None = None,
+        query: str = "",
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.url = url.rstrip("/")
+        self.target = f"{self.url}/predict{query}"
+        self.timeout, self.retries, self.say = timeout, retries, say
+        self.headers = {"Content-Type": "application/json", "User-Agent": "predicted.py"}
+        if key:
+            self.headers["Authorization"] = f"Bearer {key}"
+        self.opener = urllib.request.build_opener(NoRedirect)
+        self.closed = threading.Event()
+        # whether there was ever an answer, whatever it was
+        self.met = False
+
+    def send(self, body: bytes) -> Any:
+        """The JSON that the service answers to `body`. Raises Refused and Stop."""
+        for tried in range(self.retries + 1):
+            last = tried == self.retries
+            try:
+                answer = self._send_once(body)
+                self.met = True
+                return answer
+            except urllib.error.HTTPError as error:
+                self.met = True
+                with error:
+                    reason, after = _detail(error), error.headers.get("Retry-After")
+                if error.code not in TRY_AGAIN or last:
+                    raise Refused(error.code, f"the service answered {error.code}: {reason}") from None
+                why, wait = f"{error.code}: {reason}", pause(tried, after)
+            except (OSError, HTTPException) as error:
+                cause = getattr(error, "reason", error)
+                # a service that was never there is not lost: nobody wants to wait to learn that it was not started
+                never = not self.met and isinstance(cause, ConnectionRefusedError)
+                if last or never or isinstance(cause, socket.gaierror | ssl.SSLCertVerificationError):
+                    raise Stop(
+                        f"No answer from {self.url} ({cause}). Is it running? `make serve`", 2
+                    ) from None
+                why, wait = str(cause) or type(cause).__name__, pause(tried)
+            self.say(f"{why}; trying again in {wait:.1f} s")
+            if self.closed.wait(wait):
+                raise Stop("stopped", 2)
+        raise AssertionError("the last try returns or raises")
+
+    def _send_once(self, body: bytes) -> Any:
+        request = urllib.request.Request(self.target, body, self.headers)  # noqa: S310
+        with self.opener.open(request, timeout=self.timeout) as response:
+            data = response.read()
+        try:
+            return json.loads(data)
+        except ValueError:
+            raise Stop(f"{self.url} answers, but not with JSON. Is it this service?", 2) from None
+
+    def ask(self, batch: list[Item]) -> list[dict[str, Any]]:
+        """A row for each item, in order: the answer, or `error` and its `status`. Raises Stop.
+
+        If the service refuses a batch, its halves are tried, until what is at fault stands alone.
+        """
+        if batch[0].error:
+            return [{"input": item.name, "error": item.error} for item in batch]
+        try:
+            if len(batch) == 1:
+                found = [self.send(b'{"image":' + batch[0].text + b"}")]
+            else:
+                found = self.send(b'{"images":[' + b",".join(item.text for item in batch) + b"]}")[
+                    "predictions"
+                ]
+            rows = [
+                {"input": item.name}
+                | {key: answer[key] for key in ("predicted_digit", "predicted_probability")}
+                for item, answer in zip(batch, found, strict=True)
+            ]
+        except Refused as refused:
+            if refused.status in SPLIT and len(batch) > 1:
+                half = len(batch) // 2
+                return self.ask(batch[:half]) + self.ask(batch[half:])
+            if refused.status not in SPLIT | TRY_AGAIN and refused.status < 500:
+                # a wrong address or key: every other request would get the same
+                raise Stop(f"{self.url}: {refused}", 1) from None
+            return [{"input": item.name, "error": str(refused), "status": refused.status} for item in batch]
+        except (KeyError, TypeError, ValueError):
+            raise Stop(f"{self.url} answers in another way. Is it this service?", 2) from None
+        return rows
+
+
+def pause(tried: int, after: str | None = None) -> float:
+    """Seconds to wait before the next try: Retry-After (seconds or a date) if given, else 0.25, 0.5, 1, ...
+
+    Up to half is added by lot, so that clients that failed together do not come back together.
+    """
+    seconds = min(0.25 * 2**tried, LONGEST_WAIT)
+    if after:
+        with contextlib.suppress(ValueError, TypeError):
+            seconds = float(after) if after.strip().isdigit() else _until(after)
+    return min(max(seconds, 0.0), LONGEST_WAIT) * (1 + random.random() / 2)  # noqa: S311
+
+
+def _until(date: str) -> float:
+    return parsedate_to_datetime(date).timestamp() - time.time()
 
 
 def _detail(error: urllib.error.HTTPError) -> str:
+    if location := error.headers.get("Location"):
+        return f"redirected to {location}"
     try:
-        return json.load(error)["detail"]
-    except (ValueError, KeyError, TypeError, OSError):
+        problem = json.load(error)
+        return problem["detail"] + (f" Found: {problem['found']}." if problem.get("found") else "")
+    except (ValueError, KeyError, TypeError, OSError, HTTPException):
         return str(error.reason)
 
 
+def ask_all(client: Client, items: Iterable[Item], size: int, jobs: int) -> Iterator[list[dict[str, Any]]]:
+    """Rows, in the order of the items, as batches are answered; `jobs` batches are on their way at once."""
+    pending: deque[Future[list[dict[str, Any]]]] = deque()
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            for batch in batches(items, size):
+                pending.append(pool.submit(client.ask, batch))
+                while pending and (len(pending) >= jobs or pending[0].done()):
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            # after a Stop or a closed pipe what waits is not to be sent any more
+            client.closed.set()
+            for future in pending:
+                future.cancel()
+
+
+# writing
+
+
+class Progress:
+    """A line on the terminal about long work: a bar, counts, time left. Silent where nobody looks."""
+
+    def __init__(self, total: int | None) -> None:
+        self.total, self.done, self.failed, self.begun = total, 0, 0, time.monotonic()
+        self.shown = False
+        self.on = sys.stderr.isatty()
+
+    def clear(self) -> None:
+        """Take the line away, for others to write."""
+        if self.shown:
+            sys.stderr.write("\r\033[K")
+            sys.stderr.flush()
+            self.shown = False
+
+    def show(self) -> None:
+        """Write the line, unless the work is short so far."""
+        seconds = time.monotonic() - self.begun
+        if not self.on or seconds < 0.5:
+            return
+        failed = f", {self.failed} failed" if self.failed else ""
+        text = f"{self.done} done{failed}, {self.done / seconds:.0f}/s"
+        if self.total:
+            share = min(self.done / self.total, 1)
+            left = seconds / share - seconds if share else 0
+            text = f"[{'#' * round(share * 30):<30}] {share:4.0%} of {self.total}, {text}, {left:.0f} s left"
+        sys.stderr.write("\r\033[K" + text)
+        sys.stderr.flush()
+        self.shown = True
+
+    def say(self, text: str) -> None:
+        """A message of its own line, on terminals and in logs."""
+        self.clear()
+        print(text, file=sys.stderr)
+
+
+def writer(kind: str) -> Callable[[dict[str, Any]], None]:
+    """A function that writes a row to standard output as text, jsonl or csv."""
+    if kind == "jsonl":
+        return lambda row: print(json.dumps(row))
+    if kind == "csv":
+        fields = ["input", "predicted_digit", "predicted_probability", "error"]
+        table = csv.DictWriter(sys.stdout, fields, extrasaction="ignore", lineterminator="\n")
+        table.writeheader()
+        return table.writerow
+
+    def text(row: dict[str, Any]) -> None:
+        if "error" in row:
+            print(row["input"], "failed", row["error"], sep="\t")
+        else:
+            print(row["input"], row["predicted_digit"], row["predicted_probability"], sep="\t")
+
+    return text
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description="Ask a running service which digits images show.",
+        epilog="The API key may come from the environment as DIGITS_API_KEY, where no list of processes shows it.",
+    )
+    parser.add_argument(
+        "inputs",
+        nargs="*",
+        metavar="INPUT",
+        help='a picture, JSON like {"image": [[...]]}, JSON lines (.jsonl), a folder, or - for standard input',
+    )
+    parser.add_argument("--url", default="http://localhost:5000", help="where the service is (%(default)s)")
+    parser.add_argument(
+        "--format",
+        choices=("text", "jsonl", "csv"),
+        help="how to write the rows (text; for a single JSON file the service's own answer)",
+    )
+    parser.add_argument("--batch", type=_positive, default=64, help="images in a request (%(default)s)")
+    parser.add_argument("--jobs", type=_positive, default=2, help="requests at a time (%(default)s)")
+    parser.add_argument(
+        "--no-prepare", action="store_true", help="pictures are 28x28 and like MNIST's already"
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=30, help="seconds to wait for an answer (%(default)s)"
+    )
+    parser.add_argument(
+        "--retries", type=int, default=5, help="tries after 429, 502, 503 or a lost connection (%(default)s)"
+    )
+    parser.add_argument("--api-key", default=os.environ.get("DIGITS_API_KEY"), help="sent as a bearer token")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("a whole number from 1 is wanted")
+    return number
+
+
+def run(args: argparse.Namespace) -> int:
+    """Ask about everything the arguments name; returns the exit code. Raises Stop."""
+    query = "?prepare=none" if args.no_prepare else ""
+    files = find_files(args.inputs)
+    # how many lines there are to come would only be known by reading twice
+    unknown = any(file == "-" or os.path.splitext(file)[1].lower() in LINES for file in files)
+    progress = Progress(None if unknown else len(files))
+    client = Client(args.url, args.timeout, max(args.retries, 0), args.api_key, query, progress.say)
+    if not files:
+        raise Stop("Nothing that looks like a picture or JSON lies there.", 2)
+    # names may hold any bytes, and are to come out as they are
+    sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
+    write = writer(args.format or "text")
+
+    def items() -> Iterator[Item]:
+        for file in files:
+            for i, item in enumerate(read(file)):
+                if i and progress.total:
+                    progress.total += 1
+                yield item
+
+    try:
+        for rows in ask_all(client, items(), args.batch, args.jobs):
+            progress.clear()
+            for row in rows:
+                write(row)
+            sys.stdout.flush()
+            progress.done += len(rows)
+            progress.failed += sum("error" in row for row in rows)
+            progress.show()
+    except Stop as stop:
+        raise Stop(
+            f"{stop} ({progress.done} done before)" if progress.done else str(stop), stop.code
+        ) from None
+    finally:
+        progress.clear()
+    if progress.failed:
+        print(f"{progress.failed} of {progress.done} failed", file=sys.stderr)
+    return 1 if progress.failed else 0
+
+
+def ask_one(args: argparse.Namespace, path: Path) -> int:
+    """Send a JSON request as it is, print the service's answer as it is; returns the exit code. Raises Stop."""
+    try:
+        body = path.read_bytes()
+    except OSError as error:
+        raise Stop(f"{path} can't be read: {error.strerror}", 2) from None
+    say = Progress(None).say
+    query = "?prepare=none" if args.no_prepare else ""
+    client = Client(args.url, args.timeout, max(args.retries, 0), args.api_key, query, say)
+    try:
+        print(json.dumps(client.send(body)), flush=True)
+    except Refused as refused:
+        raise Stop(f"{path}: {refused}", 1) from None
+    return 0
+
+
+def main() -> int:
+    """What the command line asks for; returns the exit code."""
+    parser = arguments()
+    args = parser.parse_args()
+    try:
+        parts = urlsplit(args.url)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        parser.error(f"--url {args.url}: like http://host:5000 is wanted")
+    single = args.inputs or [str(SAMPLE)]
+    try:
+        if len(single) == 1 and single[0].lower().endswith(".json") and not args.format:
+            return ask_one(args, Path(single[0]))
+        args.inputs = single
+        return run(args)
+    except Stop as stop:
+        print(stop, file=sys.stderr)
+        return stop.code
+    except BrokenPipeError:
+        # who reads has had enough, as `head` has: no complaint, and none from Python's own flush at exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
 if __name__ == "__main__":
+    # Ctrl-C ends it at once, without a traceback and without waiting for answers
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.exit(main())

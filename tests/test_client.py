@@ -1,0 +1,360 @@
+"""predicted.py as its users run it: a process, against the real service and against one that fails on purpose."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import os
+import pty
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT, SAMPLE, Server
+from PIL import Image
+
+IMAGE = SAMPLE["image"]
+SEVEN = {"predicted_digit": 7, "predicted_probability": 0.9}
+
+
+def run(*args: Any, url: str = "", stdin: bytes = b"", **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run the client; what it wrote is text."""
+    command = [sys.executable, str(ROOT / "predicted.py"), *map(str, args), *(["--url", url] if url else [])]
+    env = {k: v for k, v in os.environ.items() if k != "DIGITS_API_KEY"} | environ
+    done = subprocess.run(command, input=stdin, capture_output=True, timeout=60, env=env)
+    return subprocess.CompletedProcess(
+        command, done.returncode, done.stdout.decode("utf-8", "surrogateescape"), done.stderr.decode()
+    )
+
+
+def png(size: int = 112) -> bytes:
+    """The sample as a picture."""
+    image = Image.new("L", (28, 28))
+    image.putdata([value for row in IMAGE for value in row])
+    out = io.BytesIO()
+    image.resize((size, size)).save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Pictures and requests, good and bad, in folders."""
+    (tmp_path / "sub" / "deeper").mkdir(parents=True)
+    (tmp_path / "a.png").write_bytes(png())
+    (tmp_path / "b.json").write_text(json.dumps(SAMPLE, indent=1))
+    (tmp_path / "c.png").write_bytes(png()[:300])
+    (tmp_path / "d.json").write_text("no json")
+    (tmp_path / "notes.txt").write_text("not an input")
+    (tmp_path / "sub" / "e.JPG").write_bytes(png(300))
+    (tmp_path / "sub" / "deeper" / "f.json").write_text(json.dumps({"images": [IMAGE, 5]}))
+    (tmp_path / "sub" / "deeper" / "g.jsonl").write_text(f"{json.dumps(SAMPLE)}\n\n{{}}\n")
+    return tmp_path
+
+
+def test_without_a_url_it_asks_port_5000_here() -> None:
+    assert "http://localhost:5000" in run("--help").stdout
+
+
+def test_the_sample_is_printed_as_the_service_answers(server: Server) -> None:
+    done = run(url=server.url)
+    assert done.returncode == 0
+    assert json.loads(done.stdout) == server.ask("/predict", SAMPLE).json
+    assert done.stderr == ""
+
+
+def test_a_folder_is_a_row_an_image_in_order_with_the_failures_named(server: Server, folder: Path) -> None:
+    done = run(folder, "--format", "jsonl", url=server.url)
+    assert done.returncode == 1
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    names = [os.path.relpath(row["input"], folder) for row in rows]
+    deep = "sub/deeper/"
+    assert names == [
+        *("a.png", "b.json", "c.png", "d.json", "sub/e.JPG"),
+        *(f"{deep}f.json[0]", f"{deep}f.json[1]", f"{deep}g.jsonl:1", f"{deep}g.jsonl:3"),
+    ]
+    good = [0, 1, 4, 5, 7]
+    assert [row["predicted_digit"] for i, row in enumerate(rows) if i in good] == [7] * 5
+    for i in (2, 3, 6, 8):
+        assert rows[i]["error"]
+        assert "predicted_digit" not in rows[i]
+    assert rows[2]["status"] == 422
+    assert done.stderr.endswith("4 of 9 failed\n")
+
+
+def test_text_and_csv_have_the_same_rows(server: Server, folder: Path) -> None:
+    lines = run(folder, url=server.url).stdout.splitlines()
+    rows = list(csv.DictReader(io.StringIO(run(folder, "--format=csv", url=server.url).stdout)))
+    assert len(lines) == len(rows) == 9
+    for line, row in zip(lines, rows, strict=True):
+        name, digit, rest = line.split("\t")
+        assert name == row["input"]
+        if digit == "failed":
+            assert rest == row["error"]
+            assert row["predicted_digit"] == ""
+        else:
+            assert (digit, rest) == (row["predicted_digit"], row["predicted_probability"])
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5, 64])
+def test_a_refused_image_takes_no_other_with_it(server: Server, tmp_path: Path, batch: int) -> None:
+    bad = {3, 4, 11}
+    with (tmp_path / "many.jsonl").open("w") as file:
+        for i in range(20):
+            file.write(json.dumps({"image": IMAGE if i not in bad else [[0] * 28] * 27}) + "\n")
+    done = run(tmp_path / "many.jsonl", "--format=jsonl", "--batch", batch, url=server.url)
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["input"].rsplit(":")[-1] for row in rows] == [str(i + 1) for i in range(20)]
+    assert {i for i, row in enumerate(rows) if "error" in row} == bad
+    assert all("27 rows" in rows[i]["error"] for i in bad)
+
+
+@pytest.mark.parametrize(
+    "stdin",
+    [
+        png(),
+        json.dumps(SAMPLE).encode(),
+        json.dumps(SAMPLE, indent=2).encode(),
+        json.dumps({"image": base64.b64encode(png()).decode()}).encode(),
+    ],
+    ids=["picture", "json", "indented json", "picture in json"],
+)
+def test_standard_input_is_told_by_its_content(server: Server, stdin: bytes) -> None:
+    done = run("-", url=server.url, stdin=stdin)
+    assert done.stdout.split("\t")[1] == "7"
+    assert done.returncode == 0
+
+
+def test_lines_on_standard_input_are_answered_as_they_come(server: Server) -> None:
+    command = [sys.executable, ROOT / "predicted.py", "-", "--batch=1", "--jobs=1", "--url", server.url]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as client:
+        assert client.stdin
+        assert client.stdout
+        for number in (1, 2, 3):
+            client.stdin.write(json.dumps(SAMPLE).encode() + b"\n")
+            line = client.stdout.readline()
+            assert line.startswith(f"standard input:{number}\t7\t".encode())
+        client.stdin.close()
+        assert client.wait(10) == 0
+
+
+def test_a_name_that_is_no_text_comes_out_as_it_went_in(server: Server, tmp_path: Path) -> None:
+    name = os.fsdecode(os.fsencode(tmp_path) + b"/\xe9\xff.png")
+    Path(name).write_bytes(png())
+    assert run(name, url=server.url).stdout.startswith(f"{name}\t7\t")
+
+
+def test_a_file_that_is_not_there_is_named_and_the_rest_done(server: Server, tmp_path: Path) -> None:
+    done = run(tmp_path / "gone.png", ROOT / "sample_request.json", url=server.url)
+    first, second = done.stdout.splitlines()
+    assert "gone.png\tfailed\tcan't be read: No such file" in first
+    assert second.split("\t")[1] == "7"
+    assert done.returncode == 1
+
+
+def test_nobody_listening_is_said_at_once() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        begun = time.monotonic()
+        done = run(url=f"http://127.0.0.1:{unused.getsockname()[1]}")
+    assert done.returncode == 2
+    assert "No answer from" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize("args", [["--url", "ftp://x"], ["--url", "http://"], ["--batch", "0"], ["--nope"]])
+def test_wrong_usage_is_2(args: list[str]) -> None:
+    assert run(*args).returncode == 2
+
+
+def test_an_empty_folder_is_wrong_usage(tmp_path: Path) -> None:
+    assert run(tmp_path).returncode == 2
+
+
+def test_a_reader_that_has_enough_ends_it_quietly(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "many.jsonl").write_text((json.dumps(SAMPLE) + "\n") * 3000)
+    client = [
+        sys.executable,
+        ROOT / "predicted.py",
+        tmp_path / "many.jsonl",
+        "--batch=1",
+        "--url",
+        server.url,
+    ]
+    with subprocess.Popen(client, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(20) == 141
+
+
+def test_long_work_shows_its_progress_on_a_terminal_only(flaky: Flaky, tmp_path: Path) -> None:
+    for i in range(8):
+        (tmp_path / f"{i}.png").write_bytes(png())
+    flaky.seconds = 0.3
+    args = [tmp_path, "--batch=2", "--jobs=1", "--url", flaky.url]
+    ours, theirs = pty.openpty()
+    command = [sys.executable, ROOT / "predicted.py", *args]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs) as process:
+        process.wait(30)
+        shown = os.read(ours, 1 << 16).decode()
+    os.close(ours)
+    os.close(theirs)
+    assert "50% of 8, 4 done" in shown
+    # taken away at the end
+    assert shown.endswith("\x1b[K")
+    assert run(*args).stderr == ""
+
+
+class Flaky(ThreadingHTTPServer):
+    """A service that does to each request what `plan` says next, and then answers."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), FlakyHandler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.plan: list[Callable[[FlakyHandler], None]] = []
+        self.asked: list[tuple[float, Any]] = []
+        self.seconds = 0.0
+
+
+class FlakyHandler(BaseHTTPRequestHandler):
+    """One request to Flaky."""
+
+    server: Flaky
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.asked.append((time.monotonic(), self.headers))
+        if self.server.plan:
+            self.server.plan.pop(0)(self)
+            return
+        time.sleep(self.server.seconds)
+        found = SEVEN if "image" in body else {"predictions": [SEVEN] * len(body["images"])}
+        self.answer(200, json.dumps(found).encode())
+
+    def answer(self, status: int, body: bytes, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+def refuse(status: int, **headers: str) -> Callable[[FlakyHandler], None]:
+    """Answer with `status`."""
+    return lambda handler: handler.answer(status, b'{"detail": "not now"}', **headers)
+
+
+def hang_up(handler: FlakyHandler) -> None:
+    """Close the connection without an answer."""
+    handler.connection.shutdown(socket.SHUT_RDWR)
+
+
+def half(handler: FlakyHandler) -> None:
+    """Close the connection in the middle of an answer."""
+    handler.wfile.write(b'HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"predicted')
+    handler.connection.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def flaky() -> Iterator[Flaky]:
+    """A running Flaky."""
+    with Flaky() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [refuse(429), refuse(502), refuse(503), hang_up, half],
+    ids=["429", "502", "503", "no answer", "half an answer"],
+)
+def test_what_passes_is_tried_again_after_growing_pauses(
+    flaky: Flaky, failure: Callable[[FlakyHandler], None]
+) -> None:
+    flaky.plan = [failure, failure]
+    done = run(url=flaky.url)
+    assert done.returncode == 0
+    assert json.loads(done.stdout) == SEVEN
+    first, second, third = (at for at, _ in flaky.asked)
+    assert second - first >= 0.25
+    assert third - second >= 0.5
+    assert done.stderr.count("trying again") == 2
+
+
+def test_retry_after_is_honoured(flaky: Flaky) -> None:
+    flaky.plan = [refuse(503, Retry_After="1")]
+    assert run(url=flaky.url).returncode == 0
+    (first, _), (second, _) = flaky.asked
+    assert second - first >= 1
+
+
+def test_it_gives_up_in_the_end_and_goes_on_with_the_rest(flaky: Flaky) -> None:
+    flaky.plan = [refuse(503), refuse(503)]
+    sample = str(ROOT / "sample_request.json")
+    done = run(sample, sample, "--retries=1", "--batch=1", "--jobs=1", url=flaky.url)
+    assert done.returncode == 1
+    assert [line.split("\t")[1] for line in done.stdout.splitlines()] == ["failed", "7"]
+    assert "503: not now" in done.stdout
+
+
+@pytest.mark.parametrize("status", [400, 404, 500, 307])
+def test_what_does_not_pass_is_not_tried_again(flaky: Flaky, status: int) -> None:
+    flaky.plan = [refuse(status, Location="http://127.0.0.1:9/")]
+    done = run(url=flaky.url)
+    assert done.returncode == 1
+    assert str(status) in done.stderr
+    assert len(flaky.asked) == 1
+
+
+def test_a_wrong_key_stops_it_before_the_rest(flaky: Flaky) -> None:
+    flaky.plan = [refuse(401)] * 9
+    sample = str(ROOT / "sample_request.json")
+    done = run(*[sample] * 9, "--batch=1", "--jobs=1", url=flaky.url)
+    assert done.returncode == 1
+    assert "401" in done.stderr
+    assert len(flaky.asked) == 1
+
+
+def test_the_api_key_comes_from_the_environment_or_the_command_line(flaky: Flaky) -> None:
+    run(url=flaky.url)
+    run(url=flaky.url, DIGITS_API_KEY="from-env")
+    run("--api-key", "from-args", url=flaky.url, DIGITS_API_KEY="from-env")
+    sent = [headers["Authorization"] for _, headers in flaky.asked]
+    assert sent == [None, "Bearer from-env", "Bearer from-args"]
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[1, 2]", b'{"status": "fine"}'])
+def test_another_service_is_noticed(flaky: Flaky, body: bytes) -> None:
+    flaky.plan = [lambda handler: handler.answer(200, body)]
+    done = run(ROOT / "sample_request.json", "--format=text", url=flaky.url)
+    assert done.returncode == 2
+    assert "Is it this service?" in done.stderr
+
+
+def test_it_needs_the_standard_library_alone() -> None:
+    code = "import sys, predicted; print(*{name.split('.')[0] for name in sys.modules} - sys.stdlib_module_names)"
+    loaded = subprocess.run(
+        [sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert set(loaded) <= {"predicted", "__main__", "__mp_main__"}
