@@ -12,6 +12,7 @@ import orjson
 from flask import Flask, Response, request
 
 from digits import arbiter, errors, hooks, images, model
+from digits.pages import pages
 from digits.service import Service, answers
 from digits.settings import Settings
 
@@ -38,22 +39,6 @@ def create_app(settings: Settings | None = None, classifier: model.Classifier | 
         found = answers(service.classify(batch), batch if detail else None)
         return _json(found[0] if single else {"predictions": found})
 
-    @app.get("/")
-    def index() -> Response:
-        return _json(
-            {
-                "name": "digits",
-                "what": "Classifies images of handwritten digits.",
-                "model": {"version": classifier.version, "trained_on": classifier.card.get("trained_on")},
-                "routes": {
-                    "POST /predict": "classify an image or several: JSON, pictures, raw pixels",
-                    "GET /metrics": "counts and times for Prometheus",
-                    "GET /health/live": "200 while the process answers",
-                    "GET /health/ready": "200 once the model has answered, 503 before",
-                },
-            }
-        )
-
     @app.get("/health/live")
     def live() -> Response:
         return _json({"status": "live"})
@@ -64,6 +49,7 @@ def create_app(settings: Settings | None = None, classifier: model.Classifier | 
             raise errors.Problem(503, "The model has not answered yet.", headers={"Retry-After": "1"})
         return _json({"status": "ready", "model_version": classifier.version})
 
+    app.register_blueprint(pages)
     service.warm_up()
     return app
 

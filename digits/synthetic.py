@@ -1,8 +1,12 @@
 """Digits drawn by the computer, where MNIST can't be had: digits/data.py calls `draw` for the pipeline's
-`synthetic` source, tests train on it. Each is a few strokes whose shape, slant, proportions, width and jitter
-vary, brought into MNIST's form: ink bright on black, fitted in 20x20, centred by mass in 28x28."""
+`synthetic` source, tests train on it, and `python -m digits.synthetic FOLDER` makes the drawing page's samples.
+Each digit is a few strokes whose shape, slant, proportions, width and jitter vary, brought into MNIST's form: ink
+bright on black, fitted in 20x20, centred by mass in 28x28."""
 
 from __future__ import annotations
+
+import sys
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -202,3 +206,15 @@ def _as_mnist(picture: Image.Image, rng: np.random.Generator) -> np.ndarray:
     image = np.zeros((28, 28), np.float32)
     image[y : y + size[1], x : x + size[0]] = pixels * rng.uniform(0.85, 1)
     return image.round().astype(np.uint8)
+
+
+def main() -> None:
+    """Write 0.png to 9.png, dark on light, into the folder that the command line names."""
+    rng = np.random.default_rng(9)
+    for label in range(10):
+        ink = Image.fromarray(255 - _digit(label, rng))
+        ink.save(Path(sys.argv[1], f"{label}.png"), optimize=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -228,8 +228,22 @@ def test_a_method_of_any_name_makes_no_series_of_its_own(server: Server) -> None
 
 def test_the_index_lists_every_route(server: Server, client: Any) -> None:
     listed = {route.split()[1] for route in server.ask("/").json["routes"]}
-    there = {rule.rule for rule in client.application.url_map.iter_rules()} - {"/"}
-    assert listed == there
+    there = {rule.rule for rule in client.application.url_map.iter_rules() if rule.endpoint != "pages.static"}
+    assert listed == there - {"/"}
+
+
+def test_a_browser_gets_the_page_and_everyone_else_json(server: Server) -> None:
+    page = server.ask("/", Accept="text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "'unsafe-inline'" not in page.headers["content-security-policy"]
+    assert b"<canvas" in page.body
+    for accept in ("*/*", "application/json"):
+        assert server.ask("/", Accept=accept).json["name"] == "digits"
+
+
+def test_the_model_card_is_served(server: Server) -> None:
+    card = server.ask("/model").json
+    assert card["version"] == server.ask("/").json["model"]["version"]
 
 
 def test_the_sample_is_one_of_mnists_test_images(mnist: Any) -> None:

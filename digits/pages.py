@@ -1,0 +1,70 @@
+"""The drawing page at `/` and its files, and the model card; app.py registers this blueprint. The page is plain
+HTML, CSS and JavaScript in digits/static and talks to POST /predict as any client does."""
+
+from __future__ import annotations
+
+import orjson
+from flask import Blueprint, Response, request
+
+from digits.service import service
+
+pages = Blueprint("pages", __name__, static_folder="static", static_url_path="/static")
+
+# nothing from elsewhere, nothing inline, in no frame
+POLICY = "; ".join(
+    [
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' blob:",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    ]
+)
+
+
+@pages.after_request
+def protect(response: Response) -> Response:
+    """Security headers for what a browser shows."""
+    response.headers["Content-Security-Policy"] = POLICY
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Referrer-Policy"] = "no-referrer"
+    return response
+
+
+@pages.get("/")
+def index() -> Response:
+    """The page for a browser, a summary in JSON for everyone else, as the Accept header asks."""
+    # a client without a preference, such as curl, gets the first
+    kind = request.accept_mimetypes.best_match(["application/json", "text/html"])
+    if kind == "text/html":
+        response = pages.send_static_file("index.html")
+    else:
+        response = Response(orjson.dumps(summary()), content_type="application/json")
+    response.headers["Vary"] = "Accept"
+    return response
+
+
+@pages.get("/model")
+def model() -> Response:
+    """The model card: what the model is and where it comes from."""
+    return Response(orjson.dumps(service().classifier.card), content_type="application/json")
+
+
+def summary() -> dict[str, object]:
+    """What the service offers, for machines."""
+    classifier = service().classifier
+    return {
+        "name": "digits",
+        "what": "Classifies images of handwritten digits.",
+        "model": {"version": classifier.version, "trained_on": classifier.card.get("trained_on")},
+        "routes": {
+            "POST /predict": "classify an image or several: JSON, pictures, raw pixels",
+            "GET /model": "the model card",
+            "GET /metrics": "counts and times for Prometheus",
+            "GET /health/live": "200 while the process answers",
+            "GET /health/ready": "200 once the model has answered, 503 before",
+        },
+    }
