@@ -11,7 +11,7 @@ import os
 import orjson
 from flask import Flask, Response, request
 
-from digits import arbiter, errors, hooks, images, model
+from digits import arbiter, errors, hooks, images, kserve, model, tfserving
 from digits.pages import pages
 from digits.service import Service, answers
 from digits.settings import Settings
@@ -25,6 +25,7 @@ def create_app(settings: Settings | None = None, classifier: model.Classifier | 
     settings = settings or Settings.from_env(os.environ)
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
+    app.config["MAX_BATCH"] = settings.max_batch
     errors.register(app)
     classifier = classifier or arbiter.classifier or model.Classifier(model.load(settings.model))
     service = Service(app, classifier)
@@ -50,6 +51,8 @@ def create_app(settings: Settings | None = None, classifier: model.Classifier | 
         return _json({"status": "ready", "model_version": classifier.version})
 
     app.register_blueprint(pages)
+    app.register_blueprint(tfserving.bp)
+    app.register_blueprint(kserve.bp)
     service.warm_up()
     return app
 

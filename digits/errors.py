@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
@@ -13,6 +14,9 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.http import HTTP_STATUS_CODES
 
 log = logging.getLogger("digits")
+
+# how other protocols tell an error, by the first part of their paths: (status, detail) -> (status, JSON object)
+shapes: dict[str, Callable[[int, str], tuple[int, dict[str, Any]]]] = {}
 
 # what is read, and thrown away, of a body that is too large
 DRAIN_BYTES, DRAIN_SECONDS = 32 << 20, 2.0
@@ -36,7 +40,13 @@ class Problem(Exception):
 
 
 def answer(status: int, detail: str, headers: dict[str, str] | None = None, **extra: Any) -> Response:
-    """The problem as a response; `type` being about:blank, `title` is the status's phrase (RFC 9457, 4.2.1)."""
+    """The problem as a response; `type` being about:blank, `title` is the status's phrase (RFC 9457, 4.2.1).
+
+    Under a path of another protocol it takes that protocol's shape.
+    """
+    if shape := shapes.get(request.path.split("/", 2)[1]):
+        status, told = shape(status, detail)
+        return Response(orjson.dumps(told), status, headers, content_type="application/json")
     body = {
         "type": "about:blank",
         "title": HTTP_STATUS_CODES.get(status, "Error"),

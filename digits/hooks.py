@@ -19,7 +19,9 @@ log = logging.getLogger("digits.request")
 SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 # asked every few seconds by machines; at info they would bury what people ask
-QUIET = frozenset({"live", "ready", "prometheus_metrics"})
+QUIET = frozenset(
+    {"live", "ready", "prometheus_metrics", "kserve.live", "kserve.ready", "kserve.model_ready"}
+)
 
 
 def register(app: Flask, metrics: Metrics, version: str) -> None:

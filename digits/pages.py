@@ -4,7 +4,7 @@ HTML, CSS and JavaScript in digits/static and talks to POST /predict as any clie
 from __future__ import annotations
 
 import orjson
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, current_app, request
 
 from digits.service import service
 
@@ -66,5 +66,17 @@ def summary() -> dict[str, object]:
             "GET /metrics": "counts and times for Prometheus",
             "GET /health/live": "200 while the process answers",
             "GET /health/ready": "200 once the model has answered, 503 before",
-        },
+        }
+        | _protocols(),
     }
+
+
+def _protocols() -> dict[str, str]:
+    """The other protocols' routes, each with what its function says of itself."""
+    routes = {}
+    for rule in current_app.url_map.iter_rules():
+        if rule.endpoint.startswith(("tfserving.", "kserve.")):
+            method = "POST" if "POST" in (rule.methods or ()) else "GET"
+            doc = current_app.view_functions[rule.endpoint].__doc__ or ""
+            routes[f"{method} {rule.rule}"] = doc.splitlines()[0]
+    return routes

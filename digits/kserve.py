@@ -1,0 +1,209 @@
+"""The Open Inference Protocol V2 over HTTP, which KServe's, Triton's and MLServer's clients speak: app.py
+registers the blueprint. With Triton's binary tensor extension: after the JSON come the tensors' bytes.
+docs/protocols.md shows it.
+
+https://github.com/kserve/open-inference-protocol,
+https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import orjson
+from flask import Blueprint, Response, current_app, request
+
+from digits import errors, tensors
+from digits.errors import Problem
+from digits.images import SIDE
+from digits.service import service
+
+NAME, INPUT = "mnist", "image"
+# what UINT8 and FP32 are to NumPy, little-endian as on the wire, and the value of full brightness
+TYPES: dict[str, tuple[np.dtype[Any], int]] = {"FP32": (np.dtype("<f4"), 1), "UINT8": (np.dtype("u1"), 255)}
+INPUTS = [{"name": INPUT, "datatype": "FP32", "shape": [-1, SIDE, SIDE, 1]}]
+OUTPUTS = [
+    {"name": "probabilities", "datatype": "FP32", "shape": [-1, 10]},
+    {"name": "digit", "datatype": "INT64", "shape": [-1]},
+]
+HEADER = "Inference-Header-Content-Length"
+
+bp = Blueprint("kserve", __name__, url_prefix="/v2")
+
+
+def error(status: int, detail: str) -> tuple[int, dict[str, Any]]:
+    """A problem as the protocol tells it."""
+    return status, {"error": detail}
+
+
+errors.shapes["v2"] = error
+
+
+@bp.get("")
+def server() -> Response:
+    """What serves, and which extensions it has."""
+    extensions = ["binary_tensor_data"]
+    return _json({"name": "digits", "version": service().classifier.version, "extensions": extensions})
+
+
+@bp.get("/health/live")
+def live() -> Response:
+    """200 while the process answers."""
+    return _json({"live": True})
+
+
+@bp.get("/health/ready")
+def ready() -> Response:
+    """200 once the model has answered, 503 before."""
+    return _json({"ready": service().ready}, 200 if service().ready else 503)
+
+
+@bp.get(f"/models/{NAME}")
+@bp.get(f"/models/{NAME}/versions/<asked>")
+def model(asked: str | None = None) -> Response:
+    """What goes in and out, by name, type and shape."""
+    version = _check(asked)
+    return _json(
+        {"name": NAME, "versions": [version], "platform": "litert", "inputs": INPUTS, "outputs": OUTPUTS}
+    )
+
+
+@bp.get(f"/models/{NAME}/ready")
+@bp.get(f"/models/{NAME}/versions/<asked>/ready")
+def model_ready(asked: str | None = None) -> Response:
+    """200 once the model has answered, 503 before."""
+    _check(asked)
+    return _json({"name": NAME, "ready": service().ready}, 200 if service().ready else 503)
+
+
+@bp.post(f"/models/{NAME}/infer")
+@bp.post(f"/models/{NAME}/versions/<asked>/infer")
+def infer(asked: str | None = None) -> Response:
+    """Probabilities and digits for the one input tensor."""
+    version = _check(asked)
+    document, body, binary = _split(request.get_data(cache=False))
+    wanted = _wanted(document)
+    name = document.get("id")
+    if name is not None and not isinstance(name, str):
+        raise Problem(400, "id is to be a string.")
+    probabilities = service().classify(_batch(document, body, binary))
+    found = {"probabilities": probabilities, "digit": probabilities.argmax(1)}
+    answer = {"model_name": NAME, "model_version": version} | ({"id": name} if name is not None else {})
+    outputs: list[dict[str, Any]] = []
+    tail = []
+    for output, as_bytes in wanted:
+        array = found[output["name"]]
+        tensor = {"name": output["name"], "datatype": output["datatype"], "shape": list(array.shape)}
+        if as_bytes:
+            tail.append(array.astype(array.dtype.newbyteorder("<")).tobytes())
+            tensor["parameters"] = {"binary_data_size": len(tail[-1])}
+        else:
+            # flat, in row-major order: tritonclient reads no other
+            tensor["data"] = array.reshape(-1)
+        outputs.append(tensor)
+    head = orjson.dumps(answer | {"outputs": outputs}, option=orjson.OPT_SERIALIZE_NUMPY)
+    if not tail:
+        return Response(head, content_type="application/json")
+    return Response(
+        b"".join([head, *tail]), content_type="application/octet-stream", headers={HEADER: str(len(head))}
+    )
+
+
+def _check(asked: str | None) -> str:
+    """The version served; Problem 404 if another was asked for."""
+    version = service().classifier.version
+    if asked not in (None, version):
+        raise Problem(404, f"The model {NAME} has no version {asked}; {version} is served.")
+    return version
+
+
+def _split(body: bytes) -> tuple[dict[str, Any], bytes, bytes]:
+    """The request's JSON, read and as it came, and the bytes of tensors behind it."""
+    if request.headers.get("Content-Encoding", "identity") != "identity":
+        raise Problem(415, "Compressed bodies are not taken.")
+    length = request.headers.get(HEADER)
+    if length is None:
+        return tensors.parse(body), body, b""
+    if not (length.isascii() and length.isdigit() and len(length) < 12 and int(length) <= len(body)):
+        raise Problem(400, f"{HEADER} is not a length within the body.")
+    return tensors.parse(body[: int(length)]), body[: int(length)], body[int(length) :]
+
+
+def _parameters(value: dict[str, Any], where: str) -> dict[str, Any]:
+    parameters = value.get("parameters", {})
+    if not isinstance(parameters, dict):
+        raise Problem(400, f"{where} is to be an object.")
+    for name in parameters:
+        # what would change the answer's meaning may not be passed over
+        if name == "classification" or name.startswith("shared_memory_"):
+            raise Problem(400, f"{where}: {name} is not supported.")
+    return parameters
+
+
+def _wanted(document: dict[str, Any]) -> list[tuple[dict[str, Any], bool]]:
+    """The outputs to send, by default all, and whether as bytes."""
+    default = _parameters(document, "parameters").get("binary_data_output", False)
+    asked = document.get("outputs")
+    if asked is None or asked == []:
+        asked = [{"name": output["name"]} for output in OUTPUTS]
+    if not isinstance(asked, list):
+        raise Problem(400, "outputs is to be a list.")
+    known = {output["name"]: output for output in OUTPUTS}
+    wanted = []
+    for i, output in enumerate(asked):
+        if not isinstance(output, dict) or not isinstance(output.get("name"), str):
+            raise Problem(400, f"outputs[{i}] is to have a name.")
+        if output["name"] not in known:
+            raise Problem(400, f"The model {NAME} has no output {output['name'][:40]!r}.")
+        as_bytes = _parameters(output, f"outputs[{i}].parameters").get("binary_data", default)
+        if not isinstance(as_bytes, bool):
+            raise Problem(400, "binary_data is to be true or false.")
+        wanted.append((known[output["name"]], as_bytes))
+    if len({output["name"] for output, _ in wanted}) < len(wanted):
+        raise Problem(400, "outputs names one twice.")
+    return wanted
+
+
+def _batch(document: dict[str, Any], body: bytes, binary: bytes) -> np.ndarray:
+    """float32 (n, 28, 28, 1) in [0, 1] from the request's input tensor."""
+    inputs = document.get("inputs")
+    if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
+        raise Problem(400, f"inputs is to be a list of one tensor, {INPUT}.")
+    tensor = inputs[0]
+    if tensor.get("name") != INPUT:
+        raise Problem(400, f"The model {NAME} has one input, {INPUT!r}.")
+    datatype = tensor.get("datatype")
+    if not isinstance(datatype, str) or datatype not in TYPES:
+        raise Problem(400, f"The datatype of {INPUT} is to be FP32 (0 to 1) or UINT8 (0 to 255).")
+    dtype, top = TYPES[datatype]
+    shape = tensor.get("shape")
+    if not isinstance(shape, list) or any(type(size) is not int or not 0 <= size < 1 << 31 for size in shape):
+        raise Problem(400, f"The shape of {INPUT} is to be a list of whole numbers.")
+    size = _parameters(tensor, "inputs[0].parameters").get("binary_data_size")
+    if size is None:
+        if "data" not in tensor:
+            raise Problem(400, f"{INPUT} has no data.")
+        array = tensors.numbers(tensor["data"], INPUT, body)
+        if datatype == "UINT8" and array.dtype.kind == "f" and array.size:
+            raise Problem(400, f"{INPUT} is UINT8 but has fractions.")
+    else:
+        if "data" in tensor:
+            raise Problem(400, f"{INPUT} has data and binary_data_size.")
+        if type(size) is not int or size != len(binary) or size % dtype.itemsize:
+            raise Problem(400, f"{INPUT} is to have {size} bytes behind the JSON, there are {len(binary)}.")
+        array = np.frombuffer(binary, dtype)
+        binary = b""
+    if binary:
+        raise Problem(400, f"There are {len(binary)} bytes behind the JSON that no tensor names.")
+    try:
+        array = array.reshape(shape)
+    except ValueError:
+        raise Problem(
+            400, f"{INPUT} has {array.size} values, which its shape {shape} does not fit."
+        ) from None
+    return tensors.images(array, INPUT, current_app.config["MAX_BATCH"], top)
+
+
+def _json(value: object, status: int = 200) -> Response:
+    return Response(orjson.dumps(value), status, content_type="application/json")

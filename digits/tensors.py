@@ -1,0 +1,71 @@
+"""Numbers as the protocols of other servers carry them become a batch of images; digits/tfserving.py and
+digits/kserve.py call it. Unlike POST /predict's they are nested lists of any depth, and floats in [0, 1]."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import orjson
+
+from digits.errors import Problem
+from digits.images import PIXELS, SIDE
+
+# the shapes of n images, after the n
+SHAPES = ((SIDE, SIDE, 1), (SIDE, SIDE), (PIXELS,))
+WORDS = re.compile(rb"\b(?:true|false)\b")
+
+
+def parse(body: bytes) -> dict[str, Any]:
+    """The JSON object in `body`. Raises Problem 400."""
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise Problem(400, f"The body is not valid JSON: {error.msg} ({where})") from None
+    if not isinstance(document, dict):
+        raise Problem(400, "The body is not a JSON object.")
+    return document
+
+
+def numbers(value: Any, name: str, body: bytes) -> np.ndarray:
+    """The array that nested lists make, as NumPy finds it: ints or floats. `body`: the JSON they came in.
+
+    Raises Problem 400 for rows of unequal length and for what is no number.
+    """
+    try:
+        array = np.asarray(value)
+    except (ValueError, OverflowError):
+        raise Problem(400, f"{name} has lists of unequal length.") from None
+    # NumPy takes true for 1 among numbers; looking into each is slow, so only if the body has the word
+    if array.dtype.kind not in "iuf" or (WORDS.search(body) and _has_bool(value)):
+        raise Problem(400, f"{name} has something other than numbers.")
+    return array
+
+
+def _has_bool(value: Any) -> bool:
+    return isinstance(value, bool) or (isinstance(value, list) and any(map(_has_bool, value)))
+
+
+def images(array: np.ndarray, name: str, most: int, top: int = 1) -> np.ndarray:
+    """float32 (n, 28, 28, 1) in [0, 1] from an array (n, 28, 28, 1), (n, 28, 28) or (n, 784) in [0, top].
+
+    Raises Problem: 400 for another shape or range, 413 for more than `most` images.
+    """
+    if array.shape[1:] not in SHAPES:
+        shape = list(array.shape)
+        raise Problem(
+            400, f"{name} has the shape {shape}; [n, 28, 28, 1], [n, 28, 28] or [n, 784] is wanted."
+        )
+    n = len(array)
+    if n == 0:
+        raise Problem(400, f"{name} is empty.")
+    if n > most:
+        raise Problem(413, f"{name} has {n} images; at most {most} are taken in one request.")
+    # NaN compares false with everything, so it fails here too
+    if not (array.min() >= 0 and array.max() <= top):
+        hint = " Divide 0..255 by 255." if top == 1 else ""
+        raise Problem(400, f"{name} has values outside 0 to {top}.{hint}")
+    scaled = array.astype(np.float32) if top == 1 else array.astype(np.float32) / np.float32(top)
+    return scaled.reshape(n, SIDE, SIDE, 1)

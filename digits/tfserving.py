@@ -1,0 +1,154 @@
+"""TensorFlow Serving's REST API, so that its clients need no change: app.py registers the blueprint. Pixels are
+floats in [0, 1], as the model would take them there; errors are {"error": ...}. docs/protocols.md shows it.
+
+https://github.com/tensorflow/serving/blob/master/tensorflow_serving/g3doc/api_rest.md
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Any
+
+import numpy as np
+import orjson
+from flask import Blueprint, Response, current_app, request
+
+from digits import errors, pictures, tensors
+from digits.errors import Problem
+from digits.images import SCALED, SIDE
+from digits.service import service
+
+NAME, INPUT, OUTPUT, SIGNATURE = "mnist", "image", "probabilities", "serving_default"
+
+bp = Blueprint("tfserving", __name__, url_prefix="/v1/models")
+
+
+def error(status: int, detail: str) -> tuple[int, dict[str, Any]]:
+    """A problem as TF Serving tells it; what is wrong with an argument is 400 there."""
+    return 400 if status in (415, 422) else status, {"error": detail}
+
+
+errors.shapes["v1"] = error
+
+
+def version() -> str:
+    """The model's version as TF Serving has it, a whole number: the twelve hex digits in decimal."""
+    return str(int(service().classifier.version, 16))
+
+
+def _check(asked: int) -> None:
+    if str(asked) != version():
+        raise Problem(404, f"Servable not found for request: Specific({NAME}, {asked})")
+
+
+@bp.post(f"/{NAME}:predict")
+def predict() -> Response:
+    """Probabilities for `instances` (rows) or `inputs` (columns), whatever the Content-Type, as there."""
+    body = request.get_data(cache=False)
+    document = tensors.parse(body)
+    signature = document.get("signature_name") or SIGNATURE
+    if signature != SIGNATURE:
+        raise Problem(400, f'Serving signature name: "{signature}" not found in signature def')
+    if ("instances" in document) == ("inputs" in document):
+        raise Problem(400, "Give either 'instances' (row format) or 'inputs' (column format).")
+    if "instances" in document:
+        instances = document["instances"]
+        if not isinstance(instances, list):
+            raise Problem(400, "'instances' is to be a list.")
+        if instances and all(isinstance(each, dict) and "b64" not in each for each in instances):
+            instances = [_named(each, "instances") for each in instances]
+        return _answer("predictions", _batch(instances, "instances", body))
+    inputs = document["inputs"]
+    if isinstance(inputs, dict) and "b64" not in inputs:
+        inputs = _named(inputs, "inputs")
+    return _answer("outputs", _batch(inputs, "inputs", body))
+
+
+@bp.post(f"/{NAME}/versions/<int:asked>:predict")
+def predict_version(asked: int) -> Response:
+    """The same, if `asked` is the version that is served."""
+    _check(asked)
+    return predict()
+
+
+@bp.get(f"/{NAME}")
+def status() -> Response:
+    """Which version is served."""
+    told = {"version": version(), "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
+    return _json({"model_version_status": [told]})
+
+
+@bp.get(f"/{NAME}/versions/<int:asked>")
+def status_version(asked: int) -> Response:
+    """The same, if `asked` is the version that is served."""
+    _check(asked)
+    return status()
+
+
+@bp.get(f"/{NAME}/metadata")
+def metadata() -> Response:
+    """What goes in and out, by name, type and shape."""
+
+    def tensor(name: str, *shape: int) -> dict[str, Any]:
+        dims = [{"size": str(size), "name": ""} for size in shape]
+        shaped = {"dim": dims, "unknown_rank": False}
+        return {"dtype": "DT_FLOAT", "tensor_shape": shaped, "name": f"{SIGNATURE}_{name}:0"}
+
+    signature = {
+        "inputs": {INPUT: tensor(INPUT, -1, SIDE, SIDE, 1)},
+        "outputs": {OUTPUT: tensor(OUTPUT, -1, 10)},
+        "method_name": "tensorflow/serving/predict",
+        "defaults": {},
+    }
+    return _json(
+        {
+            "model_spec": {"name": NAME, "signature_name": "", "version": version()},
+            "metadata": {"signature_def": {"signature_def": {SIGNATURE: signature}}},
+        }
+    )
+
+
+@bp.get(f"/{NAME}/versions/<int:asked>/metadata")
+def metadata_version(asked: int) -> Response:
+    """The same, if `asked` is the version that is served."""
+    _check(asked)
+    return metadata()
+
+
+def _named(value: dict[str, Any], field: str) -> Any:
+    """What the only input's name stands for."""
+    if value.keys() != {INPUT}:
+        raise Problem(400, f"'{field}' is to name the input '{INPUT}' and nothing else.")
+    return value[INPUT]
+
+
+def _batch(value: Any, field: str, body: bytes) -> np.ndarray:
+    """float32 (n, 28, 28, 1) in [0, 1] from nested numbers or {"b64": a picture}s."""
+    most = current_app.config["MAX_BATCH"]
+    listed = value if isinstance(value, list) else [value]
+    if not any(isinstance(each, dict) for each in listed):
+        return tensors.images(tensors.numbers(value, f"'{field}'", body), f"'{field}'", most)
+    if len(listed) > most:
+        raise Problem(413, f"'{field}' has {len(listed)} images; at most {most} are taken in one request.")
+    decoded = [_decoded(each, field) for each in listed]
+    names = [f"'{field}'[{i}]" for i in range(len(listed))]
+    return SCALED[pictures.prepare(decoded, names)].reshape(-1, SIDE, SIDE, 1)
+
+
+def _decoded(value: Any, field: str) -> bytes:
+    if not isinstance(value, dict) or value.keys() != {"b64"} or not isinstance(value["b64"], str):
+        raise Problem(400, f"'{field}' is to hold numbers only, or only {{\"b64\": a picture in base64}}.")
+    try:
+        return base64.b64decode(value["b64"], validate=True)
+    except (binascii.Error, ValueError):
+        raise Problem(400, f"'{field}' has a b64 that is not base64.") from None
+
+
+def _answer(field: str, batch: np.ndarray) -> Response:
+    probabilities = service().classify(batch)
+    return _json({field: probabilities})
+
+
+def _json(value: object) -> Response:
+    return Response(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY), content_type="application/json")
