@@ -68,3 +68,10 @@ train-twice: $(VENV)/.installed  ## train twice with one seed and compare the mo
 .PHONY: eval
 eval: $(VENV)/.installed  ## how well pictures of digits are read, by kind (set MNIST_NPZ to include MNIST's)
 	$(PY) benchmarks/evaluate.py
+
+.PHONY: e2e screenshots
+e2e: $(VENV)/.installed  ## the slow tests: a browser, faults under load
+	$(PY) -m pytest -m e2e
+
+screenshots: $(VENV)/.installed  ## take the pictures of the drawing page anew
+	SCREENSHOTS=1 $(PY) -m pytest -q -m e2e tests/test_page.py -k screenshots
