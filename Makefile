@@ -19,7 +19,7 @@ train: $(VENV)/.installed  ## run the DVC pipeline: data, training, plots
 	PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m dvc repro
 
 test: $(VENV)/.installed  ## all tests but the slow end-to-end ones
-	$(PY) -m pytest -m "not e2e"
+	$(PY) -m pytest -m "not e2e and not docker"
 
 lint: $(VENV)/.installed  ## ruff, mypy
 	$(PY) -m ruff check .
@@ -75,3 +75,7 @@ e2e: $(VENV)/.installed  ## the slow tests: a browser, faults under load
 
 screenshots: $(VENV)/.installed  ## take the pictures of the drawing page anew
 	SCREENSHOTS=1 $(PY) -m pytest -q -m e2e tests/test_page.py -k screenshots
+
+.PHONY: e2e-docker
+e2e-docker: $(VENV)/.installed  ## images and compose with a real engine: build, predict, alert, kill, stop
+	$(PY) -m pytest -s -m docker

@@ -1,0 +1,46 @@
+# Two images from one file: `serve` (the default, without TensorFlow) and `train` (everything).
+#   docker build -t digits .                    docker build -t digits-train --target train .
+ARG PYTHON=3.11-slim-bookworm
+
+# --- packages, in layers of their own: a change of code rebuilds none of this -------------------------------
+FROM python:${PYTHON} AS packages
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_COMPILE=1
+COPY requirements-serve.txt /
+# into a folder of its own, so that the image gets the packages and not what installed them
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip install --quiet --require-hashes --target /packages -r /requirements-serve.txt \
+    && find /packages -name tests -type d -prune -exec rm -r {} + \
+    && find /packages -name '*.so*' -type f -size +100k -exec sh -c 'command -v strip >/dev/null && strip --strip-unneeded "$1" || true' _ {} \;
+
+# --- train: `docker compose run --rm train` ------------------------------------------------------------------
+FROM python:${PYTHON} AS train
+# DVC works in a git repository
+RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends git && rm -rf /var/lib/apt/lists/*
+COPY requirements.txt /
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip install --quiet --disable-pip-version-check --require-hashes -r /requirements.txt
+# any user may run it: the caller's own, so that what it writes belongs to the caller
+ENV HOME=/tmp PYTHONUNBUFFERED=1 GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0=*
+WORKDIR /work
+CMD ["dvc", "repro"]
+
+# --- serve ---------------------------------------------------------------------------------------------------
+FROM python:${PYTHON} AS serve
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="digits" \
+      org.opencontainers.image.description="Handwritten digits over HTTP" \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.revision="${REVISION}"
+RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin digits
+COPY --from=packages /packages /packages
+ENV PYTHONPATH=/packages PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOST=0.0.0.0 PORT=5000
+WORKDIR /app
+COPY models models
+COPY digits digits
+COPY app.py gunicorn.conf.py predicted.py sample_request.json ./
+USER 10001:10001
+EXPOSE 5000
+# asked after 2 s for the first time: a new container is known to be well at once
+HEALTHCHECK --interval=2s --timeout=3s --start-period=10s --retries=3 \
+    CMD ["python", "-S", "-c", "import os; from http.client import HTTPConnection as C; c = C('127.0.0.1', int(os.environ['PORT']), timeout=2); c.request('GET', '/health/ready'); raise SystemExit(c.getresponse().status != 200)"]
+CMD ["python", "-m", "gunicorn", "app:app"]

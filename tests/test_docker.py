@@ -1,0 +1,263 @@
+"""The images and `docker compose up` with a real engine: built, started, predicted through the published port,
+counted in Prometheus, alerted in Alertmanager, killed, stopped. `make e2e-docker` runs it and prints the figures.
+
+Where images can't be pulled, DOCKER_READY names a command that makes an engine and the base images ready and
+prints what to export; .ci/run sets it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from conftest import ROOT, SAMPLE
+from test_monitoring import queries
+
+pytestmark = pytest.mark.docker
+
+SERVICES = ("service", "prometheus", "alertmanager")
+
+
+def command(*words: str, check: bool = True, **environ: str) -> str:
+    done = subprocess.run(
+        words, cwd=ROOT, env=os.environ | environ, capture_output=True, text=True, check=False
+    )
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.strip()
+
+
+def until(seconds: float, what: str, found: Callable[[], Any]) -> Any:
+    """What `found` returns once that is true; fails after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            if result := found():
+                return result
+        except (OSError, ValueError, LookupError):
+            pass
+        assert time.monotonic() < deadline, f"{what} did not come in {seconds} s"
+        time.sleep(0.2)
+
+
+def get(url: str) -> Any:
+    with urllib.request.urlopen(url, timeout=10) as response:
+        return json.load(response)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+class Stack:
+    """The running compose project."""
+
+    def __init__(self, folder: Path) -> None:
+        self.ports = {name: free_port() for name in SERVICES}
+        # the same rules with short windows and no waiting: half an hour would be long for a test
+        rules, alerts = ((ROOT / "monitoring" / f).read_text() for f in ("rules.yml", "alerts.yml"))
+        shorter = (
+            re.sub(r"\[(30m|1h|6h|1d|15m|5m)\]", "[30s]", rules),
+            re.sub(r"\[\d+[mhd]\]", "[30s]", alerts),
+        )
+        (folder / "rules.yml").write_text(shorter[0])
+        (folder / "alerts.yml").write_text(re.sub(r"for: \w+", "for: 2s", shorter[1]))
+        config = yaml.safe_load((ROOT / "monitoring" / "prometheus.yml").read_text())
+        config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+        (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+        for file in folder.iterdir():
+            file.chmod(0o644)
+        volumes = [
+            f"{folder / f}:/etc/prometheus/{f}:ro" for f in ("rules.yml", "alerts.yml", "prometheus.yml")
+        ]
+        override = {"services": {"prometheus": {"volumes": volumes}}}
+        (folder / "override.yml").write_text(yaml.safe_dump(override))
+        self.environ = {f"{name.upper()}_PORT": str(port) for name, port in self.ports.items()}
+        files = ("-f", "docker-compose.yml", "-f", str(folder / "override.yml"))
+        self.words = ("docker", "compose", "-p", "digits-e2e", *files)
+
+    def compose(self, *words: str, check: bool = True) -> str:
+        return command(*self.words, *words, check=check, **self.environ)
+
+    def url(self, name: str, path: str = "") -> str:
+        return f"http://127.0.0.1:{self.ports[name]}{path}"
+
+    def query(self, expression: str) -> list[Any]:
+        query = urllib.parse.urlencode({"query": expression})
+        return get(self.url("prometheus", f"/api/v1/query?{query}"))["data"]["result"]
+
+    def container(self, name: str) -> str:
+        return self.compose("ps", "-q", name)
+
+    def predict(self, body: bytes, kind: str = "application/json") -> Any:
+        request = urllib.request.Request(self.url("service", "/predict"), body, {"Content-Type": kind})
+        with urllib.request.urlopen(request, timeout=10) as response:
+            return json.load(response)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The project, built and up: service, Prometheus and Alertmanager; of Grafana only the files are tested."""
+    if ready := os.environ.get("DOCKER_READY"):
+        done = subprocess.run(["sh", "-c", ready], capture_output=True, text=True, check=False)
+        for name, value in re.findall(
+            r"(\w+)=(\S+)", "".join(re.findall(r"^export .*$", done.stdout, re.MULTILINE))
+        ):
+            os.environ[name] = value
+    if (
+        not shutil.which("docker")
+        or subprocess.run(["docker", "info"], capture_output=True, check=False).returncode
+    ):
+        pytest.skip("needs a container engine: no `docker info`")
+    folder = tmp_path_factory.mktemp("compose")
+    folder.chmod(0o755)
+    stack = Stack(folder)
+    stack.compose("build", "service")
+    try:
+        stack.compose("up", "-d", "--no-build", "--wait", *SERVICES)
+        yield stack
+    finally:
+        stack.compose("down", "-v", "--timeout", "10", check=False)
+
+
+def test_predicts_through_the_published_port_and_prometheus_counts_it(stack: Stack) -> None:
+    body = json.dumps(SAMPLE).encode()
+    for _ in range(37):
+        assert stack.predict(body)["predicted_digit"] == 7
+    total = 'sum(flask_http_request_total{method="POST", status="200", url_rule="/predict"})'
+    until(20, "the count", lambda: stack.query(total)[0]["value"][1] == "37")
+    assert stack.query('digits_predictions_total{digit="7"}')[0]["value"][1] == "37"
+
+
+def test_every_panel_shows_data(stack: Stack) -> None:
+    body = json.dumps(SAMPLE).encode()
+
+    def all_there() -> bool:
+        stack.predict(body)
+        with pytest.raises(urllib.error.HTTPError):
+            stack.predict(b"{}")
+        return all(stack.query(expression) for expression in queries() if "shed_total" not in expression)
+
+    until(60, "data in every panel", all_there)
+    for expression in queries():
+        values = [f"{r['metric']} {r['value'][1]}" for r in stack.query(expression)[:3]]
+        print(f"{expression}\n    " + "\n    ".join(values))
+
+
+def test_real_traffic_fires_an_alert(stack: Stack) -> None:
+    # scattered dots: nothing that looks like a digit, so that answers are guesses
+    dots = np.random.default_rng(3).random(784 * 100) < 0.1
+    noise = (dots * 255).astype(np.uint8).tobytes()
+
+    def fired() -> bool:
+        stack.predict(noise, "application/octet-stream")
+        alerts = get(stack.url("alertmanager", "/api/v2/alerts"))
+        return any(alert["labels"]["alertname"] == "DigitsUnsure" for alert in alerts)
+
+    until(90, "the alert in Alertmanager", fired)
+
+
+def test_a_killed_container_is_restarted(stack: Stack) -> None:
+    container = stack.container("service")
+    pid = int(command("docker", "inspect", "-f", "{{.State.Pid}}", container))
+    # as the kernel kills it when memory runs out; `docker kill` would count as meant
+    os.kill(pid, signal.SIGKILL)
+    begun = time.monotonic()
+    until(20, "a restart", lambda: command("docker", "inspect", "-f", "{{.RestartCount}}", container) == "1")
+    until(20, "an answer", lambda: stack.predict(json.dumps(SAMPLE).encode())["predicted_digit"] == 7)
+    print(f"killed to answering again: {time.monotonic() - begun:.1f} s")
+
+
+def test_it_runs_with_nothing_but_what_it_needs(stack: Stack) -> None:
+    container = stack.container("service")
+    facts = json.loads(command("docker", "inspect", container))[0]
+    assert facts["Config"]["User"] == "10001:10001"
+    assert facts["HostConfig"]["ReadonlyRootfs"]
+    assert facts["HostConfig"]["CapDrop"] == ["ALL"]
+    assert all(b["HostIp"] == "127.0.0.1" for bs in facts["HostConfig"]["PortBindings"].values() for b in bs)
+    assert facts["HostConfig"]["Memory"] > 0
+    assert facts["HostConfig"]["PidsLimit"] > 0
+    labels = facts["Config"]["Labels"]
+    assert labels["org.opencontainers.image.licenses"] == "MIT"
+    missing = command(
+        "docker",
+        "exec",
+        container,
+        "python",
+        "-c",
+        "import importlib.util as u; print(u.find_spec('tensorflow'))",
+    )
+    assert missing == "None"
+
+
+def test_every_container_logs_json(stack: Stack) -> None:
+    for name in SERVICES:
+        lines = command("docker", "logs", stack.container(name)).splitlines()
+        assert lines or name != "service"
+        for line in lines:
+            json.loads(line)
+
+
+def test_size_start_memory_and_stop(stack: Stack) -> None:
+    def size(image: str) -> float:
+        return int(command("docker", "image", "inspect", "-f", "{{.Size}}", image)) / 1e6
+
+    base = re.findall(r"ARG PYTHON=(\S+)", (ROOT / "Dockerfile").read_text())[0]
+    on_top = size("digits") - size(f"python:{base}")
+    container = stack.container("service")
+    command("docker", "restart", "-t", "10", container)
+    state = until(15, "health", lambda: (s := inspect(container))["Health"]["Status"] == "healthy" and s)
+    begun = when(state["StartedAt"])
+    healthy = min(
+        t for e in state["Health"]["Log"] if e["ExitCode"] == 0 and (t := when(e["End"]) - begun) > 0
+    )
+    until(5, "an answer", lambda: stack.predict(json.dumps(SAMPLE).encode()))
+    pids = command("docker", "top", container, "-eo", "pid").split()[1:]
+    # pages that the workers share counted once
+    memory = 0
+    for pid in pids:
+        memory += int(
+            re.findall(r"^Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)[0]
+        )
+    begun = time.monotonic()
+    command("docker", "kill", "-s", "TERM", container)
+    until(10, "the end", lambda: not inspect(container)["Running"])
+    stop = time.monotonic() - begun
+    print(f"image: {size('digits'):.0f} MB, {on_top:.0f} MB of it on top of python:{base}")
+    print(f"healthy {healthy:.1f} s after start, stopped in {stop:.1f} s")
+    print(f"{memory / 1e3:.0f} MB resident with two workers")
+    assert inspect(container)["ExitCode"] == 0
+    assert on_top <= 180
+    assert healthy <= 3
+    assert memory / 1e3 <= 200
+    assert stop <= 2
+
+
+def inspect(container: str) -> Any:
+    return json.loads(command("docker", "inspect", "-f", "{{json .State}}", container))
+
+
+def when(stamp: str) -> float:
+    import datetime
+
+    head, _, fraction = stamp.replace("Z", "+00:00").partition(".")
+    digits = re.match(r"\d*", fraction)
+    part = float(f"0.{digits[0]}") if digits and digits[0] else 0.0
+    zone = re.search(r"[+-]\d\d:\d\d$", stamp)
+    moment = datetime.datetime.fromisoformat(head + (zone[0] if zone and zone[0] not in head else "+00:00"))
+    return moment.timestamp() + part
