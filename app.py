@@ -11,7 +11,7 @@ import os
 import orjson
 from flask import Flask, Response, request
 
-from digits import arbiter, errors, hooks, images, kserve, model, tfserving
+from digits import arbiter, errors, hooks, images, kserve, model, openapi, tfserving
 from digits.pages import pages
 from digits.service import Service, answers
 from digits.settings import Settings
@@ -53,6 +53,7 @@ def create_app(settings: Settings | None = None, classifier: model.Classifier | 
     app.register_blueprint(pages)
     app.register_blueprint(tfserving.bp)
     app.register_blueprint(kserve.bp)
+    app.register_blueprint(openapi.bp)
     service.warm_up()
     return app
 

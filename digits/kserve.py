@@ -60,36 +60,36 @@ def ready() -> Response:
 
 
 @bp.get(f"/models/{NAME}")
-@bp.get(f"/models/{NAME}/versions/<asked>")
-def model(asked: str | None = None) -> Response:
+@bp.get(f"/models/{NAME}/versions/<version>")
+def model(version: str | None = None) -> Response:
     """What goes in and out, by name, type and shape."""
-    version = _check(asked)
+    served = _check(version)
     return _json(
-        {"name": NAME, "versions": [version], "platform": "litert", "inputs": INPUTS, "outputs": OUTPUTS}
+        {"name": NAME, "versions": [served], "platform": "litert", "inputs": INPUTS, "outputs": OUTPUTS}
     )
 
 
 @bp.get(f"/models/{NAME}/ready")
-@bp.get(f"/models/{NAME}/versions/<asked>/ready")
-def model_ready(asked: str | None = None) -> Response:
+@bp.get(f"/models/{NAME}/versions/<version>/ready")
+def model_ready(version: str | None = None) -> Response:
     """200 once the model has answered, 503 before."""
-    _check(asked)
+    _check(version)
     return _json({"name": NAME, "ready": service().ready}, 200 if service().ready else 503)
 
 
 @bp.post(f"/models/{NAME}/infer")
-@bp.post(f"/models/{NAME}/versions/<asked>/infer")
-def infer(asked: str | None = None) -> Response:
+@bp.post(f"/models/{NAME}/versions/<version>/infer")
+def infer(version: str | None = None) -> Response:
     """Probabilities and digits for the one input tensor."""
-    version = _check(asked)
+    served = _check(version)
     document, body, binary = _split(request.get_data(cache=False))
     wanted = _wanted(document)
-    name = document.get("id")
-    if name is not None and not isinstance(name, str):
+    name = document.get("id", "")
+    if not isinstance(name, str):
         raise Problem(400, "id is to be a string.")
     probabilities = service().classify(_batch(document, body, binary))
     found = {"probabilities": probabilities, "digit": probabilities.argmax(1)}
-    answer = {"model_name": NAME, "model_version": version} | ({"id": name} if name is not None else {})
+    answer = {"model_name": NAME, "model_version": served} | ({"id": name} if name else {})
     outputs: list[dict[str, Any]] = []
     tail = []
     for output, as_bytes in wanted:
@@ -110,12 +110,12 @@ def infer(asked: str | None = None) -> Response:
     )
 
 
-def _check(asked: str | None) -> str:
+def _check(version: str | None) -> str:
     """The version served; Problem 404 if another was asked for."""
-    version = service().classifier.version
-    if asked not in (None, version):
-        raise Problem(404, f"The model {NAME} has no version {asked}; {version} is served.")
-    return version
+    served = service().classifier.version
+    if version not in (None, served):
+        raise Problem(404, f"The model {NAME} has no version {version}; {served} is served.")
+    return served
 
 
 def _split(body: bytes) -> tuple[dict[str, Any], bytes, bytes]:
@@ -144,11 +144,12 @@ def _parameters(value: dict[str, Any], where: str) -> dict[str, Any]:
 def _wanted(document: dict[str, Any]) -> list[tuple[dict[str, Any], bool]]:
     """The outputs to send, by default all, and whether as bytes."""
     default = _parameters(document, "parameters").get("binary_data_output", False)
-    asked = document.get("outputs")
-    if asked is None or asked == []:
-        asked = [{"name": output["name"]} for output in OUTPUTS]
+    if not isinstance(default, bool):
+        raise Problem(400, "binary_data_output is to be true or false.")
+    asked = document.get("outputs", [])
     if not isinstance(asked, list):
         raise Problem(400, "outputs is to be a list.")
+    asked = asked or [{"name": output["name"]} for output in OUTPUTS]
     known = {output["name"]: output for output in OUTPUTS}
     wanted = []
     for i, output in enumerate(asked):
@@ -180,14 +181,15 @@ def _batch(document: dict[str, Any], body: bytes, binary: bytes) -> np.ndarray:
     shape = tensor.get("shape")
     if not isinstance(shape, list) or any(type(size) is not int or not 0 <= size < 1 << 31 for size in shape):
         raise Problem(400, f"The shape of {INPUT} is to be a list of whole numbers.")
-    size = _parameters(tensor, "inputs[0].parameters").get("binary_data_size")
-    if size is None:
+    parameters = _parameters(tensor, "inputs[0].parameters")
+    if "binary_data_size" not in parameters:
         if "data" not in tensor:
             raise Problem(400, f"{INPUT} has no data.")
         array = tensors.numbers(tensor["data"], INPUT, body)
         if datatype == "UINT8" and array.dtype.kind == "f" and array.size:
             raise Problem(400, f"{INPUT} is UINT8 but has fractions.")
     else:
+        size = parameters["binary_data_size"]
         if "data" in tensor:
             raise Problem(400, f"{INPUT} has data and binary_data_size.")
         if type(size) is not int or size != len(binary) or size % dtype.itemsize:

@@ -4,8 +4,9 @@ HTML, CSS and JavaScript in digits/static and talks to POST /predict as any clie
 from __future__ import annotations
 
 import orjson
-from flask import Blueprint, Response, current_app, request
+from flask import Blueprint, Response, request
 
+from digits import openapi
 from digits.service import service
 
 pages = Blueprint("pages", __name__, static_folder="static", static_url_path="/static")
@@ -60,23 +61,5 @@ def summary() -> dict[str, object]:
         "name": "digits",
         "what": "Classifies images of handwritten digits.",
         "model": {"version": classifier.version, "trained_on": classifier.card.get("trained_on")},
-        "routes": {
-            "POST /predict": "classify an image or several: JSON, pictures, raw pixels",
-            "GET /model": "the model card",
-            "GET /metrics": "counts and times for Prometheus",
-            "GET /health/live": "200 while the process answers",
-            "GET /health/ready": "200 once the model has answered, 503 before",
-        }
-        | _protocols(),
+        "routes": openapi.routes(),
     }
-
-
-def _protocols() -> dict[str, str]:
-    """The other protocols' routes, each with what its function says of itself."""
-    routes = {}
-    for rule in current_app.url_map.iter_rules():
-        if rule.endpoint.startswith(("tfserving.", "kserve.")):
-            method = "POST" if "POST" in (rule.methods or ()) else "GET"
-            doc = current_app.view_functions[rule.endpoint].__doc__ or ""
-            routes[f"{method} {rule.rule}"] = doc.splitlines()[0]
-    return routes

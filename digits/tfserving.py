@@ -32,14 +32,14 @@ def error(status: int, detail: str) -> tuple[int, dict[str, Any]]:
 errors.shapes["v1"] = error
 
 
-def version() -> str:
+def served() -> str:
     """The model's version as TF Serving has it, a whole number: the twelve hex digits in decimal."""
     return str(int(service().classifier.version, 16))
 
 
-def _check(asked: int) -> None:
-    if str(asked) != version():
-        raise Problem(404, f"Servable not found for request: Specific({NAME}, {asked})")
+def _check(version: int) -> None:
+    if str(version) != served():
+        raise Problem(404, f"Servable not found for request: Specific({NAME}, {version})")
 
 
 @bp.post(f"/{NAME}:predict")
@@ -47,8 +47,8 @@ def predict() -> Response:
     """Probabilities for `instances` (rows) or `inputs` (columns), whatever the Content-Type, as there."""
     body = request.get_data(cache=False)
     document = tensors.parse(body)
-    signature = document.get("signature_name") or SIGNATURE
-    if signature != SIGNATURE:
+    signature = document.get("signature_name", SIGNATURE)
+    if signature not in ("", SIGNATURE):
         raise Problem(400, f'Serving signature name: "{signature}" not found in signature def')
     if ("instances" in document) == ("inputs" in document):
         raise Problem(400, "Give either 'instances' (row format) or 'inputs' (column format).")
@@ -65,24 +65,24 @@ def predict() -> Response:
     return _answer("outputs", _batch(inputs, "inputs", body))
 
 
-@bp.post(f"/{NAME}/versions/<int:asked>:predict")
-def predict_version(asked: int) -> Response:
-    """The same, if `asked` is the version that is served."""
-    _check(asked)
+@bp.post(f"/{NAME}/versions/<int:version>:predict")
+def predict_version(version: int) -> Response:
+    """The same, if `version` is the version that is served."""
+    _check(version)
     return predict()
 
 
 @bp.get(f"/{NAME}")
 def status() -> Response:
     """Which version is served."""
-    told = {"version": version(), "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
+    told = {"version": served(), "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
     return _json({"model_version_status": [told]})
 
 
-@bp.get(f"/{NAME}/versions/<int:asked>")
-def status_version(asked: int) -> Response:
-    """The same, if `asked` is the version that is served."""
-    _check(asked)
+@bp.get(f"/{NAME}/versions/<int:version>")
+def status_version(version: int) -> Response:
+    """The same, if `version` is the version that is served."""
+    _check(version)
     return status()
 
 
@@ -103,16 +103,16 @@ def metadata() -> Response:
     }
     return _json(
         {
-            "model_spec": {"name": NAME, "signature_name": "", "version": version()},
+            "model_spec": {"name": NAME, "signature_name": "", "version": served()},
             "metadata": {"signature_def": {"signature_def": {SIGNATURE: signature}}},
         }
     )
 
 
-@bp.get(f"/{NAME}/versions/<int:asked>/metadata")
-def metadata_version(asked: int) -> Response:
-    """The same, if `asked` is the version that is served."""
-    _check(asked)
+@bp.get(f"/{NAME}/versions/<int:version>/metadata")
+def metadata_version(version: int) -> Response:
+    """The same, if `version` is the version that is served."""
+    _check(version)
     return metadata()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -54,10 +55,13 @@ class Server:
         request = urllib.request.Request(self.url + path, body, names, method=method)
         try:
             with urllib.request.urlopen(request, timeout=30) as response:
-                return Answer(response.status, _lower(response.headers), response.read())
+                answer = Answer(response.status, _lower(response.headers), response.read())
         except urllib.error.HTTPError as error:
             with error:
-                return Answer(error.code, _lower(error.headers), error.read())
+                answer = Answer(error.code, _lower(error.headers), error.read())
+        # so no test can meet a status that the API's description does not name
+        assert answer.status in described_statuses(request.get_method(), path), "not in digits/openapi.py"
+        return answer
 
     def log(self) -> list[dict[str, Any]]:
         """The JSON lines of its output so far."""
@@ -78,6 +82,21 @@ class Server:
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
+
+
+def described_statuses(method: str, path: str) -> set[int]:
+    """The statuses that /openapi.json names for a request."""
+    from digits.openapi import describe
+
+    operations: dict[str, Any] = {}
+    for template, there in describe("0", 1)["paths"].items():
+        pattern = re.sub(r"\{\w+\}", "[^/]+", template.replace("{filename}", "{filename}(/.*)?"))
+        if re.fullmatch(pattern, path.split("?")[0]):
+            operations |= there
+    if not operations:
+        return {404}
+    method = "get" if method == "HEAD" else method.lower()
+    return {int(status) for status in operations[method]["responses"]} if method in operations else {405}
 
 
 def _lower(headers: Any) -> dict[str, str]:

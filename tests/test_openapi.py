@@ -1,0 +1,181 @@
+"""The API's description holds: every route, parameter and status is in it, schemathesis finds nothing, and /docs
+shows it. That each status a test meets is described is checked wherever a test asks (conftest.py)."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT, SAMPLE, Server, described_statuses
+
+from digits.openapi import describe
+
+CONFIG = Path(__file__).parent / "schemathesis"
+DESCRIBED = describe("0", 4)
+
+
+def test_every_route_is_described_and_no_other(client: Any) -> None:
+    there = {
+        (method, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule))
+        for rule in client.application.url_map.iter_rules()
+        for method in rule.methods - {"HEAD", "OPTIONS"}
+    }
+    told = {(method.upper(), path) for path, all in DESCRIBED["paths"].items() for method in all}
+    assert told == there
+
+
+def test_every_route_is_in_the_documents() -> None:
+    words = "\n".join(path.read_text() for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+    missing = {
+        f"{method.upper()} {path}"
+        for path, all in DESCRIBED["paths"].items()
+        for method in all
+        if f"`{method.upper()} {path}`" not in words
+    }
+    assert not missing
+
+
+def test_every_parameter_the_code_reads_is_described() -> None:
+    read = set()
+    for file in [ROOT / "app.py", *(ROOT / "digits").glob("*.py")]:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            # request.args.get("name")
+            if ast.unparse(node.func) in ("request.args.get", "request.args.getlist", "asked.args.get"):
+                read.add(ast.literal_eval(node.args[0]))
+    told = {
+        parameter["name"]
+        for all in DESCRIBED["paths"].values()
+        for route in all.values()
+        for parameter in route.get("parameters", [])
+        if parameter["in"] == "query"
+    }
+    assert read
+    assert read == told
+
+
+def test_an_undescribed_status_is_noticed() -> None:
+    assert described_statuses("POST", "/predict") >= {200, 400, 413, 415, 422}
+    assert 418 not in described_statuses("POST", "/predict")
+    assert described_statuses("DELETE", "/predict") == {405}
+    assert described_statuses("GET", "/nowhere") == {404}
+    assert described_statuses("GET", "/v2/models/mnist/versions/5/ready") >= {200, 404, 503}
+
+
+def test_the_description_names_the_limits_and_the_model(start: Callable[..., Server]) -> None:
+    server = start(DIGITS_MAX_BATCH="3", WEB_CONCURRENCY="1")
+    told = server.ask("/openapi.json").json
+    assert told["openapi"].startswith("3.1.")
+    assert told["info"]["version"] == server.ask("/").json["model"]["version"]
+    assert '"maxItems": 3}' in json.dumps(told)
+
+
+def test_every_example_in_the_description_works(server: Server) -> None:
+    told = server.ask("/openapi.json").json
+    tried = 0
+    for path, operations in told["paths"].items():
+        example = (
+            operations.get("post", {}).get("requestBody", {}).get("content", {}).get("application/json", {})
+        )
+        if "example" in example and "{" not in path:
+            assert server.ask(path, example["example"]).status == 200
+            tried += 1
+    assert tried == 3
+
+
+def test_schemathesis_finds_nothing(start: Callable[..., Server]) -> None:
+    # a small limit, so that what goes beyond it is quick to make
+    server = start(DIGITS_MAX_BATCH="4")
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "schemathesis.cli"),
+            *("run", server.url + "/openapi.json", "--checks", "all", "--no-color"),
+        ],
+        cwd=CONFIG,
+        env={k: v for k, v in os.environ.items() if not k.startswith("SCHEMATHESIS")},
+        capture_output=True,
+        text=True,
+        timeout=150,
+    )
+    assert done.returncode == 0, done.stdout[-20_000:] + done.stderr
+    # it leaves /openapi.json itself out
+    operations = sum(map(len, DESCRIBED["paths"].values())) - 1
+    assert f"Tested: {operations}\n" in done.stdout
+    cases, passed = re.search(r"(\d+) generated, (\d+) passed", done.stdout).groups()  # type: ignore[union-attr]
+    assert int(cases) == int(passed) > 300
+
+
+class Files(HTMLParser):
+    """The files that a page loads, and whether anything in it is inline."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.files: list[str] = []
+        self.inline = False
+        self.in_script = False
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        named = dict(attrs)
+        self.inline |= tag == "style" or any(name == "style" or name.startswith("on") for name in named)
+        self.in_script = tag == "script"
+        if address := named.get("src") or (named.get("href") if tag == "link" else None):
+            self.files.append(address)
+
+    def handle_endtag(self, tag: str) -> None:
+        self.in_script = False
+
+    def handle_data(self, data: str) -> None:
+        self.inline |= self.in_script and bool(data.strip())
+
+
+def test_the_page_has_its_files_from_here_and_nothing_inline(server: Server) -> None:
+    page = server.ask("/docs")
+    assert page.headers["content-type"].startswith("text/html")
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    found = Files(page.body.decode())
+    assert not found.inline
+    assert len(found.files) == 4
+    for address in found.files:
+        assert address.startswith("/docs/")
+        assert server.ask(address).status == 200
+    assert len(server.ask("/docs/swagger-ui-bundle.js").body) > 1_000_000
+    assert server.ask("/docs/index.html").status == 404
+    assert server.ask("/docs/..%2F__init__.py").status == 404
+
+
+@pytest.mark.e2e
+def test_a_browser_shows_the_description_and_tries_it(server: Server) -> None:
+    from playwright.sync_api import sync_playwright
+    from test_page import find_browser
+
+    told: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_browser(), args=["--no-sandbox"])
+        page = browser.new_page()
+        page.on("console", lambda message: told.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: told.append(str(error)))
+        page.goto(server.url + "/docs")
+        page.wait_for_selector(".opblock")
+        assert page.locator(".opblock").count() == sum(map(len, DESCRIBED["paths"].values()))
+        block = page.locator(".opblock-post").first
+        block.locator(".opblock-summary").first.click()
+        block.locator("button.try-out__btn").click()
+        block.locator("textarea.body-param__text").fill(json.dumps(SAMPLE))
+        block.locator("button.execute").click()
+        page.wait_for_selector(".live-responses-table .response-col_status")
+        assert "predicted_digit" in page.locator(".live-responses-table").inner_text()
+        browser.close()
+    assert told == []
