@@ -38,6 +38,8 @@ WORKDIR /app
 COPY models models
 COPY digits digits
 COPY app.py gunicorn.conf.py predicted.py sample_request.json ./
+# on Fargate a volume takes its rights from the image: /tmp stays writable for everyone
+VOLUME ["/tmp"]
 USER 10001:10001
 EXPOSE 5000
 # asked after 2 s for the first time: a new container is known to be well at once
