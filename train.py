@@ -182,7 +182,7 @@ def card(folder: Path, **facts: Any) -> dict[str, Any]:
 
 
 def revision() -> str | None:
-    """The git commit of the code that trained, "-dirty" behind it if the code differs from it; None outside git."""
+    """The git commit of the code that trained, "-dirty" behind it if the code differs; None outside git."""
 
     def git(*words: str) -> str:
         return subprocess.run(
