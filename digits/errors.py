@@ -44,6 +44,8 @@ def answer(status: int, detail: str, headers: dict[str, str] | None = None, **ex
 
     Under a path of another protocol it takes that protocol's shape.
     """
+    # what a client sent may hold half characters (lone surrogates), which no UTF-8 answer can
+    detail = detail.encode("utf-8", "replace").decode()
     if shape := shapes.get(request.path.split("/", 2)[1]):
         status, told = shape(status, detail)
         return Response(orjson.dumps(told), status, headers, content_type="application/json")

@@ -85,8 +85,8 @@ def infer(version: str | None = None) -> Response:
     document, body, binary = _split(request.get_data(cache=False))
     wanted = _wanted(document)
     name = document.get("id", "")
-    if not isinstance(name, str):
-        raise Problem(400, "id is to be a string.")
+    if not isinstance(name, str) or name != name.encode("utf-8", "replace").decode():
+        raise Problem(400, "id is to be a string of whole characters.")
     probabilities = service().classify(_batch(document, body, binary))
     found = {"probabilities": probabilities, "digit": probabilities.argmax(1)}
     answer = {"model_name": NAME, "model_version": served} | ({"id": name} if name else {})
@@ -204,7 +204,7 @@ def _batch(document: dict[str, Any], body: bytes, binary: bytes) -> np.ndarray:
         raise Problem(
             400, f"{INPUT} has {array.size} values, which its shape {shape} does not fit."
         ) from None
-    return tensors.images(array, INPUT, current_app.config["MAX_BATCH"], top)
+    return tensors.batch(array, INPUT, current_app.config["MAX_BATCH"], top)
 
 
 def _json(value: object, status: int = 200) -> Response:

@@ -7,8 +7,8 @@ import re
 from typing import Any
 
 import numpy as np
-import orjson
 
+from digits import images
 from digits.errors import Problem
 from digits.images import PIXELS, SIDE
 
@@ -19,11 +19,7 @@ WORDS = re.compile(rb"\b(?:true|false)\b")
 
 def parse(body: bytes) -> dict[str, Any]:
     """The JSON object in `body`. Raises Problem 400."""
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise Problem(400, f"The body is not valid JSON: {error.msg} ({where})") from None
+    document = images.parse(body)
     if not isinstance(document, dict):
         raise Problem(400, "The body is not a JSON object.")
     return document
@@ -48,7 +44,7 @@ def _has_bool(value: Any) -> bool:
     return isinstance(value, bool) or (isinstance(value, list) and any(map(_has_bool, value)))
 
 
-def images(array: np.ndarray, name: str, most: int, top: int = 1) -> np.ndarray:
+def batch(array: np.ndarray, name: str, most: int, top: int = 1) -> np.ndarray:
     """float32 (n, 28, 28, 1) in [0, 1] from an array (n, 28, 28, 1), (n, 28, 28) or (n, 784) in [0, top].
 
     Raises Problem: 400 for another shape or range, 413 for more than `most` images.

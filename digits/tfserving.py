@@ -128,7 +128,7 @@ def _batch(value: Any, field: str, body: bytes) -> np.ndarray:
     most = current_app.config["MAX_BATCH"]
     listed = value if isinstance(value, list) else [value]
     if not any(isinstance(each, dict) for each in listed):
-        return tensors.images(tensors.numbers(value, f"'{field}'", body), f"'{field}'", most)
+        return tensors.batch(tensors.numbers(value, f"'{field}'", body), f"'{field}'", most)
     if len(listed) > most:
         raise Problem(413, f"'{field}' has {len(listed)} images; at most {most} are taken in one request.")
     decoded = [_decoded(each, field) for each in listed]

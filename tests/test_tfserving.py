@@ -130,6 +130,8 @@ def test_metadata_names_what_goes_in_and_out(server: Server) -> None:
         ({"instances": [b64(), DEEP]}, "only"),
         ({"inputs": {"x": DEEP}}, "'image'"),
         ({"instances": [FLOATS], "signature_name": "other"}, '"other" not found'),
+        ({"instances": [FLOATS], "signature_name": "\ud800"}, "not found"),
+        ({"instances": [[[float("nan")] * 28] * 28]}, "outside 0 to 1"),
     ],
 )
 def test_a_bad_request_is_400_in_tf_servings_words(server: Server, body: Any, says: str) -> None:
