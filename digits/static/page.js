@@ -4,6 +4,9 @@
 const SIDE = 560; // pixels of the pad, whatever size it is shown at
 const PEN = 36; // its stroke: as wide, for a digit that fills the pad, as MNIST's
 const PAUSE = 120; // ms between two requests while a stroke goes on
+const AGAIN = 2000; // ms until a server that can't be reached is asked again
+const LARGE = 1 << 20; // bytes; a picture above that, such as a phone's photograph, goes reduced
+const REDUCED = 1280; // pixels of its longer side then
 const UNSURE = 0.7; // below this probability the answer is called a guess
 const TYPES = ["image/png", "image/jpeg", "image/webp", "image/bmp", "image/gif", "image/tiff"];
 
@@ -14,6 +17,7 @@ const paper = pad.getContext("2d", { willReadFrequently: true });
 
 let strokes = []; // each a list of points {x, y} in pixels of the pad
 let picture = null; // a file or sample instead of strokes: {blob, bitmap}
+let pointer = null; // the one that draws; a second finger or a palm does not
 let pen = { x: SIDE / 2, y: SIDE / 2, down: false, shown: false }; // the keyboard's
 
 // --- drawing -------------------------------------------------------------------------------------------------
@@ -42,8 +46,12 @@ function paint() {
     paper.lineTo(last.x, last.y + (points.length === 1 ? 0.01 : 0));
     paper.stroke();
   }
-  $("undo").disabled = strokes.length === 0;
-  $("clear").disabled = strokes.length === 0 && !picture;
+  $("undo").disabled = $("clear").disabled = blank();
+  $("hint").hidden = !blank() || pen.shown;
+}
+
+function blank() {
+  return strokes.length === 0 && !picture;
 }
 
 // the keyboard's pen is shown on the pad, but must not be sent
@@ -57,36 +65,49 @@ function paintPen() {
 }
 
 function place(event) {
-  const box = pad.getBoundingClientRect();
-  return { x: ((event.clientX - box.left) / box.width) * SIDE, y: ((event.clientY - box.top) / box.height) * SIDE };
+  const { left, top } = pad.getBoundingClientRect();
+  const scale = SIDE / pad.clientWidth;
+  // clientLeft, clientTop: the border
+  return { x: (event.clientX - left - pad.clientLeft) * scale, y: (event.clientY - top - pad.clientTop) * scale };
 }
 
 pad.addEventListener("pointerdown", (event) => {
-  if (event.button !== 0) return;
+  if (event.button !== 0 || pointer !== null) return;
   event.preventDefault();
+  pointer = event.pointerId;
+  pad.setPointerCapture(pointer);
   pad.focus({ preventScroll: true, focusVisible: false });
-  pad.setPointerCapture(event.pointerId);
   pen.shown = pen.down = false;
-  picture = null;
-  strokes.push([place(event)]);
+  begin(place(event));
   paint();
 });
 
 pad.addEventListener("pointermove", (event) => {
-  if (!pad.hasPointerCapture(event.pointerId)) return;
-  const points = strokes[strokes.length - 1];
+  if (event.pointerId !== pointer) return;
   const events = event.getCoalescedEvents?.() ?? [];
-  points.push(...(events.length ? events : [event]).map(place));
+  strokes.at(-1).push(...(events.length ? events : [event]).map(place));
   paint();
   soon();
 });
 
 for (const kind of ["pointerup", "pointercancel"]) {
   pad.addEventListener(kind, (event) => {
-    if (!pad.hasPointerCapture(event.pointerId)) return;
-    pad.releasePointerCapture(event.pointerId);
-    now();
+    if (event.pointerId !== pointer) return;
+    pointer = null;
+    end();
   });
+}
+
+function begin(point) {
+  picture = null;
+  strokes.push([point]);
+  // a screen reader hears the answer to a stroke, not those on the way
+  $("said").ariaBusy = true;
+}
+
+function end() {
+  $("said").ariaBusy = false;
+  now();
 }
 
 pad.addEventListener("keydown", (event) => {
@@ -97,14 +118,11 @@ pad.addEventListener("keydown", (event) => {
     pen.x = Math.min(Math.max(pen.x + dx, 0), SIDE);
     pen.y = Math.min(Math.max(pen.y + dy, 0), SIDE);
     pen.shown = true;
-    if (pen.down) strokes[strokes.length - 1].push({ x: pen.x, y: pen.y });
+    if (pen.down) strokes.at(-1).push({ x: pen.x, y: pen.y });
   } else if (event.key === " ") {
     pen.down = !pen.down;
     pen.shown = true;
-    if (pen.down) {
-      picture = null;
-      strokes.push([{ x: pen.x, y: pen.y }]);
-    }
+    if (pen.down) begin({ x: pen.x, y: pen.y });
   } else if (event.key === "Backspace" || (event.key === "z" && (event.ctrlKey || event.metaKey))) {
     undo();
   } else if (event.key === "Escape") {
@@ -115,29 +133,43 @@ pad.addEventListener("keydown", (event) => {
   event.preventDefault();
   paint();
   if (pen.down) soon();
-  else if (event.key === " ") now();
+  else if (event.key === " ") end();
+  paintPen();
+});
+
+pad.addEventListener("focus", () => {
+  // whoever comes by keyboard sees where the pen is
+  pen.shown = pointer === null && pad.matches(":focus-visible");
+  paint();
   paintPen();
 });
 
 pad.addEventListener("blur", () => {
+  if (pen.down) end();
   pen.shown = pen.down = false;
   paint();
 });
 
 function undo() {
-  strokes.pop();
-  pen.down = false;
-  paint();
-  if (strokes.length) now();
-  else forget();
+  if (strokes.length) strokes.pop();
+  else picture = null;
+  liftPen();
+  if (blank()) forget();
+  else end();
 }
 
 function clear() {
   strokes = [];
   picture = null;
+  liftPen();
+  forget();
+}
+
+// a stroke that is not over yet is given up
+function liftPen() {
+  pointer = null;
   pen.down = false;
   paint();
-  forget();
 }
 
 $("undo").addEventListener("click", undo);
@@ -146,10 +178,10 @@ $("clear").addEventListener("click", clear);
 // --- pictures ------------------------------------------------------------------------------------------------
 
 async function show(blob) {
-  if (!blob) return;
   let bitmap;
   try {
     bitmap = await createImageBitmap(blob);
+    if (blob.size > LARGE) blob = await reduced(bitmap);
   } catch {
     // the server may know a format that the browser does not
     bitmap = new OffscreenCanvas(1, 1);
@@ -158,27 +190,42 @@ async function show(blob) {
   pen.shown = pen.down = false;
   picture = { blob, bitmap };
   paint();
-  now();
+  end();
+}
+
+function reduced(bitmap) {
+  const scale = Math.min(1, REDUCED / Math.max(bitmap.width, bitmap.height));
+  const small = new OffscreenCanvas(Math.ceil(bitmap.width * scale), Math.ceil(bitmap.height * scale));
+  const context = small.getContext("2d");
+  // JPEG has no transparency, and what shines through is to be paper
+  context.fillStyle = "#fff";
+  context.fillRect(0, 0, small.width, small.height);
+  context.drawImage(bitmap, 0, 0, small.width, small.height);
+  return small.convertToBlob({ type: "image/jpeg", quality: 0.9 });
 }
 
 for (const id of ["file", "camera"]) {
   $(id).addEventListener("change", (event) => {
-    show(event.target.files[0]);
+    const [file] = event.target.files;
+    if (file) show(file);
     event.target.value = "";
   });
 }
 document.addEventListener("paste", (event) => {
-  show([...event.clipboardData.files].find((file) => file.type.startsWith("image/")));
+  const file = [...event.clipboardData.files].find((file) => file.type.startsWith("image/"));
+  if (file) show(file);
 });
-pad.addEventListener("dragover", (event) => {
+// anywhere: a browser would leave the page for a picture that misses the pad
+document.addEventListener("dragover", (event) => {
   event.preventDefault();
-  pad.classList.add("over");
+  document.body.classList.add("over");
 });
-pad.addEventListener("dragleave", () => pad.classList.remove("over"));
-pad.addEventListener("drop", (event) => {
+document.addEventListener("dragleave", () => document.body.classList.remove("over"));
+document.addEventListener("drop", (event) => {
   event.preventDefault();
-  pad.classList.remove("over");
-  show(event.dataTransfer.files[0]);
+  document.body.classList.remove("over");
+  const [file] = event.dataTransfer.files;
+  if (file) show(file);
 });
 
 for (let digit = 0; digit < 10; digit++) {
@@ -189,75 +236,116 @@ for (let digit = 0; digit < 10; digit++) {
   image.alt = `Sample of a ${digit}`;
   button.append(image);
   button.addEventListener("click", async () => {
+    let blob;
     try {
-      show(await (await fetch(image.src)).blob());
+      blob = await (await fetch(image.src)).blob();
     } catch {
-      complain("The server can't be reached.");
+      return complain("The server can't be reached. Try again in a moment.");
     }
+    show(blob);
   });
   $("samples").append(button);
 }
 
 // --- asking --------------------------------------------------------------------------------------------------
 
-let asked = 0; // counts requests; an answer older than what is shown is dropped
-let shown = 0;
-let timer = null;
-let last = 0; // when the last request went out
-let pending = null;
+let asked = 0; // counts requests; only the answer to the newest is shown
+let pending = null; // the one on its way
+let timer = null; // for the next
+let waits = false; // more was drawn while one is on its way
+let last = 0; // when the last one went out
 
+// while a stroke goes on: one at a time, so that a slow server's answers are seen too
 function soon() {
-  if (timer === null) timer = setTimeout(now, Math.max(0, last + PAUSE - performance.now()));
+  waits = pending !== null;
+  if (timer === null && !waits) timer = setTimeout(now, Math.max(0, last + PAUSE - performance.now()));
 }
 
-// the pad as a PNG. Half its size is enough; toBlob would wait until the browser is idle, toDataURL does not
+function again(seconds) {
+  clearTimeout(timer);
+  timer = setTimeout(now, seconds * 1000);
+}
+
+// the pad as a PNG, without the keyboard's pen. Half its size is enough; toBlob would wait until the browser is
+// idle, toDataURL does not
 const half = document.createElement("canvas");
 half.width = half.height = SIDE / 2;
 function drawn() {
+  paint();
   half.getContext("2d", { willReadFrequently: true }).drawImage(pad, 0, 0, SIDE / 2, SIDE / 2);
+  paintPen();
   const bytes = atob(half.toDataURL("image/png").split(",")[1]);
   return new Blob([Uint8Array.from(bytes, (c) => c.charCodeAt(0))], { type: "image/png" });
 }
 
-async function now() {
+function stop() {
   clearTimeout(timer);
   timer = null;
-  last = performance.now();
-  const number = ++asked;
+  waits = false;
   pending?.abort();
-  const abort = (pending = new AbortController());
-  const begun = performance.now();
-  const blob = picture ? picture.blob : drawn();
-  const headers = { "Content-Type": TYPES.includes(blob.type) ? blob.type : "image/png" };
+  pending = null;
+}
+
+function withKey(headers) {
   const key = sessionStorage.getItem("key");
-  if (key) headers["X-API-Key"] = key;
+  return key ? { ...headers, "X-API-Key": key } : headers;
+}
+
+async function now() {
+  stop();
+  if (blank()) return;
+  const number = ++asked;
+  const abort = (pending = new AbortController());
+  const begun = (last = performance.now());
+  const blob = picture ? picture.blob : drawn();
+  const headers = withKey({ "Content-Type": TYPES.includes(blob.type) ? blob.type : "image/png" });
   let response;
-  let body;
+  let body = {};
   try {
     response = await fetch("/predict?detail=1", { method: "POST", headers, body: blob, signal: abort.signal });
-    body = await response.json();
-  } catch (error) {
-    if (error.name === "AbortError" || number < asked) return;
-    return complain("The server can't be reached. What you drew is kept; draw on or press Undo to try again.");
+    // what stands between may answer in HTML
+    if (/json/.test(response.headers.get("Content-Type"))) body = await response.json();
+  } catch {
+    response = null;
   }
-  if (number < shown || (number < asked && !response.ok)) return;
-  shown = number;
-  if (response.ok) return answer(body, performance.now() - begun);
-  $("key-form").hidden = response.status !== 401;
-  if (response.status === 401) return complain(key ? "That key is not accepted." : "Enter a key to go on.");
-  if (response.status === 503 || response.status === 429) {
+  if (number !== asked) return;
+  pending = null;
+  if (!response) {
+    complain("The server can't be reached. What you drew is kept; trying again…");
+    again(AGAIN / 1000);
+  } else if (response.ok) {
+    answer(body, performance.now() - begun);
+    if (waits) soon();
+  } else {
+    refused(response, body);
+  }
+}
+
+function refused(response, body) {
+  const status = response.status;
+  if (status === 401) return askForKey();
+  if (status === 503 || status === 429) {
     complain("The service is busy. Trying again…");
-    setTimeout(() => number === asked && now(), 1000 * (Number(response.headers.get("Retry-After")) || 1));
-    return;
+    again(Number(response.headers.get("Retry-After")) || 1);
+  } else if (status === 422 && body.found === "an empty picture") {
+    forget("There is nothing to read in it yet.");
+  } else {
+    complain(body.detail ?? `The service answered ${status}.`);
   }
-  if (response.status === 422 && body.found === "an empty picture") return forget("There is nothing to read in it yet.");
-  complain(body.detail ?? `The service answered ${response.status}.`);
+  if (waits) soon();
+}
+
+function askForKey() {
+  complain(sessionStorage.getItem("key") ? "That key is not accepted." : "Enter a key to go on.");
+  $("key-form").hidden = false;
 }
 
 $("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
   sessionStorage.setItem("key", $("key").value);
+  $("problem").hidden = $("key-form").hidden = true;
   now();
+  if (!$("card").hasChildNodes()) model();
 });
 
 // --- answering -----------------------------------------------------------------------------------------------
@@ -265,7 +353,6 @@ $("key-form").addEventListener("submit", (event) => {
 const bars = Array.from({ length: 10 }, (_, digit) => {
   const row = document.createElement("li");
   row.innerHTML = `<span>${digit}</span><span class="track"><span class="fill"></span></span><span class="share">–</span>`;
-  row.querySelector(".fill").style.display = "block";
   $("bars").append(row);
   return row;
 });
@@ -275,23 +362,30 @@ function fill(probabilities) {
   bars.forEach((row, digit) => {
     const share = probabilities?.[digit];
     row.classList.toggle("best", digit === best);
-    row.querySelector(".fill").style.width = `${(share ?? 0) * 100}%`;
-    row.querySelector(".share").textContent = share === undefined ? "–" : `${(share * 100).toFixed(1)} %`;
+    // less than a pixel would show as a speck in the round end
+    row.querySelector(".fill").style.width = share > 0.002 ? `${share * 100}%` : 0;
+    row.querySelector(".share").textContent = share === undefined ? "–" : percent(share, 1);
   });
+}
+
+function percent(share, places) {
+  // a no-break space: the sign stays with its number
+  return `${(share * 100).toFixed(places)}\u00a0%`;
 }
 
 function answer(found, ms) {
   $("problem").hidden = $("key-form").hidden = true;
   const sure = found.predicted_probability >= UNSURE;
-  const percent = `${(found.predicted_probability * 100).toFixed(1)} %`;
+  const share = percent(found.predicted_probability, 1);
+  document.body.classList.remove("empty");
   document.body.classList.toggle("unsure", !sure);
   $("digit").textContent = sure ? found.predicted_digit : `${found.predicted_digit}?`;
   const second = found.probabilities
     .map((share, digit) => ({ share, digit }))
     .sort((a, b) => b.share - a.share)[1].digit;
   $("said").textContent = sure
-    ? `It is a ${found.predicted_digit}, with ${percent}.`
-    : `Not sure: perhaps a ${found.predicted_digit} (${percent}), perhaps a ${second}.`;
+    ? `It is a ${found.predicted_digit}, with ${share}.`
+    : `Not sure: perhaps a ${found.predicted_digit} (${share}), perhaps a ${second}.`;
   fill(found.probabilities);
   $("time").textContent = `${ms.toFixed(0)} ms`;
   const seen = $("seen").getContext("2d");
@@ -305,18 +399,24 @@ function answer(found, ms) {
   $("copy").disabled = false;
 }
 
+// an answer to something else must not stand beside a problem
 function complain(text) {
+  empty("No answer.");
   $("problem").textContent = text;
   $("problem").hidden = false;
 }
 
 function forget(text = "Nothing drawn yet.") {
-  clearTimeout(timer);
-  timer = null;
-  pending?.abort();
-  shown = ++asked;
-  document.body.classList.remove("unsure");
+  stop();
+  asked++;
+  $("said").ariaBusy = false;
   $("problem").hidden = true;
+  empty(text);
+}
+
+function empty(text) {
+  document.body.classList.remove("unsure");
+  document.body.classList.add("empty");
   $("digit").textContent = "?";
   $("said").textContent = text;
   $("time").textContent = "–";
@@ -329,12 +429,12 @@ function forget(text = "Nothing drawn yet.") {
 $("copy").addEventListener("click", async () => {
   try {
     await navigator.clipboard.writeText($("curl").textContent);
+    $("copy").textContent = "Copied";
   } catch {
     // no clipboard without https or permission: select it, so that the keys copy it
     getSelection().selectAllChildren($("curl"));
-    return;
+    $("copy").textContent = "Selected";
   }
-  $("copy").textContent = "Copied";
   setTimeout(() => ($("copy").textContent = "Copy"), 1500);
 });
 
@@ -343,25 +443,33 @@ $("copy").addEventListener("click", async () => {
 async function model() {
   let card;
   try {
-    card = await (await fetch("/model")).json();
+    const response = await fetch("/model", { headers: withKey({}) });
+    if (response.status === 401) return askForKey();
+    card = response.ok && (await response.json());
   } catch {
-    return complain("The server can't be reached.");
+    complain("The server can't be reached.");
   }
-  const percent = (share) => (share === undefined ? "unknown" : `${(share * 100).toFixed(2)} %`);
+  if (!card) return setTimeout(model, AGAIN);
+  const origin = { mnist: "MNIST", synthetic: "digits drawn by the computer" };
+  const tests = card.confusion_matrix?.flat().reduce((a, b) => a + b);
   const facts = {
     Version: card.version,
-    "Trained on": card.trained_on ?? "unknown",
-    "Trained at": card.created ?? "unknown",
-    "Accuracy on its test images": percent(card.test?.accuracy),
-    Parameters: card.parameters?.toLocaleString("en") ?? "unknown",
+    Accuracy: card.test && `${percent(card.test.accuracy, 2)} of ${tests?.toLocaleString("en") ?? "its"} test images`,
+    Trained: card.created,
+    Data: origin[card.trained_on] ?? card.trained_on,
+    Parameters: card.parameters?.toLocaleString("en"),
+    With: card.libraries && `TensorFlow ${card.libraries.tensorflow}, Keras ${card.libraries.keras}`,
   };
   for (const [name, value] of Object.entries(facts)) {
     const [term, description] = [document.createElement("dt"), document.createElement("dd")];
     term.textContent = name;
-    description.textContent = value;
+    description.textContent = value ?? "unknown";
     $("card").append(term, description);
   }
-  if (!card.confusion_matrix) return;
+  if (card.confusion_matrix) mistakes(card.confusion_matrix, tests);
+}
+
+function mistakes(matrix, tests) {
   const cell = (row, kind, text, scope) => {
     const made = document.createElement(kind);
     made.textContent = text;
@@ -369,19 +477,30 @@ async function model() {
     row.append(made);
     return made;
   };
+  const wrong = matrix
+    .flatMap((row, is) => row.map((count, said) => ({ count, is, said })))
+    .filter(({ is, said }) => is !== said)
+    .sort((a, b) => b.count - a.count);
+  const [worst] = wrong;
+  const all = wrong.reduce((sum, { count }) => sum + count, 0);
+  const often = all ? `, most often a ${worst.is} as a ${worst.said} (${worst.count} times)` : "";
+  $("wrong").textContent = `It misread ${all} of ${tests.toLocaleString("en")} test images${often}.`;
   const head = $("confusion").createTHead().insertRow();
   cell(head, "td", "");
   for (let said = 0; said < 10; said++) cell(head, "th", said, "col");
   const body = $("confusion").createTBody();
-  card.confusion_matrix.forEach((counts, is) => {
+  matrix.forEach((counts, is) => {
     const row = body.insertRow();
     cell(row, "th", is, "row");
     counts.forEach((count, said) => {
-      cell(row, "td", count || "·").className = is === said ? "right" : count ? "wrong" : "none";
+      const made = cell(row, "td", count || "·");
+      made.className = is === said ? "right" : count ? "wrong" : "none";
+      made.style.setProperty("--part", count / worst.count);
     });
   });
+  $("mistakes").hidden = false;
 }
 
 paint();
-fill(null);
+empty("Nothing drawn yet.");
 model();
