@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
@@ -15,6 +16,7 @@ from conftest import ROOT, SAMPLE, Server
 MONITORING = ROOT / "monitoring"
 ALERTS = yaml.safe_load((MONITORING / "alerts.yml").read_text())["groups"][0]["rules"]
 RULES = yaml.safe_load((MONITORING / "rules.yml").read_text())["groups"][0]["rules"]
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
 DASHBOARD = json.loads((MONITORING / "grafana" / "dashboards" / "digits.json").read_text())
 
 
@@ -26,7 +28,9 @@ def queries() -> list[str]:
 def test_every_alert_has_a_summary_a_runbook_section_and_two_cases() -> None:
     runbook = (ROOT / "docs" / "runbook.md").read_text()
     cases = [
-        case["name"] for case in yaml.safe_load((MONITORING / "tests" / "alerts.yml").read_text())["tests"]
+        case["name"]
+        for file in (MONITORING / "tests").iterdir()
+        for case in yaml.safe_load(file.read_text())["tests"]
     ]
     for alert in ALERTS:
         name = alert["alert"]
@@ -52,6 +56,75 @@ def test_every_metric_asked_for_exists_and_is_described(server: Server) -> None:
             assert base in described, name
         for name in re.findall(r"\bdigits:[a-z0-9_:]+", expression):
             assert name in recorded, name
+
+
+def lost(given: Any, back: Any, path: str = "dashboard") -> list[str]:
+    """What of `given` is not in `back`; what was added there does not matter."""
+    if isinstance(given, dict) and isinstance(back, dict):
+        return [found for key in given for found in lost(given[key], back.get(key), f"{path}.{key}")]
+    if isinstance(given, list) and isinstance(back, list) and len(given) == len(back):
+        return [found for i in range(len(given)) for found in lost(given[i], back[i], f"{path}[{i}]")]
+    return [] if given == back else [f"{path}: {given!r} became {back!r}"]
+
+
+def test_grafana_s_own_library_reads_the_whole_dashboard() -> None:
+    from grafana_foundation_sdk.cog.encoder import JSONEncoder
+    from grafana_foundation_sdk.cog.plugins import register_default_plugins
+    from grafana_foundation_sdk.models.dashboard import Dashboard
+
+    register_default_plugins()
+    back = json.loads(JSONEncoder().encode(Dashboard.from_json(DASHBOARD)))
+    assert lost(DASHBOARD, back) == []
+    assert lost({"panels": [{"title": "x"}]}, {"panels": [{"titel": "x"}]})
+
+
+def test_no_panel_lies_on_another() -> None:
+    taken = set()
+    for panel in DASHBOARD["panels"]:
+        place = panel["gridPos"]
+        assert place["x"] + place["w"] <= 24
+        cells = set(
+            itertools.product(
+                range(place["x"], place["x"] + place["w"]), range(place["y"], place["y"] + place["h"])
+            )
+        )
+        assert not cells & taken, panel["title"]
+        taken |= cells
+
+
+def test_every_service_has_limits_restarts_health_and_ports_on_loopback_only() -> None:
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    assert {name for name, service in compose.items() if "profiles" not in service} == {
+        "service",
+        "prometheus",
+        "alertmanager",
+        "grafana",
+    }
+    for name, service in compose.items():
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        if "profiles" in service:
+            continue
+        assert service["mem_limit"]
+        assert service["cpus"]
+        assert service["pids_limit"]
+        assert service["restart"] == "unless-stopped"
+        assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+        # the service's own is in its Dockerfile
+        assert "healthcheck" in service or (name == "service" and "HEALTHCHECK" in DOCKERFILE)
+    # each watches the one before
+    assert {name: set(compose[name].get("depends_on", ())) for name in ("prometheus", "grafana")} == {
+        "prometheus": {"service", "alertmanager"},
+        "grafana": {"prometheus"},
+    }
+    # Prometheus and Alertmanager are told by their commands, the service always does it
+    assert compose["grafana"]["environment"]["GF_LOG_CONSOLE_FORMAT"] == "json"
+    assert all("--log.format=json" in compose[name]["command"] for name in ("prometheus", "alertmanager"))
+    # what Grafana provisions lies where it looks for it
+    mounts = dict(volume.split(":")[:2] for volume in compose["grafana"]["volumes"])
+    provider = yaml.safe_load((MONITORING / "grafana/provisioning/dashboards/digits.yml").read_text())
+    assert mounts["./monitoring/grafana/provisioning"] == "/etc/grafana/provisioning"
+    assert mounts["./monitoring/grafana/dashboards"] == provider["providers"][0]["options"]["path"]
 
 
 def test_the_dashboard_uses_the_provisioned_data_source() -> None:
@@ -80,7 +153,7 @@ def run(*command: Any) -> str:
 
 def test_promtool_accepts_the_rules_and_every_alert_fires_and_stays_silent() -> None:
     run(tool("promtool"), "check", "rules", "rules.yml", "alerts.yml")
-    run(tool("promtool"), "test", "rules", "tests/alerts.yml")
+    run(tool("promtool"), "test", "rules", "tests/alerts.yml", "tests/days.yml")
 
 
 def test_amtool_accepts_the_configuration() -> None:
