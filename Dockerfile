@@ -4,13 +4,16 @@ ARG PYTHON=3.11-slim-bookworm
 
 # --- packages, in layers of their own: a change of code rebuilds none of this -------------------------------
 FROM python:${PYTHON} AS packages
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_COMPILE=1
+RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends binutils && rm -rf /var/lib/apt/lists/*
 COPY requirements-serve.txt /
 # into a folder of its own, so that the image gets the packages and not what installed them
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install --quiet --require-hashes --target /packages -r /requirements-serve.txt \
-    && find /packages -name tests -type d -prune -exec rm -r {} + \
-    && find /packages -name '*.so*' -type f -size +100k -exec sh -c 'command -v strip >/dev/null && strip --strip-unneeded "$1" || true' _ {} \;
+    pip install --quiet --disable-pip-version-check --require-hashes --target /packages -r /requirements-serve.txt
+# out with symbols that only a debugger reads (ml_dtypes alone has 23 MB; what wheels bundle in *.libs was patched
+# after it was linked, which strip may break), with LiteRT's ways to a GPU and to phones' chips, and with tests
+RUN find /packages -name '*.so*' -not -path '*.libs/*' -exec strip --strip-unneeded {} + \
+    && rm -rf /packages/ai_edge_litert/libLiteRt*Accelerator.so /packages/ai_edge_litert/vendors \
+    && find /packages -name tests -type d -prune -exec rm -r {} +
 
 # --- train: `docker compose run --rm train` ------------------------------------------------------------------
 FROM python:${PYTHON} AS train
@@ -20,17 +23,13 @@ COPY requirements.txt /
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip install --quiet --disable-pip-version-check --require-hashes -r /requirements.txt
 # any user may run it: the caller's own, so that what it writes belongs to the caller
-ENV HOME=/tmp PYTHONUNBUFFERED=1 GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0=*
+# (DVC asks for that user's name, which the image does not know)
+ENV HOME=/tmp USER=caller LOGNAME=caller PYTHONUNBUFFERED=1 GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0=*
 WORKDIR /work
 CMD ["dvc", "repro"]
 
 # --- serve ---------------------------------------------------------------------------------------------------
 FROM python:${PYTHON} AS serve
-ARG REVISION=unknown
-LABEL org.opencontainers.image.title="digits" \
-      org.opencontainers.image.description="Handwritten digits over HTTP" \
-      org.opencontainers.image.licenses="MIT" \
-      org.opencontainers.image.revision="${REVISION}"
 RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin digits
 COPY --from=packages /packages /packages
 ENV PYTHONPATH=/packages PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOST=0.0.0.0 PORT=5000
@@ -46,3 +45,13 @@ EXPOSE 5000
 HEALTHCHECK --interval=2s --timeout=3s --start-period=10s --retries=3 \
     CMD ["python", "-S", "-c", "import os; from http.client import HTTPConnection as C; c = C('127.0.0.1', int(os.environ['PORT']), timeout=2); c.request('GET', '/health/ready'); raise SystemExit(c.getresponse().status != 200)"]
 CMD ["python", "-m", "gunicorn", "app:app"]
+# last, as each commit has others; `make image` fills them in
+ARG VERSION=unknown
+ARG REVISION=unknown
+ARG SOURCE=unknown
+LABEL org.opencontainers.image.title="digits" \
+      org.opencontainers.image.description="Handwritten digits over HTTP" \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.source="${SOURCE}"

@@ -79,3 +79,11 @@ screenshots: $(VENV)/.installed  ## take the pictures of the drawing page anew
 .PHONY: e2e-docker
 e2e-docker: $(VENV)/.installed  ## images and compose with a real engine: build, predict, alert, kill, stop
 	$(PY) -m pytest -s -m docker
+
+.PHONY: image
+# a remote's address may hold a password; what stands before the @ stays out
+image: export VERSION = $(shell git describe --tags --always --dirty)
+image: export REVISION = $(shell git rev-parse HEAD)
+image: export SOURCE = $(shell git remote get-url origin 2>/dev/null | sed -E 's,//[^/@]*@,//,')
+image:  ## build the image that serves, labelled with its version, revision and source
+	docker compose build service

@@ -16,6 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -176,6 +178,19 @@ class Classifier:
         return out
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep LiteRT's greeting, plain text on standard error, out of logs that are JSON otherwise."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
 class _Network:
     """One LiteRT interpreter for batches of exactly n images."""
 
@@ -188,7 +203,8 @@ class _Network:
             raise ValueError(f"float32 (n, 28, 28, 1) -> (n, 10) is wanted, its shapes are {shapes}")
         self._in, self._out = inputs[0]["index"], outputs[0]["index"]
         self._interpreter.resize_tensor_input(self._in, [n, *INPUT])
-        self._interpreter.allocate_tensors()
+        with _quiet():
+            self._interpreter.allocate_tensors()
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         self._interpreter.set_tensor(self._in, images)
