@@ -342,7 +342,10 @@ function askForKey() {
 
 $("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  sessionStorage.setItem("key", $("key").value);
+  const key = $("key").value.trim();
+  // fetch throws on what no header can hold
+  if (!/^[\x21-\x7e]+$/.test(key)) return complain("That is no API key: it has characters that none has.");
+  sessionStorage.setItem("key", key);
   $("problem").hidden = $("key-form").hidden = true;
   now();
   if (!$("card").hasChildNodes()) model();
