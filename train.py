@@ -36,7 +36,7 @@ from dvclive import Live
 from dvclive.keras import DVCLiveCallback
 from PIL import Image, ImageDraw
 
-from digits import data, logs
+from digits import data, logs, synthetic
 from digits.augment import augment
 from digits.compile import compile_h5
 from digits.network import build
@@ -84,11 +84,13 @@ def fit(arrays: data.Arrays, params: dict[str, Any], live: Live) -> tuple[keras.
 
     order = np.random.default_rng(params["seed"]).permutation(len(arrays["x_train"]))
     held, kept = order[: params["validation"]], order[params["validation"] :]
-    images = scaled(arrays["x_train"])
-    labels = keras.utils.to_categorical(arrays["y_train"], 10)
+    drawn = synthetic.draw(round(params["drawn"] * len(kept)), 0, params["seed"])
+    images = scaled(np.concatenate([arrays["x_train"][kept], drawn["x_train"]]))
+    labels = keras.utils.to_categorical(np.concatenate([arrays["y_train"][kept], drawn["y_train"]]), 10)
+    held_images, held_digits = scaled(arrays["x_train"][held]), arrays["y_train"][held]
 
     network = build(params["filters"], params["dense"], params["dropout"])
-    steps = -(-len(kept) // params["batch_size"])
+    steps = -(-len(images) // params["batch_size"])
     warmup = round(steps * params["epochs"] * params["warmup"])
     rate = keras.optimizers.schedules.CosineDecay(
         0.0,
@@ -105,18 +107,18 @@ def fit(arrays: data.Arrays, params: dict[str, Any], live: Live) -> tuple[keras.
     )
     terminal = sys.stdout.isatty()
     network.fit(
-        batches(images[kept], labels[kept], params),
+        batches(images, labels, params),
         steps_per_epoch=steps,
         # the batches come shuffled; Keras would only warn that it can't
         shuffle=False,
         epochs=params["epochs"],
-        validation_data=(images[held], labels[held]),
+        validation_data=(held_images, keras.utils.to_categorical(held_digits, 10)),
         validation_batch_size=500,
         callbacks=[DVCLiveCallback(live=live)] + ([] if terminal else [LogEpochs()]),
         verbose=1 if terminal else 0,
     )
-    calibrate(network, images[held], arrays["y_train"][held])
-    figures, _ = measure(network, images[held], arrays["y_train"][held])
+    calibrate(network, held_images, held_digits)
+    figures, _ = measure(network, held_images, held_digits)
     return network, figures
 
 

@@ -1,5 +1,6 @@
-"""Digits drawn by the computer, where MNIST can't be had: digits/data.py calls `draw` for the pipeline's
-`synthetic` source, tests train on it, and `python -m digits.synthetic FOLDER` makes the drawing page's samples.
+"""Digits drawn by the computer: train.py calls `draw` for a few beside MNIST's, in styles that MNIST lacks;
+digits/data.py for the pipeline's `synthetic` source, where MNIST can't be had; tests train on them, and
+`python -m digits.synthetic FOLDER` makes the drawing page's samples.
 Each digit is a few strokes whose shape, slant, proportions, width and jitter vary, brought into MNIST's form: ink
 bright on black, fitted in 20x20, centred by mass in 28x28."""
 
@@ -18,6 +19,14 @@ SHAPES: dict[int, list[list[list[tuple[float, float]]]]] = {
     1: [
         [[(0.5, 0), (0.5, 0.5), (0.5, 1)]],
         [[(0.25, 0.25), (0.4, 0.15), (0.55, 0), (0.55, 0), (0.55, 0.5), (0.55, 1)]],
+        # with a long upstroke, as taught in much of Europe
+        [[(0.15, 0.4), (0.4, 0.2), (0.65, 0), (0.65, 0), (0.65, 0.5), (0.65, 1)]],
+        [[(0.0, 0.55), (0.35, 0.3), (0.7, 0), (0.7, 0), (0.68, 0.5), (0.66, 1)]],
+        # with a foot
+        [
+            [(0.25, 0.3), (0.4, 0.18), (0.55, 0), (0.55, 0), (0.55, 0.5), (0.55, 0.98)],
+            [(0.15, 1), (0.5, 0.98), (0.95, 0.98)],
+        ],
     ],
     2: [
         [[(0.1, 0.25), (0.45, 0), (0.85, 0.25), (0.6, 0.6), (0.1, 1), (0.1, 1), (0.5, 0.98), (0.95, 0.97)]],
@@ -64,6 +73,19 @@ SHAPES: dict[int, list[list[list[tuple[float, float]]]]] = {
     4: [
         [[(0.25, 0), (0.1, 0.5), (0.1, 0.5), (0.5, 0.53), (0.9, 0.5)], [(0.8, 0.05), (0.75, 0.5), (0.7, 1)]],
         [[(0.7, 1), (0.7, 0.5), (0.72, 0), (0.72, 0), (0.05, 0.65), (0.05, 0.65), (0.95, 0.65)]],
+        # with a stem that begins low
+        [
+            [(0.55, 0), (0.3, 0.3), (0.1, 0.62), (0.1, 0.62), (0.5, 0.65), (0.95, 0.62)],
+            [(0.7, 0.35), (0.62, 1)],
+        ],
+        [
+            [(0.5, 0), (0.2, 0.35), (0.15, 0.6), (0.5, 0.65), (0.85, 0.55)],
+            [(0.8, 0.3), (0.7, 0.65), (0.6, 1)],
+        ],
+        [
+            [(0.5, 0), (0.25, 0.4), (0.1, 0.73), (0.1, 0.73), (0.5, 0.73), (0.9, 0.68)],
+            [(0.62, 0.42), (0.5, 1)],
+        ],
     ],
     5: [
         [
@@ -125,6 +147,21 @@ SHAPES: dict[int, list[list[list[tuple[float, float]]]]] = {
                 (0.2, 0.95),
             ]
         ],
+        # with a broad foot, and with a loop that stays open
+        [
+            [
+                (0.75, 0.12),
+                (0.45, 0),
+                (0.2, 0.2),
+                (0.45, 0.42),
+                (0.75, 0.25),
+                (0.85, 0.6),
+                (0.85, 0.9),
+                (0.45, 1),
+                (0.05, 0.95),
+            ]
+        ],
+        [[(0.7, 0.05), (0.3, 0.08), (0.25, 0.4), (0.7, 0.4), (0.8, 0.1), (0.8, 0.1), (0.78, 0.6), (0.7, 1)]],
     ],
 }
 
