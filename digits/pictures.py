@@ -82,6 +82,12 @@ def _prepared(grey: Image.Image, name: str) -> np.ndarray:
         )
         closer = _ink(_look(grey, part, LOOK))
         if closer is not None:
+            # what the first look took away, as a frame around the digit, stays away
+            kept = Image.fromarray((ink > 0).astype(np.uint8) * 255).filter(ImageFilter.MaxFilter(5))
+            seen = tuple(min(edge / scale, most) for edge, most in zip(part, kept.size * 2, strict=True))
+            kept = kept.resize(closer.shape[::-1], Image.Resampling.NEAREST, seen)
+            closer = np.where(np.asarray(kept) > 0, closer, 0)
+        if closer is not None and closer.max() > 0.25:
             ink = closer
             top, bottom, left, right = _box(ink)
     return _as_mnist(ink[top:bottom, left:right])
@@ -162,14 +168,14 @@ def _look(grey: Image.Image, box: tuple[int, int, int, int], longest: int) -> np
 
 def _ink(grey: np.ndarray) -> np.ndarray | None:
     """How much each pixel is ink, float32 in [0, 1], specks taken out; None where there is no writing."""
-    departs = grey - _paper(grey)
+    paper, noise = _paper(grey)
+    departs = grey - paper
     # ink departs far and is little; noise and paper depart to both sides alike
     up, down = np.maximum(departs, 0), np.maximum(-departs, 0)
     ink = up if np.square(up).sum() > np.square(down).sum() else down
     # of the few pixels that depart most, not of the one that a scratch may be
     few = min(ink.size, max(4, ink.size // 16_000))
     strong = float(np.partition(ink, -few, axis=None)[-few])
-    noise = 1.4826 * float(np.median(np.abs(departs)))
     if strong < max(LEAST_CONTRAST, 5 * noise):
         return None
     low = max(0.12 * strong, min(2.5 * noise, 0.4 * strong))
@@ -177,13 +183,13 @@ def _ink(grey: np.ndarray) -> np.ndarray | None:
     return _without_specks(ink)
 
 
-def _paper(grey: np.ndarray) -> np.ndarray:
-    """The surface that the paper's brightness lies on, float32 like `grey`."""
+def _paper(grey: np.ndarray) -> tuple[np.ndarray, float]:
+    """The surface that the paper's brightness lies on, float32 like `grey`, and how far paper departs from it."""
     height, width = grey.shape
     border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
     # ink on more than half of the border is rarer than ink on more than half of a tight crop
     level = float(np.median(border))
-    step = max(1, max(height, width) // 48)
+    step = max(1, max(height, width) // 32)
     y, x = np.mgrid[0:height:step, 0:width:step].astype(np.float32)
     y, x = y.ravel() / max(height - 1, 1) - 0.5, x.ravel() / max(width - 1, 1) - 0.5
     terms = np.stack([np.ones_like(x), x, y, x * y, x * x, y * y], axis=1)
@@ -191,7 +197,7 @@ def _paper(grey: np.ndarray) -> np.ndarray:
     near = np.abs(sample - level)
     spread = max(12.0, 3 * float(np.median(near[near <= np.median(near)])))
     fit = np.array([level, 0, 0, 0, 0, 0], np.float32)
-    keep = near < spread
+    keep, rest = near < spread, near
     for _ in range(4):
         if np.count_nonzero(keep) < 0.2 * keep.size:
             break
@@ -200,18 +206,24 @@ def _paper(grey: np.ndarray) -> np.ndarray:
         fit = np.linalg.solve(a.T @ a + 1e-3 * np.eye(6, dtype=np.float32), a.T @ sample[keep])
         rest = np.abs(sample - terms @ fit)
         keep = rest < max(6.0, 2.5 * 1.4826 * float(np.median(rest[keep])))
-    ys = (np.arange(height, dtype=np.float32) / max(height - 1, 1) - 0.5)[:, None]
-    xs = (np.arange(width, dtype=np.float32) / max(width - 1, 1) - 0.5)[None, :]
-    return fit[0] + fit[1] * xs + fit[2] * ys + fit[3] * xs * ys + fit[4] * xs * xs + fit[5] * ys * ys
+    y = np.arange(height, dtype=np.float32) / max(height - 1, 1) - 0.5
+    x = np.arange(width, dtype=np.float32) / max(width - 1, 1) - 0.5
+    a, b, c, d, e, f = fit
+    # the same polynomial ordered by powers of x, as one product of matrices
+    down = np.stack([a + c * y + f * y * y, b + d * y, np.full_like(y, e)], axis=1)
+    # told by the places that are paper, as a tight crop is mostly ink
+    noise = 1.4826 * float(np.median(rest[keep]))
+    return down @ np.stack([np.ones_like(x), x, x * x]), noise
 
 
 def _without_specks(ink: np.ndarray) -> np.ndarray:
-    """`ink` without what hangs together but is far smaller than the digit's main part."""
-    labels, count = _components(ink > 0.3)
-    if count <= 1:
+    """`ink` without a frame, and without what hangs together but is far smaller than the digit's main part."""
+    labels, boxes = _components(ink > 0.3)
+    if len(boxes) <= 2:
         return ink
-    mass = np.bincount(labels.ravel(), weights=ink.ravel(), minlength=count + 1)
+    mass = np.bincount(labels.ravel(), weights=ink.ravel(), minlength=len(boxes))
     mass[0] = 0
+    mass[_frames(labels, boxes)] = 0
     small = mass < 0.06 * mass.max()
     small[0] = False
     if not small.any():
@@ -224,8 +236,21 @@ def _without_specks(ink: np.ndarray) -> np.ndarray:
     return np.where((np.asarray(speck) > 0) & (np.asarray(main) == 0), 0, ink)
 
 
-def _components(mask: np.ndarray) -> tuple[np.ndarray, int]:
-    """Which pixels hang together (8 neighbours): labels from 1, 0 outside, and how many.
+def _frames(labels: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Which labels are a frame or an edge: they run along the picture's sides, and the digit lies within."""
+    height, width = labels.shape
+    inside = np.bincount(labels[height // 8 : height - height // 8, width // 8 : width - width // 8].ravel())
+    top, bottom, left, right = (boxes / np.repeat((height, width), 2)).T
+    long = (right - left > 0.84) | (bottom - top > 0.84)
+    frames = long & (np.pad(inside, (0, len(boxes) - len(inside))) == 0)
+    within = (np.minimum(top, left) > 0.08) & (np.maximum(bottom, right) < 0.92)
+    # a digit's own parts reach the sides of its crop
+    digit = within & (np.maximum(bottom - top, right - left) > 0.06)
+    return frames & digit[1:].any()
+
+
+def _components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which pixels hang together (8 neighbours): labels from 1, and their boxes (top, bottom, left, right).
 
     Runs of a row are joined with those they touch in the row above (union-find).
     """
@@ -254,7 +279,13 @@ def _components(mask: np.ndarray) -> tuple[np.ndarray, int]:
     labels = np.zeros(mask.shape, np.int32)
     for i, y in enumerate(row):
         labels[y, start[i] : stop[i]] = names.setdefault(root(i), len(names) + 1)
-    return labels, len(names)
+    of = np.array([names[root(i)] for i in range(len(row))], int)
+    boxes = np.tile([height, 0, width, 0], (len(names) + 1, 1))
+    np.minimum.at(boxes[:, 0], of, rows[::2])
+    np.maximum.at(boxes[:, 1], of, rows[::2] + 1)
+    np.minimum.at(boxes[:, 2], of, columns[::2])
+    np.maximum.at(boxes[:, 3], of, columns[1::2])
+    return labels, boxes
 
 
 def _box(ink: np.ndarray) -> tuple[int, int, int, int]:

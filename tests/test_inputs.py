@@ -16,7 +16,7 @@ import pytest
 from conftest import SAMPLE, Server
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from digits.errors import Problem
 from digits.images import from_json, from_raw
@@ -146,6 +146,48 @@ def test_shadow_and_noise_are_survived() -> None:
     grey = grey + rng.normal(0, 6, grey.shape)
     grey[rng.random(grey.shape) < 0.0005] = 0
     assert digit(encoded(Image.fromarray(grey.clip(0, 255).astype(np.uint8)))) == 7
+
+
+@pytest.mark.parametrize("dark", [True, False], ids=["dark on light", "light on dark"])
+@pytest.mark.parametrize("height", [20, 60, 400])
+def test_a_digit_that_fills_its_picture_is_read(dark: bool, height: int) -> None:
+    tight = Image.fromarray(SEVEN)
+    tight = tight.crop(tight.getbbox()).resize((height * 3 // 4, height), Image.Resampling.BICUBIC)
+    assert digit(encoded(tight.point(lambda v: 255 - v) if dark else tight)) == 7
+
+
+@pytest.mark.parametrize(("margin", "width"), [(0, 2), (5, 3), (10, 6)])
+@pytest.mark.parametrize("size", [(220, 220), (1200, 1000)], ids=["small", "large"])
+def test_a_frame_is_no_part_of_the_digit(margin: int, width: int, size: tuple[int, int]) -> None:
+    # in a large picture the digit is looked at twice, the second time with the frame nearly out of sight
+    picture = scene(size=size, height=120)
+    box = (margin, margin, size[0] - 1 - margin, size[1] - 1 - margin)
+    ImageDraw.Draw(picture).rectangle(box, outline=0, width=width)
+    framed, plain = (
+        prepare([encoded(p)], ["image"])[0].astype(int) for p in (picture, scene(size=size, height=120))
+    )
+    assert np.abs(framed - plain).mean() < 3
+
+
+def test_a_digit_in_pieces_that_fills_its_picture_keeps_them() -> None:
+    picture = Image.new("L", (90, 140), 255)
+    pen = ImageDraw.Draw(picture)
+    pen.line((2, 5, 88, 5), 0, 8)
+    pen.line((80, 22, 30, 136), 0, 10)
+    image = prepare([encoded(picture)], ["image"])[0]
+    # the bar's ink and the stem's, a row of paper between them
+    rows = image.max(axis=1) > 60
+    assert rows[np.flatnonzero(rows)[0] :].argmin() > 0
+    assert digit(encoded(picture)) == 7
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "TIFF", "PNG"])
+def test_the_first_of_several_frames_is_read(server: Server, kind: str) -> None:
+    rest = [Image.new("RGB", (300, 220), level) for level in ("white", "black")]
+    moving = encoded(scene().convert("RGB"), kind, save_all=True, append_images=rest)
+    answer = server.ask("/predict", moving, Content_Type=f"image/{kind.lower()}")
+    assert answer.status == 200
+    assert answer.json["predicted_digit"] == 7
 
 
 def test_the_result_has_mnists_form() -> None:
