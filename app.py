@@ -24,6 +24,7 @@ def create_app(settings: Settings | None = None, classifier: model.Classifier | 
     """
     settings = settings or Settings.from_env(os.environ)
     app = Flask(__name__, static_folder=None)
+    app.request_class = images.Request
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.config["MAX_BATCH"] = settings.max_batch
     errors.register(app)

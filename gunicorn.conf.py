@@ -30,6 +30,10 @@ worker_tmp_dir = arbiter.shared_memory()
 # nothing here uses it, and it needs a writable home
 control_socket_disable = True
 
+# nothing here asks for scheme, client address or a path prefix, so nobody is trusted to set them by a header
+forwarder_headers = ""
+secure_scheme_headers = {}
+
 logconfig_dict = logs.config(settings.log_level)
 
 on_starting = arbiter.on_starting

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic
 from typing import Any
 
 import orjson
 from flask import Flask, Response, g, request
+from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.http import HTTP_STATUS_CODES
 
@@ -65,10 +67,14 @@ def answer(status: int, detail: str, headers: dict[str, str] | None = None, **ex
 
 def _drain() -> None:
     """Read on for a while: most clients that are cut off while they send report a reset, not the answer."""
+    if (request.content_length or 0) > DRAIN_BYTES:
+        # it would be cut off anyway; and a length that nobody means to send would be waited for
+        return
     deadline = monotonic() + DRAIN_SECONDS
-    for _ in range(DRAIN_BYTES >> 16):
-        if monotonic() > deadline or not request.environ["wsgi.input"].read(1 << 16):
-            return
+    with suppress(OSError, ParseException):
+        for _ in range(DRAIN_BYTES >> 16):
+            if monotonic() > deadline or not request.environ["wsgi.input"].read(1 << 16):
+                return
 
 
 def register(app: Flask) -> None:
@@ -91,6 +97,11 @@ def register(app: Flask) -> None:
                 f"The body is larger than the {app.config['MAX_CONTENT_LENGTH']} bytes that are accepted."
             )
         return answer(status, detail, headers)
+
+    @app.errorhandler(ParseException)
+    def not_http(error: ParseException) -> Response:
+        # a chunked body is parsed as it is read; gunicorn closes the connection, where it goes on is unknown
+        return answer(400, f"The body is not HTTP ({type(error).__name__}).")
 
     @app.errorhandler(Exception)
     def fault(error: Exception) -> Response:

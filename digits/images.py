@@ -9,12 +9,13 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from io import BytesIO
 from itertools import chain
 from typing import Any
 
+import flask
 import numpy as np
 import orjson
-from flask import Request
 
 from digits import pictures
 from digits.errors import Problem
@@ -28,7 +29,17 @@ PICTURES = ("image/png", "image/jpeg", "image/webp", "image/bmp", "image/gif", "
 TAKEN = ("application/json", "application/octet-stream", "multipart/form-data", *PICTURES)
 
 
-def from_request(request: Request, settings: Settings) -> tuple[np.ndarray, bool]:
+class Request(flask.Request):
+    """A request whose forms stay in memory: nothing a client sends reaches a disk, which may be read-only.
+
+    The whole body is limited anyway.
+    """
+
+    def _get_file_stream(self, *args: Any, **kwargs: Any) -> BytesIO:
+        return BytesIO()
+
+
+def from_request(request: flask.Request, settings: Settings) -> tuple[np.ndarray, bool]:
     """The request's images by its Content-Type, and whether one answer is wanted rather than a list.
 
     JSON asks for one by `image`, for a list by `images`; otherwise one image gets one answer, several a list.
@@ -60,7 +71,7 @@ def from_request(request: Request, settings: Settings) -> tuple[np.ndarray, bool
     )
 
 
-def _as_is(request: Request) -> bool:
+def _as_is(request: flask.Request) -> bool:
     """Whether `?prepare=none` says to take pictures as they are. Raises Problem 422 for another value."""
     wanted = request.args.get("prepare", "mnist")
     if wanted not in ("mnist", "none"):
@@ -68,7 +79,7 @@ def _as_is(request: Request) -> bool:
     return wanted == "none"
 
 
-def wants_detail(request: Request) -> bool:
+def wants_detail(request: flask.Request) -> bool:
     """Whether `?detail=1` asks for all probabilities and the image seen. Raises Problem 422 for another value."""
     wanted = request.args.get("detail", "0")
     if wanted not in ("0", "1"):

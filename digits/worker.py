@@ -10,14 +10,20 @@ threads as before. Parsing, limits, timeouts and graceful stop are gunicorn's ow
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import json
+import os
 import re
 import socket
 import struct
 import termios
 from concurrent.futures import Future
+from http import HTTPStatus
 from typing import Any
 
+from gunicorn.http import errors
+from gunicorn.util import write_nonblock
 from gunicorn.workers.gthread import ThreadWorker
 
 # holds an image as JSON (2 to 4 KB) with a browser's headers; larger requests cost more than a thread does
@@ -29,6 +35,14 @@ SEND_SECONDS = 1
 # only decides which way a request takes; what its headers mean is decided by gunicorn's parser
 LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,4})[ \t]*(?=\r\n)", re.IGNORECASE)
 SLOW = re.compile(rb"\r\n(?:transfer-encoding|expect|upgrade)", re.IGNORECASE)
+
+# what gunicorn's parser refuses is 400 but for these
+STATUSES = {
+    errors.LimitRequestLine: HTTPStatus.REQUEST_URI_TOO_LONG,
+    errors.LimitRequestHeaders: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    errors.ExpectationFailed: HTTPStatus.EXPECTATION_FAILED,
+    errors.UnsupportedTransferCoding: HTTPStatus.NOT_IMPLEMENTED,
+}
 
 
 def arrived_whole(client: socket.socket) -> bool:
@@ -87,3 +101,33 @@ class Worker(ThreadWorker):
         done: Future[bool] = Future()
         done.set_result(goes_on)
         self.finish_request(conn, done)
+
+    def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
+        """Answer what is no HTTP as any other problem, and log only what kind of mistake it is.
+
+        gunicorn's own way tells the line at fault, in which a key or pixels may be, to the log.
+        """
+        ours = isinstance(exc, errors.InvalidResponseHeader | errors.InvalidResponseHeaderName)
+        if ours or not isinstance(exc, errors.ParseException):
+            super().handle_error(req, client, addr, exc)
+            return
+        status, reason = STATUSES.get(type(exc), HTTPStatus.BAD_REQUEST), type(exc).__name__
+        request_id = os.urandom(16).hex()
+        self.log.warning(
+            "not HTTP", extra={"request_id": request_id, "reason": reason, "status": status.value}
+        )
+        problem = {
+            "type": "about:blank",
+            "title": status.phrase,
+            "status": status.value,
+            "detail": f"The request is not HTTP that is taken here ({reason}).",
+            "request_id": request_id,
+        }
+        body = json.dumps(problem, separators=(",", ":")).encode()
+        head = (
+            f"HTTP/1.1 {status.value} {status.phrase}\r\nConnection: close\r\n"
+            f"Content-Type: application/problem+json\r\nContent-Length: {len(body)}\r\n"
+            f"X-Request-ID: {request_id}\r\n\r\n"
+        )
+        with contextlib.suppress(OSError):
+            write_nonblock(client, head.encode() + body)
