@@ -6,7 +6,7 @@ SERVE_VENV ?= .venv-serve
 PIP = -m pip install --quiet --disable-pip-version-check --require-hashes
 PY = $(VENV)/bin/python
 
-.PHONY: help serve train test lint format lock clean
+.PHONY: help serve key train test lint format lock clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -14,6 +14,9 @@ help:  ## this list
 
 serve: $(SERVE_VENV)/.installed  ## start the service on port 5000 with the trained model that is in the repo
 	$(SERVE_VENV)/bin/python -m gunicorn app:app
+
+key: $(SERVE_VENV)/.installed  ## make an API key and the hash that the service is given
+	$(SERVE_VENV)/bin/python -m digits.keys
 
 train: $(VENV)/.installed  ## run the DVC pipeline: data, training, plots
 	PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m dvc repro

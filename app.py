@@ -11,7 +11,7 @@ import os
 import orjson
 from flask import Flask, Response, request
 
-from digits import arbiter, errors, hooks, images, kserve, model, openapi, tfserving
+from digits import access, arbiter, errors, hooks, images, keys, kserve, model, openapi, tfserving
 from digits.pages import pages
 from digits.service import Service, answers
 from digits.settings import Settings
@@ -31,6 +31,7 @@ def create_app(settings: Settings | None = None, classifier: model.Classifier | 
     classifier = classifier or arbiter.classifier or model.Classifier(model.load(settings.model))
     service = Service(app, classifier)
     hooks.register(app, service.metrics, classifier.version)
+    access.register(app, settings, keys.load(settings) if arbiter.api_keys is None else arbiter.api_keys)
     # every view and hook is a plain function; Flask would look whether it is a coroutine at each call
     app.ensure_sync = lambda func: func  # type: ignore[method-assign]
 

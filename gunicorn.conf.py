@@ -16,6 +16,8 @@ except OSError as error:
     raise SystemExit(f"Error: no place for the workers' metrics files: {error}") from None
 
 bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
+if settings.metrics_bind:
+    bind = [bind, settings.metrics_bind]
 workers = settings.workers or usable_cpus()
 threads = settings.threads
 worker_class = "digits.worker.Worker"

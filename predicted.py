@@ -508,6 +508,10 @@ def main() -> int:
         good = False
     if not good:
         parser.error(f"--url {args.url}: like http://host:5000 is wanted")
+    args.api_key = (args.api_key or "").strip()
+    if not (args.api_key.isascii() and args.api_key.isprintable()):
+        # not shown: it may be most of a secret
+        parser.error("the API key has characters that no header can hold")
     single = args.inputs or [str(SAMPLE)]
     try:
         if len(single) == 1 and single[0].lower().endswith(".json") and not args.format:

@@ -16,7 +16,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from digits.settings import Settings
+from digits import keys
+from digits.settings import SettingError, Settings
 
 if TYPE_CHECKING:
     from digits.model import Classifier
@@ -25,6 +26,8 @@ log = logging.getLogger("digits.arbiter")
 
 # what the workers inherit; None in a process that gunicorn did not start
 classifier: Classifier | None = None
+# the same of hashes of API keys; read here so that all workers agree, also those that come later
+api_keys: frozenset[bytes] | None = None
 
 _metrics_folder: str | None = None
 
@@ -63,12 +66,14 @@ def _remove(folder: str, master: int) -> None:
 
 def on_starting(server: Any) -> None:
     """Load the model; without one there is no service, so say why and exit."""
-    global classifier
+    global classifier, api_keys
     from digits.model import Classifier, ModelError, load
 
     try:
-        classifier = Classifier(load(Settings.from_env(os.environ).model))
-    except ModelError as error:
+        settings = Settings.from_env(os.environ)
+        api_keys = keys.load(settings)
+        classifier = Classifier(load(settings.model))
+    except (ModelError, SettingError) as error:
         log.critical(str(error))
         sys.exit(1)
     # flask and the rest, once for all workers: they share the memory and start in no time
@@ -78,13 +83,18 @@ def on_starting(server: Any) -> None:
 
 
 def on_reload(server: Any) -> None:
-    """SIGHUP: load the model anew; one that can't be served leaves the old one in place."""
-    global classifier
+    """SIGHUP: load model and API keys anew; what can't be used leaves the old in place."""
+    global classifier, api_keys
     from digits.metrics import reload_failures
     from digits.model import Classifier, ModelError, load
 
+    settings = Settings.from_env(os.environ)
     try:
-        classifier = Classifier(load(Settings.from_env(os.environ).model))
+        api_keys = keys.load(settings)
+    except SettingError as error:
+        log.error("the old API keys go on: %s", error)
+    try:
+        classifier = Classifier(load(settings.model))
         log.info("model loaded", extra={"model_version": classifier.version})
     except ModelError as error:
         reload_failures.inc()

@@ -14,6 +14,8 @@ logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 def config(level: str = "info") -> dict[str, Any]:
     """For `logging.config.dictConfig`: everything at `level` and above as JSON on standard output."""
+    # at debug gunicorn tells what it has read of a request that broke off: a key may be in it
+    server = "INFO" if level == "debug" else level.upper()
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -31,7 +33,7 @@ def config(level: str = "info") -> dict[str, Any]:
         "root": {"level": "WARNING", "handlers": ["stdout"]},
         "loggers": {
             "digits": {"level": level.upper(), "handlers": ["stdout"], "propagate": False},
-            "gunicorn.error": {"level": level.upper(), "handlers": ["stdout"], "propagate": False},
+            "gunicorn.error": {"level": server, "handlers": ["stdout"], "propagate": False},
             "gunicorn.access": {"level": "CRITICAL", "handlers": [], "propagate": False},
         },
     }

@@ -16,6 +16,7 @@ import orjson
 from flask import Blueprint, Response, abort, current_app, send_from_directory
 
 from digits import images, kserve, tfserving
+from digits.access import protected
 from digits.images import PIXELS, SIDE
 from digits.service import service
 
@@ -23,19 +24,6 @@ Json = dict[str, Any]
 
 # of what Swagger UI brings, and our own to start it
 ASSETS = ("swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png")
-# nothing from elsewhere, nothing inline but the pictures in its style sheet
-POLICY = "; ".join(
-    [
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src 'self' data:",
-        "connect-src 'self'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-    ]
-)
 
 bp = Blueprint("openapi", __name__)
 
@@ -43,7 +31,8 @@ bp = Blueprint("openapi", __name__)
 @bp.get("/openapi.json")
 def openapi() -> Response:
     """This description."""
-    described = _described(service().classifier.version, current_app.config["MAX_BATCH"])
+    config = current_app.config
+    described = _described(service().classifier.version, config["MAX_BATCH"], config["GUARDED"])
     return Response(described, content_type="application/json")
 
 
@@ -60,23 +49,18 @@ def docs_file(name: str) -> Response:
         return _page(name)
     if name not in ASSETS:
         abort(404)
-    return _protected(send_from_directory(str(files("flask_swagger_ui") / "dist"), name, max_age=86400))
+    dist = str(files("flask_swagger_ui") / "dist")
+    return protected(send_from_directory(dist, name, max_age=86400), "data:")
 
 
 def _page(name: str) -> Response:
-    return _protected(send_from_directory(Path(__file__).parent / "static", name))
-
-
-def _protected(response: Response) -> Response:
-    response.headers["Content-Security-Policy"] = POLICY
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    response.headers["Referrer-Policy"] = "no-referrer"
-    return response
+    # its style sheet has pictures inline
+    return protected(send_from_directory(Path(__file__).parent / "static", name), "data:")
 
 
 @lru_cache(maxsize=1)
-def _described(version: str, most: int) -> bytes:
-    return orjson.dumps(describe(version, most))
+def _described(version: str, most: int, guarded: bool) -> bytes:
+    return orjson.dumps(describe(version, most, guarded))
 
 
 def routes() -> dict[str, str]:
@@ -269,6 +253,7 @@ MODEL = {"X-Model-Version": {"required": True, "schema": STRING, "description": 
 
 PROBLEMS = {
     400: "what was sent can't be read",
+    401: "no API key, or one that is not accepted",
     404: "there is no such thing here",
     413: "more bytes, images or pixels than are taken",
     415: "another kind of content than is taken",
@@ -351,8 +336,11 @@ def _predict(most: int) -> Json:
     )
 
 
-def describe(version: str, most: int) -> Json:
-    """The description: JSON as OpenAPI 3.1 wants it. version: the model's. most: images in one request."""
+def describe(version: str, most: int, guarded: bool = False) -> Json:
+    """The description: JSON as OpenAPI 3.1 wants it.
+
+    version: the model's. most: images in one request. guarded: whether predictions want an API key.
+    """
     whole = {"type": "integer", "enum": [int(version, 16)]}
     number = _parameter("version", "path", whole, "X-Model-Version in decimal")
     asked = _parameter("version", "path", {"enum": [version]}, "X-Model-Version")
@@ -418,7 +406,7 @@ def describe(version: str, most: int) -> Json:
     oip = f"/v2/models/{kserve.NAME}"
     version_of_v2, version_of_v1 = {"parameters": [asked]}, {"parameters": [number]}
     model = v2("Open Inference Protocol: inputs and outputs", _ref("V2Model"))
-    return {
+    described = {
         "openapi": "3.1.1",
         "info": {
             "title": "digits",
@@ -436,7 +424,11 @@ def describe(version: str, most: int) -> Json:
             },
             "/model": {"get": _route("The model card", _answer("what the model is", {}, json=anything))},
             "/metrics": {
-                "get": _route("Counts and times for Prometheus", _answer("its text format", {}, text=STRING))
+                "get": _route(
+                    "Counts and times for Prometheus; DIGITS_METRICS_BIND keeps them elsewhere",
+                    _answer("its text format", {}, text=STRING),
+                    404,
+                )
             },
             "/health/live": {
                 "get": _route("200 while the process answers", _answer("it does", {}, json=health))
@@ -489,6 +481,25 @@ def describe(version: str, most: int) -> Json:
         },
         "components": {"schemas": _schemas(most)},
     }
+    return _guarded(described) if guarded else described
+
+
+def _guarded(described: Json) -> Json:
+    """The description of a service in which all that takes a POST wants an API key."""
+    described["components"]["securitySchemes"] = {
+        "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+        "bearer": {"type": "http", "scheme": "bearer"},
+    }
+    challenge = {"WWW-Authenticate": {"required": True, "schema": STRING}}
+    for path, operations in described["paths"].items():
+        if "post" in operations:
+            kind, schema = ("json", "Error") if path.startswith("/v") else ("problem", "Problem")
+            refused = _answer(PROBLEMS[401], challenge, **{kind: _ref(schema)})
+            operations["post"] = operations["post"] | {
+                "security": [{"key": []}, {"bearer": []}],
+                "responses": operations["post"]["responses"] | {"401": refused},
+            }
+    return described
 
 
 def _versioned(operation: Json, parameter: Json) -> Json:

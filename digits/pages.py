@@ -7,32 +7,16 @@ import orjson
 from flask import Blueprint, Response, request
 
 from digits import openapi
+from digits.access import protected
 from digits.service import service
 
 pages = Blueprint("pages", __name__, static_folder="static", static_url_path="/static")
-
-# nothing from elsewhere, nothing inline, in no frame
-POLICY = "; ".join(
-    [
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src 'self' blob:",
-        "connect-src 'self'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-    ]
-)
 
 
 @pages.after_request
 def protect(response: Response) -> Response:
     """Security headers for what a browser shows."""
-    response.headers["Content-Security-Policy"] = POLICY
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    response.headers["Referrer-Policy"] = "no-referrer"
-    return response
+    return protected(response, "blob:")
 
 
 @pages.get("/")

@@ -3,6 +3,7 @@ tests call it, and docs/settings.md describes each (a test compares the two)."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -33,6 +34,20 @@ def _level(text: str) -> str:
     if text.lower() not in ("debug", "info", "warning", "error"):
         raise ValueError("debug, info, warning or error is wanted")
     return text.lower()
+
+
+def _address(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
+        raise ValueError("an address and a port like 127.0.0.1:9100 are wanted")
+    return text
+
+
+def _origins(text: str) -> str:
+    origins = [origin.strip() for origin in text.split(",")]
+    if not all(origin == "*" or re.fullmatch(r"https?://[^/\s*,]+", origin) for origin in origins):
+        raise ValueError("origins like https://example.org are wanted, parted by commas, or *")
+    return ",".join(origins)
 
 
 @dataclass(frozen=True)
@@ -66,6 +81,19 @@ class Settings:
         _whole(0, 1024),
         "worker processes; 0 means one a CPU that the container may use",
     )
+    api_keys: str = _setting(
+        "DIGITS_API_KEYS",
+        "",
+        str,
+        "hashes of the API keys that predictions want, parted by commas; empty lets everyone call",
+    )
+    api_keys_file: str = _setting("DIGITS_API_KEYS_FILE", "", str, "file with such hashes, one a line")
+    metrics_bind: str = _setting(
+        "DIGITS_METRICS_BIND", "", _address, "address and port on which alone /metrics is then answered"
+    )
+    cors_origins: str = _setting(
+        "DIGITS_CORS_ORIGINS", "", _origins, "origins whose pages may call, parted by commas"
+    )
     threads: int = _setting("DIGITS_THREADS", 4, _whole(1, 256), "threads of a worker")
     grace_seconds: int = _setting(
         "DIGITS_GRACE_SECONDS",
@@ -86,4 +114,9 @@ class Settings:
                     values[setting.name] = setting.metadata["parse"](text)
                 except ValueError as error:
                     raise SettingError(f"{name}={text!r}: {error}") from None
-        return cls(**values)
+        settings = cls(**values)
+        if settings.metrics_bind.rpartition(":")[2] == str(settings.port):
+            raise SettingError(
+                f"DIGITS_METRICS_BIND={settings.metrics_bind!r}: another port than PORT is wanted"
+            )
+        return settings

@@ -4,6 +4,7 @@ with real pointer events, looked at by axe-core. `make e2e` runs it, `make scree
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import os
@@ -564,6 +565,43 @@ def test_a_wrong_key_is_said_plainly_and_the_model_is_shown_after_the_right_one(
     assert page.locator("#problem").is_hidden()
     draw(page, DIGITS[7])
     says(page, "a 7")
+
+
+def test_a_service_that_wants_a_key_gets_it(browser: Any, start: Callable[..., Server]) -> None:
+    key = "a-key-for-a-test"
+    server = start(DIGITS_API_KEYS=f"sha256:{hashlib.sha256(key.encode()).hexdigest()}")
+    context = browser.new_context(viewport={"width": 1100, "height": 900})
+    page = context.new_page()
+    page.goto(server.url)
+    page.wait_for_selector("#card dt")
+    assert page.locator("#key-form").is_hidden()
+    draw(page, DIGITS[1])
+    page.wait_for_selector("#key-form:not([hidden])")
+    assert page.locator("#problem").text_content() == "Enter a key to go on."
+    for wrong, said in (
+        ("a key with spaces", "That is no API key"),
+        ("schlüssel", "That is no API key"),
+        ("not-this-one", "That key is not accepted."),
+    ):
+        page.fill("#key", wrong)
+        page.keyboard.press("Enter")
+        page.wait_for_function(
+            "said => document.querySelector('#problem').textContent.includes(said)", arg=said
+        )
+        assert page.locator("#key-form").is_visible()
+    page.fill("#key", f" {key} ")
+    page.get_by_role("button", name="Use it").click()
+    says(page, "a 1")
+    assert page.locator("#key-form").is_hidden()
+    assert page.locator("#problem").is_hidden()
+    # from now on it is sent, also after a reload, and not shown
+    page.reload()
+    draw(page, DIGITS[7])
+    says(page, "a 7")
+    assert page.locator("#key-form").is_hidden()
+    assert key not in page.content()
+    assert "YOUR_KEY" in page.locator("#curl").text_content()
+    context.close()
 
 
 def test_an_unsure_answer_is_said_plainly(page: Any) -> None:
