@@ -33,15 +33,16 @@ format: $(VENV)/.installed  ## let ruff tidy up
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-# the smaller locks take their versions from the largest, so that all three agree
+# the other locks take their versions from the largest, so that all agree
 LOCK = $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock"
 lock: $(VENV)/.installed  ## pin every package and its hashes anew (UPGRADE=--upgrade for newer ones)
 	$(LOCK) $(UPGRADE) requirements-dev.in -o requirements-dev.txt
 	$(LOCK) requirements.in -c requirements-dev.txt -o requirements.txt
 	$(LOCK) requirements-serve.in -c requirements-dev.txt -o requirements-serve.txt
+	$(LOCK) requirements-tools.in -c requirements-dev.txt -o requirements-tools.txt
 
 clean:  ## remove the environments
-	rm -rf $(VENV) $(SERVE_VENV)
+	rm -rf $(VENV) $(SERVE_VENV) $(TOOLS_VENV)
 
 $(VENV)/.installed: requirements-dev.txt
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
@@ -90,3 +91,30 @@ image: export REVISION = $(shell git rev-parse HEAD)
 image: export SOURCE = $(shell git remote get-url origin 2>/dev/null | sed -E 's,//[^/@]*@,//,')
 image:  ## build the image that serves, labelled with its version, revision and source
 	docker compose build service
+
+.PHONY: fuzz audit sbom
+# what looks for holes has packages of its own, which need not get along with the others
+TOOLS_VENV ?= .venv-tools
+TOOLS = $(TOOLS_VENV)/bin/python
+LOCKS = requirements-serve.txt requirements.txt requirements-dev.txt requirements-tools.txt
+RUNS ?= 100000
+
+fuzz: $(TOOLS_VENV)/.installed  ## throw 120,000 mutated requests at the service (minutes; Linux; RUNS=, KEEP=1)
+	$(TOOLS) tests/fuzz.py --runs $(RUNS) $(if $(KEEP),--keep)
+
+# AUDIT=osv asks osv.dev instead of the index
+audit: $(TOOLS_VENV)/.installed  ## look the locked packages up in a list of known vulnerabilities
+	@for lock in $(LOCKS); do echo "$$lock:"; \
+	told=$$($(TOOLS) -m pip_audit -s $(or $(AUDIT),pypi) --progress-spinner=off --disable-pip --require-hashes -r $$lock 2>&1) || failed=1; \
+	if echo "$$told" | grep -qE "could not be audited|ConnectionError|ServiceError"; \
+	then echo "NOT AUDITED: no service with known vulnerabilities answered for $$(echo "$$told" | grep -c "could not be audited") packages"; failed=1; \
+	else echo "$$told"; fi; done; exit $${failed:-0}
+
+sbom: $(TOOLS_VENV)/.installed  ## write what is inside as CycloneDX: sbom-serve.json, sbom-train.json
+	$(TOOLS_VENV)/bin/cyclonedx-py requirements requirements-serve.txt --output-reproducible --validate -o sbom-serve.json
+	$(TOOLS_VENV)/bin/cyclonedx-py requirements requirements.txt --output-reproducible --validate -o sbom-train.json
+
+$(TOOLS_VENV)/.installed: requirements-tools.txt
+	test -x $(TOOLS) || $(PYTHON) -m venv $(TOOLS_VENV)
+	$(TOOLS) $(PIP) -r requirements-tools.txt
+	touch $@

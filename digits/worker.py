@@ -36,12 +36,11 @@ SEND_SECONDS = 1
 LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,4})[ \t]*(?=\r\n)", re.IGNORECASE)
 SLOW = re.compile(rb"\r\n(?:transfer-encoding|expect|upgrade)", re.IGNORECASE)
 
-# what gunicorn's parser refuses is 400 but for these
+# what gunicorn's parser refuses is 400 but for these; also an unknown transfer coding, the client's mistake
 STATUSES = {
     errors.LimitRequestLine: HTTPStatus.REQUEST_URI_TOO_LONG,
     errors.LimitRequestHeaders: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
     errors.ExpectationFailed: HTTPStatus.EXPECTATION_FAILED,
-    errors.UnsupportedTransferCoding: HTTPStatus.NOT_IMPLEMENTED,
 }
 
 

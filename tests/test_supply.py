@@ -1,0 +1,140 @@
+"""The locks hold what their inputs ask for and nothing else, every file by its hash; checked without a network.
+The list of what is inside (`make sbom`) names the same."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+LOCKS = ("requirements-serve", "requirements", "requirements-dev", "requirements-tools")
+
+
+def wanted(name: str) -> dict[str, tuple[Requirement, str]]:
+    """What an input asks for, also by `-r`: name -> (requirement, the input it stands in)."""
+    found = {}
+    for line in (ROOT / f"{name}.in").read_text().splitlines():
+        line = line.partition("#")[0].strip()
+        if line.startswith("-r "):
+            found |= wanted(line.removeprefix("-r ").removesuffix(".in"))
+        elif line:
+            requirement = Requirement(line)
+            found[canonicalize_name(requirement.name)] = (requirement, f"-r {name}.in")
+    return found
+
+
+def locked(name: str) -> list[tuple[Requirement, list[str], list[str]]]:
+    """A lock's entries: the pin, its hashes, and what wants it."""
+    found = []
+    for entry in re.split(r"\n(?=[A-Za-z0-9])", (ROOT / f"{name}.txt").read_text()):
+        if entry.startswith("#"):
+            continue
+        pin, _, rest = entry.partition(" \\\n")
+        via = re.findall(r"^ +#(?: via)? +(?!via$)(\S.*)$", rest, re.MULTILINE)
+        found.append((Requirement(pin), re.findall(r"--hash=(\S+)", rest), via))
+    return found
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_lock_pins_what_its_input_asks_for_and_each_file_by_its_hash(name: str) -> None:
+    asked, there = wanted(name), locked(name)
+    assert len(there) > len(asked)
+    names = {canonicalize_name(pin.name) for pin, _, _ in there}
+    for pin, hashes, via in there:
+        (specifier,) = pin.specifier
+        assert specifier.operator == "=="
+        assert hashes
+        assert all(re.fullmatch("sha256:[0-9a-f]{64}", each) for each in hashes)
+        own = canonicalize_name(pin.name)
+        # what nothing wants any more is a leftover of an older input
+        assert via, pin
+        for parent in via:
+            if parent.startswith("-r "):
+                assert own in asked, f"{pin} is in no input: make lock"
+                assert asked[own][1] == parent, pin
+            elif not parent.startswith("-c "):
+                assert canonicalize_name(parent) in names, f"{pin} is there for {parent}: make lock"
+        if own in asked:
+            assert asked[own][0].specifier.contains(specifier.version, prereleases=True), f"{pin}: make lock"
+    assert asked.keys() <= names, f"{asked.keys() - names} not locked: make lock"
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_lock_names_no_index_and_no_place(name: str) -> None:
+    text = (ROOT / f"{name}.txt").read_text()
+    assert not re.search(r"https?://|file:|--(extra-)?index-url|--find-links|@ |/\w+/", text)
+
+
+def test_all_locks_agree() -> None:
+    dev = {canonicalize_name(pin.name): {str(pin.specifier)} for pin, _, _ in locked("requirements-dev")}
+    for pin, _, _ in locked("requirements-dev"):
+        dev[canonicalize_name(pin.name)].add(str(pin.specifier))
+    for name in LOCKS:
+        for pin, _, _ in locked(name):
+            assert str(pin.specifier) in dev.get(canonicalize_name(pin.name), {str(pin.specifier)}), pin
+
+
+def test_what_is_installed_asks_for_nothing_that_is_not_locked() -> None:
+    # this environment is the largest lock's; each package says itself what it needs
+    pins = {canonicalize_name(pin.name): pin for pin, _, _ in locked("requirements-dev") if applies(pin)}
+    extras: dict[str, set[str]] = {}
+    todo = [requirement for requirement, _ in wanted("requirements-dev").values()]
+    seen = set()
+    while todo:
+        requirement = todo.pop()
+        name = canonicalize_name(requirement.name)
+        assert name in pins, f"{name} is needed and not locked: make lock"
+        new = (set(requirement.extras) | {""}) - extras.setdefault(name, set())
+        extras[name] |= new
+        try:
+            there = distribution(name)
+        except PackageNotFoundError:
+            pytest.fail(f"{name} is locked and not installed: make .venv/.installed")
+        right = pins[name].specifier.contains(there.version, prereleases=True)
+        assert right, f"{name} {there.version} is installed: make .venv/.installed"
+        seen.add(name)
+        for extra in new:
+            for text in there.requires or []:
+                needed = Requirement(text)
+                always = needed.marker is None and extra == ""
+                if always or (needed.marker and needed.marker.evaluate({"extra": extra})):
+                    todo.append(needed)
+    assert seen == pins.keys(), f"locked and not needed: {pins.keys() - seen}"
+
+
+def applies(pin: Requirement) -> bool:
+    """Whether the pin is for this platform."""
+    return pin.marker is None or pin.marker.evaluate(dict(default_environment()))
+
+
+@pytest.mark.e2e
+def test_the_bill_of_materials_is_the_lock(tmp_path: Path) -> None:
+    before = {path: path.read_bytes() for path in ROOT.glob("sbom-*.json")}
+    try:
+        subprocess.run(["make", "sbom"], cwd=ROOT, check=True, capture_output=True, timeout=600)
+        for kind, name in (("serve", "requirements-serve"), ("train", "requirements")):
+            bill = json.loads((ROOT / f"sbom-{kind}.json").read_text())
+            assert bill["bomFormat"] == "CycloneDX"
+            told = {(canonicalize_name(part["name"]), part["version"]) for part in bill["components"]}
+            there = {
+                (canonicalize_name(p.name), str(p.specifier).removeprefix("==")) for p, _, _ in locked(name)
+            }
+            assert told == there
+            shutil.copy(ROOT / f"sbom-{kind}.json", tmp_path)
+            flask = next(part for part in bill["components"] if part["name"] == "flask")
+            assert flask["purl"].startswith("pkg:pypi/flask@")
+            assert "SHA-256" in json.dumps(flask)
+            # nothing of the machine that made it
+            assert str(ROOT) not in json.dumps(bill)
+    finally:
+        for path, content in before.items():
+            path.write_bytes(content)
