@@ -1,0 +1,59 @@
+"""Replays what `make fuzz` (fuzz.py) found worth keeping, in process and over sockets; none may get a 5xx."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import pytest
+from conftest import Server
+from fuzz import CORPUS, Target, ask, havoc_by, mutated, seeds
+
+KEPT = sorted(CORPUS.iterdir())
+
+
+@pytest.fixture(scope="module")
+def target() -> Iterator[Target]:
+    target = Target()
+    yield target
+    target.close()
+
+
+def test_every_seed_is_a_good_request(target: Target) -> None:
+    statuses = {name: target.answer(raw) for name, raw in seeds().items()}
+    # but for the version, which nobody knows beforehand
+    assert statuses.pop("get-v1-models-mnist-versions-1") == 404
+    assert set(statuses.values()) == {200}, statuses
+
+
+def test_what_was_found_is_answered_without_5xx(target: Target) -> None:
+    assert len(KEPT) > 50
+    for file in KEPT:
+        # asserts by itself
+        target.answer(file.read_bytes())
+
+
+def test_what_was_found_is_answered_without_5xx_over_sockets(server: Server) -> None:
+    host, _, port = server.url.removeprefix("http://").rpartition(":")
+    workers = server.children()
+    good = seeds()["raw"]
+    for number, file in enumerate(KEPT):
+        statuses = ask((host, int(port)), file.read_bytes(), good if number % 2 else None)
+        assert all(status < 500 for status in statuses), file
+    assert server.children() == workers
+    assert server.ask("/health/live").status == 200
+
+
+def test_mutations_are_tried_without_atheris_too(target: Target) -> None:
+    rng, pool = random.Random(7), list(seeds().values())
+    statuses = {
+        target.answer(mutated(rng, rng.choice(pool), rng.choice(pool), havoc_by(rng))) for _ in range(500)
+    }
+    # neither all refused by the parser nor all well
+    assert {0, 200, 400, 422} <= statuses
+
+
+def test_a_fault_is_noticed(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(target.app.extensions["digits"].classifier, "probabilities", None)
+    with pytest.raises(AssertionError, match="500"):
+        target.answer(seeds()["raw"])
