@@ -22,7 +22,7 @@ train: $(VENV)/.installed  ## run the DVC pipeline: data, training, plots
 	PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m dvc repro
 
 test: $(VENV)/.installed  ## all tests but the slow end-to-end ones
-	$(PY) -m pytest -m "not e2e and not docker"
+	$(PY) -m pytest -m "not e2e and not docker and not terraform"
 
 lint: $(VENV)/.installed  ## ruff, mypy
 	$(PY) -m ruff check .
@@ -40,9 +40,10 @@ lock: $(VENV)/.installed  ## pin every package and its hashes anew (UPGRADE=--up
 	$(LOCK) requirements.in -c requirements-dev.txt -o requirements.txt
 	$(LOCK) requirements-serve.in -c requirements-dev.txt -o requirements-serve.txt
 	$(LOCK) requirements-tools.in -c requirements-dev.txt -o requirements-tools.txt
+	$(LOCK) $(UPGRADE) requirements-terraform.in -o requirements-terraform.txt
 
 clean:  ## remove the environments
-	rm -rf $(VENV) $(SERVE_VENV) $(TOOLS_VENV)
+	rm -rf $(VENV) $(SERVE_VENV) $(TOOLS_VENV) $(TERRAFORM_VENV)
 
 $(VENV)/.installed: requirements-dev.txt
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
@@ -117,4 +118,16 @@ sbom: $(TOOLS_VENV)/.installed  ## write what is inside as CycloneDX: sbom-serve
 $(TOOLS_VENV)/.installed: requirements-tools.txt
 	test -x $(TOOLS) || $(PYTHON) -m venv $(TOOLS_VENV)
 	$(TOOLS) $(PIP) -r requirements-tools.txt
+	touch $@
+
+# checkov wants an older boto3 than DVC does, so the tools have an environment of their own. TERRAFORM names the
+# program, by default `terraform`
+TERRAFORM_VENV ?= .venv-terraform
+.PHONY: terraform-check
+terraform-check: $(VENV)/.installed $(TERRAFORM_VENV)/.installed  ## terraform/: fmt, validate, test, checkov, AWS's models, DVC through S3
+	TERRAFORM_TOOLS="$(abspath $(TERRAFORM_VENV))/bin" $(PY) -m pytest -m terraform
+
+$(TERRAFORM_VENV)/.installed: requirements-terraform.txt
+	test -x $(TERRAFORM_VENV)/bin/python || $(PYTHON) -m venv $(TERRAFORM_VENV)
+	$(TERRAFORM_VENV)/bin/python $(PIP) -r requirements-terraform.txt
 	touch $@

@@ -1,0 +1,9 @@
+# two tasks that stay, in two zones; what load adds is mostly Spot
+environment    = "prod"
+cpu            = 1024
+memory         = 2048
+min_tasks      = 2
+max_tasks      = 20
+on_demand_base = 2
+spot_weight    = 80
+protect        = true

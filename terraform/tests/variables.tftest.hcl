@@ -1,0 +1,103 @@
+# Every validation of a variable refuses, and what lies just within is taken. Each variable named in expect_failures
+# must fail by itself for its run to pass; one that is compared with another is only looked at where the other is right.
+mock_provider "aws" {
+  source          = "./tests/mocks"
+  override_during = plan
+}
+
+variables {
+  environment = "prod"
+  image_tag   = "abc123"
+}
+
+run "refuses_nonsense" {
+  command = plan
+  variables {
+    name               = "Digits"
+    environment        = "staging"
+    region             = "frankfurt"
+    cidr               = "10.0.0.0/28"
+    image_tag          = "latest"
+    architecture       = "arm"
+    cpu                = 300
+    min_tasks          = 0
+    on_demand_base     = -1
+    cpu_target         = 99
+    requests_per_vcpu  = 0
+    log_level          = "loud"
+    certificate_arn    = "my-certificate"
+    allowed_cidrs      = ["anyone"]
+    access_logs_bucket = "Logs/here"
+    log_retention_days = 8
+    alarm_email        = "nobody"
+    github_repository  = "digits"
+  }
+  expect_failures = [
+    var.name, var.environment, var.region, var.cidr, var.image_tag, var.architecture, var.cpu, var.min_tasks,
+    var.on_demand_base, var.cpu_target, var.requests_per_vcpu, var.log_level, var.certificate_arn, var.allowed_cidrs,
+    var.access_logs_bucket, var.log_retention_days, var.alarm_email, var.github_repository,
+  ]
+}
+
+run "refuses_what_is_out_of_range" {
+  command = plan
+  variables {
+    memory         = 2000
+    max_tasks      = 101
+    on_demand_base = 0
+    spot_weight    = 101
+    cidr           = "10.0.0.0"
+    allowed_cidrs  = []
+  }
+  expect_failures = [var.memory, var.max_tasks, var.spot_weight, var.cidr, var.allowed_cidrs]
+}
+
+run "refuses_what_does_not_fit_together" {
+  command = plan
+  variables {
+    cpu               = 1024
+    memory            = 1024
+    min_tasks         = 5
+    max_tasks         = 4
+    on_demand_base    = 1
+    spot_weight       = 100
+    github_repository = "someone/digits"
+  }
+  expect_failures = [var.memory, var.max_tasks, var.spot_weight, var.state_bucket]
+}
+
+run "takes_the_smallest" {
+  command = plan
+  variables {
+    name           = "mn"
+    cidr           = "10.0.0.0/24"
+    cpu            = 256
+    memory         = 512
+    min_tasks      = 1
+    max_tasks      = 1
+    on_demand_base = 0
+    spot_weight    = 100
+    cpu_target     = 20
+  }
+  assert {
+    condition     = jsondecode(aws_ecs_task_definition.service[0].container_definitions)[0].environment[index(jsondecode(aws_ecs_task_definition.service[0].container_definitions)[0].environment[*].name, "WEB_CONCURRENCY")].value == "1"
+    error_message = "a quarter of a vCPU has one worker"
+  }
+}
+
+run "takes_the_largest" {
+  command = plan
+  variables {
+    name        = "digits-of-people"
+    cpu         = 4096
+    memory      = 30720
+    min_tasks   = 100
+    max_tasks   = 100
+    spot_weight = 0
+    cpu_target  = 90
+  }
+  assert {
+    condition     = length(aws_lb.main.name) <= 32 && length(aws_lb_target_group.service.name) <= 32 && length(aws_s3_bucket.data.bucket_prefix) <= 37
+    error_message = "names stay within AWS's lengths"
+  }
+}
