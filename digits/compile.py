@@ -18,27 +18,79 @@ from typing import Any
 
 import h5py
 
+# what a description may name: nothing here runs code out of the file, opens another file or asks the network, as
+# Lambda, TFSMLayer, TorchModuleWrapper, StringLookup or any function or class of other modules would
+CLASSES = frozenset(
+    """
+    Sequential Functional Model InputLayer __keras_tensor__ DTypePolicy
+    Conv2D SeparableConv2D DepthwiseConv2D Conv2DTranspose Dense EinsumDense
+    Conv1D SeparableConv1D DepthwiseConv1D Embedding
+    MaxPooling1D MaxPooling2D AveragePooling1D AveragePooling2D
+    GlobalMaxPooling1D GlobalMaxPooling2D GlobalAveragePooling1D GlobalAveragePooling2D
+    BatchNormalization LayerNormalization GroupNormalization RMSNormalization UnitNormalization Normalization
+    Rescaling Activation ReLU LeakyReLU PReLU ELU Softmax Identity
+    Dropout SpatialDropout1D SpatialDropout2D AlphaDropout GaussianDropout GaussianNoise
+    Flatten Reshape Permute RepeatVector ZeroPadding1D ZeroPadding2D Cropping1D Cropping2D UpSampling2D
+    Add Subtract Multiply Average Maximum Minimum Concatenate Dot
+    RandomFlip RandomRotation RandomTranslation RandomZoom RandomContrast RandomBrightness RandomShear
+    Attention MultiHeadAttention SimpleRNN LSTM GRU
+    Constant GlorotNormal GlorotUniform HeNormal HeUniform LecunNormal LecunUniform Ones Orthogonal
+    OrthogonalInitializer RandomNormal RandomUniform TruncatedNormal VarianceScaling Zeros
+    L1 L1L2 L2 OrthogonalRegularizer MaxNorm MinMaxNorm NonNeg UnitNorm
+    """.split()  # noqa: SIM905
+)
+PARTS = ("layers", "models", "initializers", "regularizers", "constraints")
+MODULES = frozenset([None, "keras", *(f"keras.{part}" for part in PARTS)])
+# of all weights; a file of some bytes may declare any number
+MOST_BYTES = 1 << 30
+
 
 class CompileError(Exception):
     """The .h5 can't be compiled; the message says why."""
 
 
 def check(path: Path) -> None:
-    """Raise CompileError unless `path` is an .h5 model of Keras's own layers, none of which runs code from it."""
+    """Raise CompileError unless `path` is an .h5 model of Keras's own layers, none of which runs code from it, and
+    all of it lies in the file."""
     try:
         with h5py.File(path, "r") as file:
-            config = json.loads(file.attrs["model_config"])
-    except (OSError, KeyError, ValueError, TypeError) as error:
+            config = file.attrs["model_config"]
+            config = json.loads(config.decode() if isinstance(config, bytes) else config)
+            _check_data(file, path)
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, RecursionError) as error:
         raise CompileError(f"{path} is not a model that Keras saved as HDF5: {error}") from None
     for part in _parts(config):
-        name = part.get("class_name")
-        if name == "Lambda" or name == "__lambda__":
+        name, module, registered = part["class_name"], part.get("module"), part.get("registered_name")
+        if name in ("Lambda", "__lambda__"):
             raise CompileError(f"{path} has a Lambda layer, which would run code out of the file.")
-        module = part.get("module")
-        if part.get("registered_name") and ">" in str(part["registered_name"]):
-            raise CompileError(f"{path} has a layer that is not Keras's own: {part['registered_name']}")
-        if module is not None and module != "builtins" and str(module).split(".")[0] != "keras":
-            raise CompileError(f"{path} has a layer that is not Keras's own: {module}.{name}")
+        known = isinstance(name, str) and name in CLASSES and module in MODULES
+        if not known or registered not in (None, name):
+            told = ".".join(str(word)[:40] for word in (module, registered or name) if word)
+            raise CompileError(f"{path} has a part that is not taken, as it might run code: {told}")
+
+
+def _check_data(file: h5py.File, path: Path) -> None:
+    """Raise CompileError for weights that lie in other files or are more than a model's."""
+    total, todo = 0, [file]
+    seen = set()
+    while todo:
+        group = todo.pop()
+        for name in group:
+            link = group.get(name, getlink=True)
+            if not isinstance(link, h5py.HardLink):
+                raise CompileError(f"{path} leads elsewhere: {name[:40]}")
+            item = group[name]
+            if item.id in seen:
+                continue
+            seen.add(item.id)
+            if isinstance(item, h5py.Group):
+                todo.append(item)
+            elif isinstance(item, h5py.Dataset):
+                if item.external or item.is_virtual:
+                    raise CompileError(f"{path} leads elsewhere: {name[:40]}")
+                total += item.size * item.dtype.itemsize
+    if total > MOST_BYTES:
+        raise CompileError(f"{path} declares {total} bytes of weights; {MOST_BYTES} are taken.")
 
 
 def _parts(value: Any) -> Iterator[dict[str, Any]]:

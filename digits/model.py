@@ -34,6 +34,11 @@ INPUT, OUTPUT = (28, 28, 1), 10
 # a batch runs in pieces of this size: large enough for speed, small enough that a single image waits little
 PIECE = 32
 
+# of a file; a model of this kind has a few
+MOST_BYTES = 1 << 30
+# a network that takes longer is none for a service
+COMPILE_SECONDS = 600
+
 # how long files that are just being replaced (three renames) may disagree
 SWAP_SECONDS = 2.0
 
@@ -86,9 +91,13 @@ def load(path: Path) -> Model:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
     except OSError as error:
         raise ModelError(f"{path} can't be read ({error.strerror}): train one with `dvc repro`.") from None
+    if len(content) > MOST_BYTES:
+        raise ModelError(f"{path} has more than {MOST_BYTES} bytes: that is no model of digits.")
+    return content
 
 
 def _card(path: Path) -> dict[str, Any]:
@@ -96,7 +105,7 @@ def _card(path: Path) -> dict[str, Any]:
         card = json.loads(path.read_bytes())
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} is no readable model card: {error}") from None
     return card if isinstance(card, dict) else {}
 
@@ -115,13 +124,17 @@ def _compile(path: Path, h5: bytes, sha256: str) -> bytes:
         # what was hashed is what gets compiled, whatever happens to the file meanwhile
         source, target = Path(folder, path.name), Path(folder, "compiled.tflite")
         source.write_bytes(h5)
-        done = subprocess.run(
-            [sys.executable, "-m", "digits.compile", str(source), str(target)],
-            cwd=Path(__file__).resolve().parent.parent,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", "digits.compile", str(source), str(target)],
+                cwd=Path(__file__).resolve().parent.parent,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=COMPILE_SECONDS,
+            )
+        except subprocess.TimeoutExpired:
+            raise ModelError(f"{path} can't be compiled within {COMPILE_SECONDS} s.") from None
         if done.returncode != 0:
             reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
             raise ModelError(f"{path} can't be compiled: {reason.replace(str(source), path.name)}")

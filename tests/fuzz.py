@@ -553,7 +553,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Throw mutated requests at the service.")
     parser.add_argument("--runs", type=int, default=100_000, help="inputs in process (%(default)s)")
     parser.add_argument("--sockets", type=int, default=20_000, help="inputs over sockets (%(default)s)")
-    parser.add_argument("--seconds", type=int, default=900, help="at most, in process (%(default)s)")
+    parser.add_argument("--seconds", type=int, default=3600, help="at most, in process (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the share over sockets (%(default)s)")
     parser.add_argument("--keep", action="store_true", help="keep in tests/corpus what reached something new")
     args = parser.parse_args()

@@ -2,22 +2,50 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import h5py
+import numpy as np
 import pytest
 from conftest import ROOT
+
+from digits.compile import CompileError, check
 
 MAKE = """
 import sys
 import keras
 from keras import layers
 kind, path, mark = sys.argv[1:]
+
+@keras.saving.register_keras_serializable("mine")
+class Own(layers.Layer):
+    def call(self, x):
+        open(mark, "w")
+        return x
+
+@keras.saving.register_keras_serializable("mine")
+def own(x):
+    open(mark, "w")
+    return x
+
 steps = {
     "good": [layers.Input((28, 28, 1)), layers.Flatten(), layers.Dense(10, activation="softmax")],
     "lambda": [layers.Input((28, 28, 1)), layers.Flatten(), layers.Lambda(lambda x: (open(mark, "w"), x)[1]),
                layers.Dense(10, activation="softmax")],
+    "nested lambda": [layers.Input((28, 28, 1)), keras.Sequential([layers.Input((28, 28, 1)), keras.Sequential(
+        [layers.Input((28, 28, 1)), layers.Flatten(), layers.Lambda(lambda x: (open(mark, "w"), x)[1])])]),
+        layers.Dense(10, activation="softmax")],
+    "nested": [layers.Input((28, 28, 1)), keras.Sequential([layers.Input((28, 28, 1)), layers.Conv2D(2, 3),
+        layers.BatchNormalization(), layers.ReLU(), layers.MaxPooling2D(), layers.Dropout(0.5), layers.Flatten()]),
+        layers.Dense(10, activation="softmax", kernel_regularizer="l2", kernel_constraint="max_norm")],
+    "custom": [layers.Input((28, 28, 1)), layers.Flatten(), Own(), layers.Dense(10, activation="softmax")],
+    "function": [layers.Input((28, 28, 1)), layers.Flatten(), layers.Dense(10, activation=own)],
     "input": [layers.Input((32, 32, 1)), layers.Flatten(), layers.Dense(10, activation="softmax")],
     "output": [layers.Input((28, 28, 1)), layers.Flatten(), layers.Dense(11, activation="softmax")],
 }[kind]
@@ -48,8 +76,9 @@ def compile_it(path: Path, out: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_good_model_is_compiled_and_nothing_printed(tmp_path: Path) -> None:
-    done = compile_it(make("good", tmp_path), tmp_path / "out.tflite")
+@pytest.mark.parametrize("kind", ["good", "nested"])
+def test_a_good_model_is_compiled_and_nothing_printed(tmp_path: Path, kind: str) -> None:
+    done = compile_it(make(kind, tmp_path), tmp_path / "out.tflite")
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
     assert (tmp_path / "out.tflite").read_bytes()[4:8] == b"TFL3"
@@ -59,6 +88,9 @@ def test_a_good_model_is_compiled_and_nothing_printed(tmp_path: Path) -> None:
     ("kind", "message"),
     [
         ("lambda", "Lambda layer"),
+        ("nested lambda", "Lambda layer"),
+        ("custom", "not taken, as it might run code"),
+        ("function", "not taken, as it might run code"),
         ("input", "(None, 28, 28, 1) -> (None, 10) is wanted"),
         ("output", "(None, 11)"),
     ],
@@ -70,6 +102,123 @@ def test_a_model_that_must_not_be_served_is_refused(tmp_path: Path, kind: str, m
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out.tflite").exists()
     assert not (tmp_path / "ran").exists()
+
+
+CONFIG = {
+    "class_name": "Sequential",
+    "config": {
+        "name": "s",
+        "layers": [
+            {"class_name": "InputLayer", "config": {"batch_shape": [None, 28, 28, 1], "dtype": "float32"}},
+            {"class_name": "Flatten", "config": {}},
+            {"class_name": "Dense", "config": {"units": 10, "activation": "softmax"}},
+        ],
+    },
+}
+
+
+def written(path: Path, config: object) -> Path:
+    """An .h5 with that description and no weights."""
+    with h5py.File(path, "w") as file:
+        file.attrs["model_config"] = config if isinstance(config, bytes) else json.dumps(config)
+        file.create_group("model_weights")
+    return path
+
+
+def with_part(part: object) -> dict[str, Any]:
+    """CONFIG with that as a layer's activation, where a description is at its deepest."""
+    config: dict[str, Any] = copy.deepcopy(CONFIG)
+    config["config"]["layers"][2]["config"]["activation"] = part
+    return config
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"module": "builtins", "class_name": "function", "config": "exec", "registered_name": "function"},
+        {"module": "builtins", "class_name": "eval", "config": {}, "registered_name": None},
+        {"module": "os", "class_name": "function", "config": "system", "registered_name": None},
+        {"module": "os", "class_name": "Dense", "config": {}},
+        {"module": "keras.utils", "class_name": "get_file", "config": {"origin": "http://127.0.0.1/"}},
+        {"module": "keras.saving", "class_name": "load_model", "config": {"filepath": "x.keras"}},
+        {"module": "keras.layers", "class_name": "TFSMLayer", "config": {"filepath": "x"}},
+        {"module": "keras.layers", "class_name": "TorchModuleWrapper", "config": {"module": "gASV"}},
+        {"module": "keras.layers", "class_name": "StringLookup", "config": {"vocabulary": "/etc/hostname"}},
+        {
+            "module": "keras.layers",
+            "class_name": "TextVectorization",
+            "config": {"vocabulary": "/etc/hostname"},
+        },
+        {"module": "keras.layers", "class_name": "JaxLayer", "config": {}},
+        {"module": "keras.layers", "class_name": "Dense", "config": {}, "registered_name": "mine>Dense"},
+        {"class_name": "__lambda__", "config": {"value": "4wEAAAA="}},
+        {"class_name": "__typespec__", "spec_name": "x", "module": "os", "registered_name": "x"},
+        {"class_name": "__numpy__", "config": {"value": [0], "dtype": "object"}},
+        {"class_name": ["Dense"], "config": {}},
+        {"class_name": "Wrapper", "config": {"layer": {"class_name": "Lambda", "config": {}}}},
+    ],
+    ids=lambda part: f"{part.get('module')}.{part['class_name']}",
+)
+def test_a_description_that_names_anything_but_plain_layers_is_refused(tmp_path: Path, part: object) -> None:
+    check(written(tmp_path / "plain.h5", CONFIG))
+    deeper = with_part({"class_name": "ReLU", "config": {"a": [[part]]}})
+    for number, config in enumerate((with_part(part), deeper)):
+        with pytest.raises(CompileError, match=r"(might|would) run code"):
+            check(written(tmp_path / f"{number}.h5", config))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [b"", b"\x80\x04\x95", b"[" * 30_000, b"{}x", json.dumps(CONFIG).encode("utf-16"), b"\xff"],
+    ids=range(6),
+)
+def test_a_description_that_is_no_json_is_refused(tmp_path: Path, config: bytes) -> None:
+    with h5py.File(tmp_path / "bad.h5", "w") as file:
+        file.attrs["model_config"] = np.void(config) if config else config
+    with pytest.raises(CompileError, match="not a model that Keras saved"):
+        check(tmp_path / "bad.h5")
+
+
+def test_weights_in_other_files_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(bytes(800))
+    makers: list[Callable[[h5py.Group], object]] = [
+        lambda group: group.create_dataset("w", (100,), "f8", external=[(str(tmp_path / "secret"), 0, 800)]),
+        lambda group: group.__setitem__("w", h5py.ExternalLink("other.h5", "/x")),
+        lambda group: group.__setitem__("w", h5py.SoftLink("/elsewhere")),
+        lambda group: group.create_virtual_dataset("w", layout()),
+    ]
+
+    def layout() -> h5py.VirtualLayout:
+        made = h5py.VirtualLayout((100,), "f8")
+        made[:] = h5py.VirtualSource("other.h5", "x", (100,))
+        return made
+
+    for number, make_it in enumerate(makers):
+        path = written(tmp_path / f"{number}.h5", CONFIG)
+        with h5py.File(path, "a") as file:
+            make_it(file["model_weights"])
+        with pytest.raises(CompileError, match="leads elsewhere"):
+            check(path)
+
+
+def test_a_small_file_that_declares_huge_weights_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path / "huge.h5", CONFIG)
+    with h5py.File(path, "a") as file:
+        file["model_weights"].create_dataset("w", (1 << 20, 1 << 20), "f4", chunks=(1024, 1024))
+    assert path.stat().st_size < 100_000
+    with pytest.raises(CompileError, match="declares 4398046511104 bytes"):
+        check(path)
+
+
+def test_links_in_a_circle_end(tmp_path: Path) -> None:
+    path = written(tmp_path / "circle.h5", CONFIG)
+    with h5py.File(path, "a") as file:
+        file["model_weights/again"] = file["model_weights"]
+    check(path)
+
+
+def test_the_shipped_model_is_plain() -> None:
+    check(ROOT / "models" / "mnist.h5")
 
 
 @pytest.mark.parametrize("content", [b"", b"\x89HDF\r\n\x1a\n", b"\x89HDF\r\n\x1a\n" + bytes(4096), b"no"])

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -123,6 +124,116 @@ def test_a_network_of_another_shape_is_refused(files: Path) -> None:
     model = load(files)
     with pytest.raises(ModelError):
         Classifier(type(model)(model.compiled[: len(model.compiled) // 2], model.version, model.card))
+
+
+def rewritten(files: Path, h5: bytes, tflite: bytes) -> None:
+    """The three files with that content, in the order in which training writes them."""
+    card = json.loads(files.with_suffix(".json").read_bytes())
+    card |= {"h5_sha256": hashlib.sha256(h5).hexdigest(), "tflite_sha256": hashlib.sha256(tflite).hexdigest()}
+    for suffix, content in ((".h5", h5), (".tflite", tflite), (".json", json.dumps(card).encode())):
+        beside = files.with_suffix(f"{suffix}.new")
+        beside.write_bytes(content)
+        beside.replace(files.with_suffix(suffix))
+
+
+@pytest.mark.parametrize("share", [0, 0.001, 0.1, 0.5, 0.9, 0.9999])
+def test_a_truncated_network_is_refused_even_if_its_hash_fits(files: Path, share: float) -> None:
+    whole = files.with_suffix(".tflite").read_bytes()
+    rewritten(files, files.read_bytes(), whole[: int(len(whole) * share)])
+    with pytest.raises(ModelError, match="can't be run"):
+        Classifier(load(files))
+
+
+@pytest.mark.parametrize(
+    "content", [b"\x80\x04cos\nsystem\n", b"\x80\x05\x95", b"PK\x03\x04", b"\x93NUMPY", b""]
+)
+def test_pickles_and_archives_are_never_opened(
+    files: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_tensorflow(monkeypatch)
+    for name in ("load", "loads", "Unpickler"):
+        monkeypatch.setattr(f"pickle.{name}", None)
+    whole = files.read_bytes()
+    rewritten(files, whole, content)
+    with pytest.raises(ModelError, match="can't be run"):
+        Classifier(load(files))
+    rewritten(files, content, content)
+    with pytest.raises(ModelError, match="not an HDF5 file"):
+        load(files)
+
+
+@pytest.mark.parametrize(
+    "card",
+    [b"", b"\xff", b"[" * 100_000, b'{"h5_sha256":NaN', b"[]", b"null", b'{"h5_sha256":["x"]}', b'"x"'],
+)
+def test_a_card_that_is_none_is_refused(files: Path, card: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_tensorflow(monkeypatch)
+    monkeypatch.setattr("digits.model.SWAP_SECONDS", 0.0)
+    files.with_suffix(".json").write_bytes(card)
+    with pytest.raises(ModelError):
+        load(files)
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".tflite"])
+def test_a_file_of_any_size_is_not_read_to_its_end(
+    files: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = files.with_suffix(suffix).stat().st_size
+    monkeypatch.setattr("digits.model.MOST_BYTES", max(f.stat().st_size for f in files.parent.iterdir()))
+    load(files)
+    monkeypatch.setattr("digits.model.MOST_BYTES", size - 1)
+    with pytest.raises(ModelError, match=f"more than {size - 1} bytes"):
+        load(files)
+
+
+def test_what_is_served_is_what_was_hashed_while_files_are_swapped(
+    files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_tensorflow(monkeypatch)
+    monkeypatch.setattr("digits.model.SWAP_SECONDS", 30.0)
+    h5, tflite = files.read_bytes(), files.with_suffix(".tflite").read_bytes()
+    rewritten(files, h5 + b"\0", tflite + b"\0")
+    stop = threading.Event()
+
+    def swap() -> None:
+        turn = 0
+        while not stop.is_set():
+            turn += 1
+            tail = bytes([turn % 2])
+            rewritten(files, h5 + tail, tflite + tail)
+            time.sleep(0.004)
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    versions = set()
+    try:
+        for _ in range(60):
+            model = load(files)
+            assert hashlib.sha256(model.compiled).hexdigest() == model.card["tflite_sha256"]
+            assert model.card["h5_sha256"].startswith(model.version)
+            # the same of both files
+            assert hashlib.sha256(h5 + model.compiled[-1:]).hexdigest() == model.card["h5_sha256"]
+            versions.add(model.version)
+    finally:
+        stop.set()
+        thread.join()
+    assert len(versions) == 2
+
+
+def test_a_model_is_read_once(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    really = Path.open
+
+    def counted(path: Path, *args: Any, **kwargs: Any) -> Any:
+        opened.append(path.name)
+        return really(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", counted)
+    model = load(files)
+    for suffix in (".h5", ".tflite", ".json"):
+        files.with_suffix(suffix).unlink()
+    Classifier(model).probabilities(IMAGES)
+    assert sorted(opened) == ["mnist.h5", "mnist.json", "mnist.tflite"]
 
 
 def test_serving_never_imports_tensorflow() -> None:
