@@ -122,7 +122,8 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Se
         servers.append(server)
         if not wait:
             return server
-        deadline = time.monotonic() + 20
+        # compiling a model first takes seconds, on a busy machine many
+        deadline = time.monotonic() + 90
         while time.monotonic() < deadline and process.poll() is None:
             listening = [line for line in server.log() if line["message"].startswith("Listening at: ")]
             if listening:
