@@ -42,6 +42,8 @@ from digits.compile import compile_h5
 from digits.network import build
 
 ROOT = Path(__file__).resolve().parent
+# one trip through Python for so many steps
+STEPS_AT_ONCE = 100
 log = logging.getLogger("digits.train")
 
 
@@ -51,10 +53,20 @@ def scaled(images: np.ndarray) -> np.ndarray:
 
 
 def batches(images: np.ndarray, labels: np.ndarray, params: dict[str, Any]) -> tf.data.Dataset:
-    """Endless shuffled batches of varied images (n, 28, 28, 1) and one-hot labels (n, 10)."""
+    """Endless shuffled batches of images (n, 28, 28, 1), varied if params["augment"] says how, and one-hot labels
+    (n, 10)."""
     seed = params["seed"]
-    pairs = tf.data.Dataset.from_tensor_slices((images, labels))
-    pairs = pairs.shuffle(len(images), seed=seed).repeat().batch(params["batch_size"])
+    # numbers are shuffled and a batch is gathered at once: cheaper than moving images one by one
+    everything = tf.constant(images), tf.constant(labels)
+    order = (
+        tf.data.Dataset.range(len(images))
+        .shuffle(len(images), seed=seed)
+        .repeat()
+        .batch(params["batch_size"])
+    )
+    pairs = order.map(lambda some: tuple(tf.gather(all, some) for all in everything), deterministic=True)
+    if not params["augment"]:
+        return pairs.prefetch(tf.data.AUTOTUNE)
     # a seed a batch, so that the maps may run side by side and still give the same images every time
     seeds = tf.data.Dataset.counter().map(lambda count: tf.stack([tf.cast(count, tf.int32), seed]))
 
@@ -102,8 +114,7 @@ def fit(arrays: data.Arrays, params: dict[str, Any], live: Live) -> tuple[keras.
         keras.optimizers.Adam(rate),
         keras.losses.CategoricalCrossentropy(label_smoothing=params["label_smoothing"]),
         metrics=["accuracy"],
-        # one trip through Python for many steps
-        steps_per_execution=min(steps, 100),
+        steps_per_execution=min(steps, STEPS_AT_ONCE),
     )
     terminal = sys.stdout.isatty()
     network.fit(
