@@ -43,6 +43,8 @@ SHAPES: dict[int, list[list[list[tuple[float, float]]]]] = {
                 (0.95, 0.9),
             ]
         ],
+        # narrow, so that it is told from a 1 with a foot
+        [[(0.2, 0.22), (0.5, 0), (0.72, 0.22), (0.5, 0.65), (0.15, 1), (0.15, 1), (0.5, 0.98), (0.95, 0.97)]],
     ],
     3: [
         [
@@ -204,7 +206,7 @@ def _digit(label: int, rng: np.random.Generator) -> np.ndarray:
     strokes = smooth_digit(label, rng)
     low = np.min([stroke.min(0) for stroke in strokes], axis=0)
     high = np.max([stroke.max(0) for stroke in strokes], axis=0)
-    width = rng.uniform(0.07, 0.17)
+    width = rng.uniform(0.06, 0.22)
     scale = CANVAS * (1 - width - 0.04) / (high - low).max()
     picture = Image.new("L", (CANVAS, CANVAS))
     pen = ImageDraw.Draw(picture)
