@@ -21,6 +21,8 @@ if settings.metrics_bind:
 workers = settings.workers or usable_cpus()
 threads = settings.threads
 worker_class = "digits.worker.Worker"
+# a connection takes a descriptor and some kilobytes; when all are taken, the idlest makes room
+worker_connections = arbiter.descriptors(4096)
 
 # above the 60 s after which load balancers drop an idle connection: whoever closes, it must not be us
 keepalive = 75

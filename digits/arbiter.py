@@ -10,6 +10,7 @@ import atexit
 import gc
 import logging
 import os
+import resource
 import shutil
 import sys
 import tempfile
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("digits.arbiter")
 
+# for files, metrics, and connections that are being closed
+SPARE_DESCRIPTORS = 700
+
 # what the workers inherit; None in a process that gunicorn did not start
 classifier: Classifier | None = None
 # the same of hashes of API keys; read here so that all workers agree, also those that come later
@@ -35,6 +39,16 @@ _metrics_folder: str | None = None
 def shared_memory() -> str | None:
     """A memory-backed folder, for files whose writer must never wait for a disk; None where there is none."""
     return "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else None  # noqa: S108
+
+
+def descriptors(wanted: int) -> int:
+    """Connections that a process may hold open, at most `wanted`; raises the soft limit on descriptors for it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + SPARE_DESCRIPTORS
+    if soft < needed and soft != resource.RLIM_INFINITY:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, soft - SPARE_DESCRIPTORS))
 
 
 def prepare_metrics_folder() -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import suppress
-from time import monotonic
 from typing import Any
 
 import orjson
@@ -19,9 +17,6 @@ log = logging.getLogger("digits")
 
 # how other protocols tell an error, by the first part of their paths: (status, detail) -> (status, JSON object)
 shapes: dict[str, Callable[[int, str], tuple[int, dict[str, Any]]]] = {}
-
-# what is read, and thrown away, of a body that is too large
-DRAIN_BYTES, DRAIN_SECONDS = 32 << 20, 2.0
 
 
 class Problem(Exception):
@@ -41,40 +36,32 @@ class Problem(Exception):
         self.extra = extra
 
 
-def answer(status: int, detail: str, headers: dict[str, str] | None = None, **extra: Any) -> Response:
-    """The problem as a response; `type` being about:blank, `title` is the status's phrase (RFC 9457, 4.2.1).
-
-    Under a path of another protocol it takes that protocol's shape.
+def told(status: int, detail: str, path: str, request_id: str | None, **extra: Any) -> tuple[int, str, bytes]:
+    """The problem as status, content type and body; `type` is about:blank, `title` the status's phrase (RFC 9457,
+    4.2.1). Under a path of another protocol it takes that protocol's shape.
     """
     # what a client sent may hold half characters (lone surrogates), which no UTF-8 answer can
     detail = detail.encode("utf-8", "replace").decode()
-    if shape := shapes.get(request.path.split("/", 2)[1]):
-        status, told = shape(status, detail)
-        return Response(orjson.dumps(told), status, headers, content_type="application/json")
+    if shape := shapes.get(path.split("/", 2)[1] if path.startswith("/") else ""):
+        status, shaped = shape(status, detail)
+        return status, "application/json", orjson.dumps(shaped)
     body = {
         "type": "about:blank",
         "title": HTTP_STATUS_CODES.get(status, "Error"),
         "status": status,
         "detail": detail,
-        "instance": request.path,
-        "request_id": g.get("request_id"),
+        # a path may hold bytes that are no UTF-8; orjson refuses such a str, the answer must not fail for it
+        "instance": path.encode("utf-8", "replace").decode(),
+        "request_id": request_id,
         **extra,
     }
-    # a path may hold bytes that are no UTF-8; orjson refuses such a str, the answer must not fail for it
-    body["instance"] = body["instance"].encode("utf-8", "replace").decode()
-    return Response(orjson.dumps(body), status, headers, content_type="application/problem+json")
+    return status, "application/problem+json", orjson.dumps(body)
 
 
-def _drain() -> None:
-    """Read on for a while: most clients that are cut off while they send report a reset, not the answer."""
-    if (request.content_length or 0) > DRAIN_BYTES:
-        # it would be cut off anyway; and a length that nobody means to send would be waited for
-        return
-    deadline = monotonic() + DRAIN_SECONDS
-    with suppress(OSError, ParseException):
-        for _ in range(DRAIN_BYTES >> 16):
-            if monotonic() > deadline or not request.environ["wsgi.input"].read(1 << 16):
-                return
+def answer(status: int, detail: str, headers: dict[str, str] | None = None, **extra: Any) -> Response:
+    """The problem as a response to the request that Flask is answering; as `told`."""
+    status, kind, body = told(status, detail, request.path, g.get("request_id"), **extra)
+    return Response(body, status, headers, content_type=kind)
 
 
 def register(app: Flask) -> None:
@@ -92,7 +79,6 @@ def register(app: Flask) -> None:
         }
         detail = error.description or ""
         if isinstance(error, RequestEntityTooLarge):
-            _drain()
             detail = (
                 f"The body is larger than the {app.config['MAX_CONTENT_LENGTH']} bytes that are accepted."
             )

@@ -95,6 +95,18 @@ class Settings:
         "DIGITS_CORS_ORIGINS", "", _origins, "origins whose pages may call, parted by commas"
     )
     threads: int = _setting("DIGITS_THREADS", 4, _whole(1, 256), "threads of a worker")
+    max_wait_ms: int = _setting(
+        "DIGITS_MAX_WAIT_MS",
+        500,
+        _whole(1, 60_000),
+        "longest time a prediction may wait for its turn, in milliseconds; then it gets 503",
+    )
+    receive_seconds: int = _setting(
+        "DIGITS_RECEIVE_SECONDS",
+        60,
+        _whole(1, 3600),
+        "time for a request to arrive whole, in seconds; then it gets 408",
+    )
     grace_seconds: int = _setting(
         "DIGITS_GRACE_SECONDS",
         30,

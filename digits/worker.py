@@ -1,132 +1,583 @@
-"""gunicorn's threaded worker with a short way for small POSTs: one that has arrived whole is answered by the
-loop that found it, with no thread between. gunicorn.conf.py is to name it: "digits.worker.Worker".
+"""gunicorn's threaded worker with a loop of its own, in which nobody waits for a client and nothing waits for
+long. gunicorn.conf.py names it: "digits.worker.Worker".
 
-Why: the network takes a fraction of a millisecond, no more than handing a request to a thread and back
-(a queue, a pipe, two switches of the GIL). One at a time, in the order the kernel reports them, also keeps
-the tail short and lets no connection starve. Whatever could make the loop wait (a new connection, a body that
-is large, chunked or still on its way, a client that does not read its answers, TLS) goes to gunicorn's
-threads as before. Parsing, limits, timeouts and graceful stop are gunicorn's own code either way.
+The loop alone reads and sends, and never blocks: a request is taken up once it has arrived whole, its answer is
+collected and sent as the client takes it. So a slow or broken client costs memory and a descriptor, never a
+thread. Small predictions are answered by the loop itself, for handing one to a thread and back takes as long as
+the network; whatever may take long (pictures, batches, pages, metrics) goes to gunicorn's threads.
+
+What has arrived stands in a queue. Who would have to wait there longer than DIGITS_MAX_WAIT_MS is told so at once
+(503, digits/refusals.py), for microseconds instead of a prediction's time; health checks go first. Parsing, its
+limits, the heartbeat and signals are gunicorn's own code.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import json
 import os
 import re
+import selectors
 import socket
-import struct
-import termios
+import sys
+import time
+from collections import deque
 from concurrent.futures import Future
-from http import HTTPStatus
+from functools import partial
 from typing import Any
 
-from gunicorn.http import errors
-from gunicorn.util import write_nonblock
-from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.http import get_parser
+from gunicorn.workers.gthread import TConn, ThreadWorker
+
+from digits.refusals import Refusals
+from digits.settings import Settings
 
 # holds an image as JSON (2 to 4 KB) with a browser's headers; larger requests cost more than a thread does
 SMALL = 8192
+# a string that is longer may be a picture, of which a few kilobytes can take a fifth of a second
+SHORT = 128
+# a request line and headers that are longer than this are for gunicorn's parser to refuse
+LONGEST_HEAD = 65536
+# bytes of bodies under way or at work that a worker holds at most, where one body is not larger
+MOST_HELD = 64 << 20
+# of a body that the app did not read, thrown away to keep the connection
+MOST_UNREAD = 65536
 
-# a client that lets an answer wait so long is cut off; only one that stopped reading makes the loop wait
-SEND_SECONDS = 1
+# how long the loop answers before it looks for what has come meanwhile
+TURN_SECONDS = 0.005
+# the client may have sent its next request already when a stopping worker would close the connection
+LINGER_SECONDS = 2.0
+# for a client to read what was sent before the connection ends, while what it still sends is thrown away
+CLOSE_SECONDS = 2.0
+# for a client to take more of its answer
+TAKE_SECONDS = 20.0
+# connections that wait for that at once
+MOST_CLOSING = 512
+# a newcomer may take the place of a connection that has not said a whole request for so long
+SLOW_SECONDS = 2.0
 
-# only decides which way a request takes; what its headers mean is decided by gunicorn's parser
-LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,4})[ \t]*(?=\r\n)", re.IGNORECASE)
-SLOW = re.compile(rb"\r\n(?:transfer-encoding|expect|upgrade)", re.IGNORECASE)
+HEALTH = (b"GET /health/", b"GET /v2/health/", b"HEAD /health/", b"HEAD /v2/health/")
+BUSY = (503, "There is more to do than can be done now; try again in a second.")
+LATE = (408, "The request did not arrive in time.")
+SHORTER = (400, "The connection ended before the request was whole.")
 
-# what gunicorn's parser refuses is 400 but for these; also an unknown transfer coding, the client's mistake
-STATUSES = {
-    errors.LimitRequestLine: HTTPStatus.REQUEST_URI_TOO_LONG,
-    errors.LimitRequestHeaders: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-    errors.ExpectationFailed: HTTPStatus.EXPECTATION_FAILED,
-}
+UNKNOWN = -1
+LAST_CHUNK = re.compile(rb"\r\n0+[ \t]*(?:;[^\r\n]*)?\r\n(?:[^\r\n]+\r\n)*\r\n")
 
 
-def arrived_whole(client: socket.socket) -> bool:
-    """Whether one small POST waits in `client`'s buffer in full, so that reading it cannot block.
+def extent(received: bytes) -> int:
+    """Bytes of the first request in `received`: 0 if that is still to come, UNKNOWN if only a parser can tell.
 
-    Looks (MSG_PEEK) without taking. False when unsure, for example with two lengths or none.
+    Decides no more than when and where it is parsed; anything odd (two lengths, chunked) is UNKNOWN.
     """
-    try:
-        waiting = client.recv(SMALL, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-    except OSError:
+    end = received.find(b"\r\n\r\n")
+    if end < 0:
+        return 0 if len(received) <= LONGEST_HEAD else UNKNOWN
+    head = received[: end + 2].lower()
+    if b"\r\ntransfer-encoding" in head:
+        return UNKNOWN
+    at = head.find(b"\r\ncontent-length:")
+    if at < 0:
+        return end + 4
+    digits = head[at + 17 : head.index(b"\r\n", at + 17)].strip(b" \t")
+    if not digits.isdigit() or len(digits) > 15 or b"\r\ncontent-length" in head[at + 17 :]:
+        return UNKNOWN
+    return end + 4 + int(digits)
+
+
+def chunked_whole(received: bytes, start: int) -> bool:
+    """Whether a chunked request's last chunk, and the trailers after it, lie in `received` from `start` on.
+
+    May be deceived by a body that holds the same bytes; the parser then finds it cut short and refuses it.
+    """
+    return LAST_CHUNK.search(received, start) is not None
+
+
+def is_quick(request: bytes) -> bool:
+    """Whether answering takes about a millisecond: a small POST of pixels, as JSON or raw, without a picture."""
+    if len(request) > SMALL or not request.startswith(b"POST "):
         return False
-    end = waiting.find(b"\r\n\r\n")
-    if end < 0 or not waiting.startswith(b"POST "):
-        return False
-    head = waiting[: end + 2]
-    lengths = LENGTH.findall(head)
-    return len(lengths) == 1 and len(waiting) >= end + 4 + int(lengths[0]) and not SLOW.search(head)
+    end = request.find(b"\r\n\r\n")
+    head, body = request[:end].lower(), request[end + 4 :]
+    if b"\r\ncontent-type: application/json" in head:
+        # no backslash: every quote begins or ends a string, so all strings are among the odd parts
+        return b"\\" not in body and max(map(len, body.split(b'"')[1::2]), default=0) < SHORT
+    return b"\r\ncontent-type: application/octet-stream" in head and b"\r\ninference-header" not in head
 
 
-def reads_answers(client: socket.socket) -> bool:
-    """Whether all that was sent has been received, so that a small answer fits into the kernel's buffer."""
-    try:
-        (unsent,) = struct.unpack("i", fcntl.ioctl(client, termios.TIOCOUTQ, bytes(4)))
-    except OSError:
-        return False
-    return unsent == 0
+class Collected:
+    """What gunicorn takes for the client's socket while it answers: keeps what is sent, has nothing to read."""
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+
+    def sendall(self, data: bytes) -> None:
+        self.parts.append(data)
+
+    def send(self, data: bytes) -> int:
+        self.parts.append(data)
+        return len(data)
+
+    def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
+        file.seek(offset)
+        return self.send(file.read(count))
+
+    def recv(self, size: int) -> bytes:
+        return b""
+
+    def gettimeout(self) -> float:
+        return 0.0
+
+    def _nothing(self, *args: Any) -> None:
+        pass
+
+    setblocking = settimeout = shutdown = close = _nothing
 
 
-def limit_sending(client: socket.socket, seconds: int) -> None:
-    """Make a blocked send fail after `seconds`; 0 lets it wait for ever."""
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", seconds, 0))
+class Connection(TConn):
+    """A client: its socket, what it has sent of a request, and what it is still to get of an answer."""
+
+    def __init__(self, cfg: Any, client: socket.socket, address: Any, server: Any) -> None:
+        super().__init__(cfg, Collected(), address, server)
+        client.setblocking(False)
+        self.client_socket = client
+        self.parser = get_parser(cfg, (), address)
+        self.initialized = True
+        # the requests read so far are in the parser's buffer, `have` bytes; the first of them is `need` bytes long
+        self.have = self.need = self.scanned = 0
+        self.since = self.deadline = 0.0
+        # among whose connections it waits; None while it is answered
+        self.group: dict[Connection, None] | None = None
+        self.watched = 0
+        # cut: answered without its whole body. refusal: instead of an answer. goes_on: after its answer
+        self.cut = self.continued = False
+        self.refusal: tuple[int, str] | None = None
+        self.goes_on = True
+        # quick: the loop answers it. may_refuse: when there is too much to do. seconds: a thread took for it
+        self.quick = self.may_refuse = False
+        self.seconds = 0.0
+
+    def next_request(self) -> None:
+        """Forget the request that was answered; another may already lie in the buffer."""
+        self.have, self.need, self.scanned = self.parser.unreader.buf.tell(), 0, 0
+        self.cut = self.continued = False
+        self.refusal = None
+
+    def send(self) -> bool:
+        """Send as much of the answer as the client takes now; whether that was all. OSError if it is gone."""
+        if not self.sock.parts:
+            return True
+        data = b"".join(self.sock.parts)
+        try:
+            sent = self.client_socket.send(data)
+        except BlockingIOError:
+            sent = 0
+        self.sock.parts = [data[sent:]] if sent < len(data) else []
+        return not self.sock.parts
 
 
 class Worker(ThreadWorker):
-    """gthread that answers small whole POSTs in its loop."""
+    """gthread whose loop reads, sorts, refuses and sends, and answers what is quick."""
 
-    def on_client_socket_readable(self, conn: Any, client: socket.socket) -> None:
-        """A kept-alive connection has something to read: answer at once, or leave it to a thread."""
-        if self.cfg.is_ssl or conn.is_http2 or not arrived_whole(client) or not reads_answers(client):
-            super().on_client_socket_readable(conn, client)
-            return
-        self.keepalived_conns.remove(conn)
-        limit_sending(client, SEND_SECONDS)
-        goes_on = self.handle(conn)
-        if goes_on and self.alive and not conn.parser.unreader.buf.getvalue():
-            # stays registered with the poller: two system calls less a request
-            limit_sending(client, 0)
-            conn.sock.setblocking(False)
-            conn.set_timeout()
-            self.keepalived_conns.append(conn)
-            return
-        self.poller.unregister(client)
-        if goes_on:
-            limit_sending(client, 0)
-        # the rest (another request is already read, a stop, a closed connection) as if a thread had answered
-        done: Future[bool] = Future()
-        done.set_result(goes_on)
-        self.finish_request(conn, done)
+    @classmethod
+    def check_config(cls, cfg: Any, log: Any) -> None:
+        """Stop at start where gunicorn is told to speak what this loop does not."""
+        if cfg.is_ssl or "h2" in cfg.http_protocols or cfg.proxy_protocol != "off" or cfg.protocol != "http":
+            log.critical(
+                "digits.worker speaks HTTP/1.1 only: for TLS, HTTP/2 or PROXY take --worker-class gthread"
+            )
+            sys.exit(1)
 
-    def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
-        """Answer what is no HTTP as any other problem, and log only what kind of mistake it is.
+    def init_process(self) -> None:
+        settings = Settings.from_env(os.environ)
+        self.max_wait = settings.max_wait_ms / 1000
+        self.receive_seconds = settings.receive_seconds
+        self.max_body = settings.max_body_bytes
+        self.most_held = max(MOST_HELD, 2 * settings.max_body_bytes)
+        # what waits to be answered by the loop: first what goes first
+        self.first: deque[Connection] = deque()
+        self.queue: deque[Connection] = deque()
+        # in threads or waiting for one; bytes held; seconds that a quick and any other request takes on average
+        self.pooled = self.held = 0
+        self.quick_seconds = self.pool_seconds = 0.001
+        # connections that wait for their client, the longest first
+        self.idle: dict[Connection, None] = {}
+        self.arriving: dict[Connection, None] = {}
+        self.sending: dict[Connection, None] = {}
+        self.closing: dict[Connection, None] = {}
+        self.at_once = 1
+        self.refused = 0
+        super().init_process()
 
-        gunicorn's own way tells the line at fault, in which a key or pixels may be, to the log.
-        """
-        ours = isinstance(exc, errors.InvalidResponseHeader | errors.InvalidResponseHeaderName)
-        if ours or not isinstance(exc, errors.ParseException):
-            super().handle_error(req, client, addr, exc)
-            return
-        status, reason = STATUSES.get(type(exc), HTTPStatus.BAD_REQUEST), type(exc).__name__
-        request_id = os.urandom(16).hex()
-        self.log.warning(
-            "not HTTP", extra={"request_id": request_id, "reason": reason, "status": status.value}
+    def load_wsgi(self) -> None:
+        super().load_wsgi()
+        self.refusals = Refusals(self.wsgi)
+
+    # the loop
+
+    def run(self) -> None:
+        """Serve until told to stop, then finish what has been begun."""
+        self.poller.register(
+            self.method_queue.fileno(), selectors.EVENT_READ, self.method_queue.run_callbacks
         )
-        problem = {
-            "type": "about:blank",
-            "title": status.phrase,
-            "status": status.value,
-            "detail": f"The request is not HTTP that is taken here ({reason}).",
-            "request_id": request_id,
-        }
-        body = json.dumps(problem, separators=(",", ":")).encode()
-        head = (
-            f"HTTP/1.1 {status.value} {status.phrase}\r\nConnection: close\r\n"
-            f"Content-Type: application/problem+json\r\nContent-Length: {len(body)}\r\n"
-            f"X-Request-ID: {request_id}\r\n\r\n"
-        )
+        self.set_accept_enabled(True)
+        next_second = 0.0
+        while self.alive:
+            self.turn()
+            if (now := time.monotonic()) >= next_second:
+                next_second = now + 1
+                if not self.is_parent_alive():
+                    break
+                self.set_accept_enabled(True)
+                self.every_second(now)
+        self.stop()
+        self.tpool.shutdown(wait=False)
+        self.poller.close()
+        self.method_queue.close()
+
+    def stop(self) -> None:
+        """Answer all that was accepted, and close what has nothing more to say, within the grace time."""
+        self.set_accept_enabled(False)
+        # whoever the kernel has let in is answered too; from then on it lets nobody in
+        for listener in self.sockets:
+            listener.setblocking(False)
+            self.at_once = self.cfg.backlog
+            self.accept(listener)
+            listener.close()
+        now = time.monotonic()
+        # the master kills at the end of the grace time
+        deadline = now + max(self.cfg.graceful_timeout - 1, 0.5)
+        for conn in (*self.idle, *(conn for conn in self.arriving if not conn.have)):
+            conn.deadline = min(conn.deadline, now + LINGER_SECONDS)
+        while self.nr_conns and now < deadline:
+            self.turn(0.05)
+            now = time.monotonic()
+            self.expire(now)
+        for conn in (*self.idle, *self.arriving, *self.sending, *self.closing):
+            self.close(conn)
+
+    def turn(self, wait: float = 1.0) -> None:
+        """Look once what has come and been finished, then answer for a few milliseconds."""
+        self.notify()
+        self.now = time.monotonic()
+        try:
+            events = self.poller.select(0 if self.first or self.queue else wait)
+        except InterruptedError:
+            return
+        self.now = now = time.monotonic()
+        for key, _ in events:
+            key.data(key.fileobj)
+        until = now + TURN_SECONDS
+        while self.first or (self.queue and now < until):
+            conn = (self.first or self.queue).popleft()
+            if conn.refusal is None and conn.quick and now - conn.since > self.max_wait:
+                conn.refusal = BUSY
+            if conn.refusal is not None:
+                self.refuse(conn)
+                now = time.monotonic()
+                continue
+            conn.goes_on = self.handle(conn)
+            self.finish(conn)
+            begun, now = now, time.monotonic()
+            if conn.quick:
+                self.quick_seconds += (now - begun - self.quick_seconds) * 0.05
+
+    def every_second(self, now: float) -> None:
+        """Close what has waited too long, and tell of what was refused."""
+        self.expire(now)
+        self.refusals.beat()
+        if self.refused:
+            self.log.warning("%d requests refused in a second: more to do than can be done", self.refused)
+            self.refused = 0
+
+    def expire(self, now: float) -> None:
+        """Close the connections whose client let its time pass; one that began a request is told so."""
+        for group in (self.idle, self.arriving, self.sending, self.closing):
+            for conn in [conn for conn in group if conn.deadline <= now]:
+                if group is self.arriving and conn.have:
+                    self.leave(conn)
+                    conn.cut, conn.refusal = True, LATE
+                    self.refuse(conn)
+                else:
+                    self.close(conn)
+
+    # connections
+
+    def accept(self, listener: Any) -> None:
+        """Let clients in: one, and twice as many a turn while still more are waiting, so that workers share."""
+        for _ in range(self.at_once):
+            try:
+                client, address = listener.accept()
+            except BlockingIOError:
+                self.at_once = 1
+                return
+            except ConnectionAbortedError:
+                continue
+            except OSError as error:
+                # no more descriptors or memory: make room, and look again in a second at the latest
+                self.log.warning("No connection can be accepted: %s", error.strerror)
+                if not self.make_room(0):
+                    self.set_accept_enabled(False)
+                return
+            self.nr_conns += 1
+            conn = Connection(self.cfg, client, address, listener.getsockname())
+            if self.nr_conns > self.worker_connections and not self.make_room(SLOW_SECONDS):
+                self.deny(conn)
+                continue
+            self.join(conn, self.arriving, self.receive_seconds)
+            self.readable(conn)
+        self.at_once = min(2 * self.at_once, 256)
+
+    def make_room(self, slow: float) -> bool:
+        """Close the connection that has been idle longest, or else one that takes longer than `slow` seconds."""
+        for conn in self.idle:
+            self.close(conn)
+            return True
+        for group in (self.closing, self.arriving):
+            for conn in group:
+                if self.now - conn.since >= slow:
+                    self.close(conn)
+                    return True
+                break
+        return False
+
+    def deny(self, conn: Connection) -> None:
+        """There are as many connections as there may be, and all are at work: refuse one unheard."""
         with contextlib.suppress(OSError):
-            write_nonblock(client, head.encode() + body)
+            conn.parser.unreader.buf.write(conn.client_socket.recv(LONGEST_HEAD))
+        conn.cut, conn.refusal = True, BUSY
+        self.refuse(conn)
+
+    def join(self, conn: Connection, group: dict[Connection, None], seconds: float) -> None:
+        """Let `conn` wait for its client, at most so long."""
+        conn.group = group
+        conn.deadline = self.now + seconds
+        conn.since = self.now
+        group[conn] = None
+        self.watch(conn, selectors.EVENT_WRITE if group is self.sending else selectors.EVENT_READ)
+
+    def leave(self, conn: Connection) -> None:
+        """`conn` waits for its client no more."""
+        if conn.group is not None:
+            del conn.group[conn]
+            conn.group = None
+
+    def watch(self, conn: Connection, events: int) -> None:
+        """Be called when `conn` can be read or written; 0: not at all."""
+        if events == conn.watched:
+            return
+        if conn.watched:
+            self.poller.unregister(conn.client_socket)
+        if events:
+            call = self.finish if events == selectors.EVENT_WRITE else self.readable
+            self.poller.register(conn.client_socket, events, partial(_call, call, conn))
+        conn.watched = events
+
+    def close(self, conn: Connection) -> None:
+        """End a connection at once."""
+        self.leave(conn)
+        self.watch(conn, 0)
+        self.release(conn)
+        self.nr_conns -= 1
+        conn.client_socket.close()
+
+    def release(self, conn: Connection) -> None:
+        if conn.have > SMALL:
+            self.held -= conn.have
+            conn.have = 0
+
+    def readable(self, conn: Connection) -> None:
+        """The client has sent something, or has ended its side."""
+        if conn.group is None:
+            # more than one request, or the end; to be looked at when this one is answered
+            self.watch(conn, 0)
+            return
+        try:
+            data = conn.client_socket.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.close(conn)
+            return
+        if conn.group is self.closing:
+            if not data:
+                self.close(conn)
+        elif not data:
+            if conn.have:
+                self.leave(conn)
+                conn.cut, conn.refusal = True, SHORTER
+                self.refuse(conn)
+            else:
+                self.close(conn)
+        else:
+            conn.parser.unreader.buf.write(data)
+            before, conn.have = conn.have, conn.have + len(data)
+            if conn.have > SMALL:
+                self.held += conn.have if before <= SMALL else len(data)
+            if conn.have >= conn.need:
+                self.sort(conn)
+            elif self.held > self.most_held:
+                self.take_up(conn, BUSY)
+
+    def sort(self, conn: Connection) -> None:
+        """Find out whether a whole request is there and who is to answer it."""
+        received = conn.parser.unreader.buf.getvalue()
+        need = conn.need = extent(received)
+        if need == UNKNOWN:
+            conn.need = 0
+            start, conn.scanned = max(conn.scanned - SMALL, received.find(b"\r\n\r\n") + 2), len(received)
+            head = received[:start].lower()
+            if b"\r\ntransfer-encoding" not in head or b"\r\ncontent-length" in head or not start:
+                # to be refused by the parser
+                conn.cut = True
+            elif not chunked_whole(received, start) and len(received) <= self.max_body + LONGEST_HEAD:
+                self.await_more(conn, received)
+                return
+            else:
+                conn.cut = len(received) > self.max_body + LONGEST_HEAD
+        elif need > self.max_body + LONGEST_HEAD:
+            # the app refuses it by its length alone
+            conn.cut = True
+        elif not need or len(received) < need:
+            self.await_more(conn, received)
+            return
+        conn.quick = not conn.cut and need > 0 and is_quick(received[:need])
+        if received.startswith(HEALTH):
+            self.take_up(conn, None, self.first)
+        elif conn.quick:
+            late = len(self.queue) * self.quick_seconds > self.max_wait
+            self.take_up(conn, BUSY if late else None)
+        else:
+            conn.may_refuse = received.startswith(b"POST ")
+            if conn.may_refuse and self.pooled * self.pool_seconds / self.cfg.threads > self.max_wait:
+                self.take_up(conn, BUSY)
+            else:
+                self.leave(conn)
+                conn.since = self.now
+                self.pooled += 1
+                self.enqueue_req(conn)
+
+    def await_more(self, conn: Connection, received: bytes) -> None:
+        """The request is not whole yet."""
+        if conn.group is not self.arriving:
+            self.leave(conn)
+            self.join(conn, self.arriving, self.receive_seconds)
+        if self.held > self.most_held:
+            self.take_up(conn, BUSY)
+        elif not conn.continued and b"\r\nexpect:" in received[: received.find(b"\r\n\r\n") + 2].lower():
+            conn.continued = True
+            conn.sock.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+            with contextlib.suppress(OSError):
+                conn.send()
+
+    def take_up(
+        self, conn: Connection, refusal: tuple[int, str] | None, queue: deque[Connection] | None = None
+    ) -> None:
+        """A request is to be answered by the loop, or refused."""
+        self.leave(conn)
+        conn.since = self.now
+        conn.refusal = refusal
+        conn.cut = conn.cut or (refusal is not None and not 0 < conn.need <= conn.have)
+        (self.first if refusal else self.queue if queue is None else queue).append(conn)
+
+    # answers
+
+    def refuse(self, conn: Connection) -> None:
+        """Answer `conn.refusal` instead of the request."""
+        assert conn.refusal is not None  # noqa: S101
+        request = conn.parser.unreader.take_buffered()
+        conn.goes_on = self.alive and not conn.cut and conn.need > 0 and keeps_alive(request)
+        if conn.goes_on:
+            conn.parser.unreader.buf.write(request[conn.need :])
+        if conn.refusal is BUSY:
+            self.refused += 1
+        seconds = time.monotonic() - conn.since
+        conn.sock.send(self.refusals(request, *conn.refusal, seconds=seconds, close=not conn.goes_on))
+        self.finish(conn)
+
+    def finish(self, conn: Connection) -> None:
+        """Send the answer as far as the client takes it; once it is gone, the connection goes on or ends."""
+        try:
+            gone = conn.send()
+        except OSError:
+            self.close(conn)
+            return
+        self.leave(conn)
+        if not gone:
+            self.join(conn, self.sending, TAKE_SECONDS)
+            return
+        self.release(conn)
+        if conn.goes_on:
+            conn.next_request()
+            if conn.have:
+                self.held += conn.have if conn.have > SMALL else 0
+                self.sort(conn)
+            else:
+                self.join(conn, self.idle, self.cfg.keepalive)
+            return
+        try:
+            conn.client_socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.close(conn)
+            return
+        self.join(conn, self.closing, CLOSE_SECONDS)
+        if len(self.closing) > MOST_CLOSING:
+            self.close(next(iter(self.closing)))
+
+    # gunicorn's own, where they differ
+
+    def enqueue_req(self, conn: Connection) -> None:
+        """Leave a request to the threads."""
+        future = self.tpool.submit(self.work, conn)
+        future.add_done_callback(lambda done: self.method_queue.defer(self.finish_request, conn, done))
+
+    def work(self, conn: Connection) -> bool:
+        """In a thread: answer a request, if it is not too late for that; whether the connection goes on."""
+        begun = time.monotonic()
+        if conn.may_refuse and begun - conn.since > self.max_wait:
+            conn.refusal = BUSY
+            return False
+        goes_on = bool(self.handle(conn))
+        # the loop sends what is left, and notices a client that is gone
+        with contextlib.suppress(OSError):
+            conn.send()
+        conn.seconds = time.monotonic() - begun
+        return goes_on
+
+    def finish_request(self, conn: Connection, done: Future[bool]) -> None:
+        """In the loop: a thread is done with a request."""
+        self.pooled -= 1
+        conn.goes_on = not done.cancelled() and done.exception() is None and done.result()
+        if conn.refusal is not None:
+            self.refuse(conn)
+            return
+        self.pool_seconds += (conn.seconds - self.pool_seconds) * 0.05
+        self.finish(conn)
+
+    def handle_request(self, req: Any, conn: Connection) -> bool:
+        # 100 Continue was sent when it was of use
+        req._expected_100_continue = False
+        if conn.cut:
+            req.force_close()
+        return super().handle_request(req, conn)
+
+    def _keepalive_after(self, conn: Connection, keepalive: bool) -> bool:
+        if not keepalive or conn.parser.unreader.buf.tell() > MOST_UNREAD:
+            return False
+        return super()._keepalive_after(conn, keepalive)
+
+    def handle_error(self, req: Any, client: Collected, addr: Any, exc: Exception) -> None:
+        # gunicorn tells it as a page of HTML, from which only the status is taken
+        super().handle_error(req, client, addr, exc)
+        if client.parts:
+            status = int(client.parts.pop()[9:12])
+            client.send(self.refusals.malformed(status))
+
+
+def keeps_alive(request: bytes) -> bool:
+    """Whether a client expects its connection to go on after a refusal; False when unsure."""
+    head = request[: request.find(b"\r\n\r\n") + 2].lower()
+    return head.partition(b"\r\n")[0].endswith(b" http/1.1") and b"\r\nconnection: close" not in head
+
+
+def _call(call: Any, conn: Connection, _fileobj: Any) -> None:
+    call(conn)

@@ -4,7 +4,6 @@ import http.client
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from digits.worker import arrived_whole, reads_answers
+from digits.worker import SMALL, UNKNOWN, chunked_whole, extent, is_quick
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -61,12 +60,13 @@ def connect(server):
     return http.client.HTTPConnection("127.0.0.1", server[1], timeout=10)
 
 
-def test_small_request_on_a_kept_alive_connection_is_answered_without_a_thread(server):
+def test_small_request_is_answered_without_a_thread(server):
     connection = connect(server)
-    assert post(connection)[:2] == (200, b"hello")  # a new connection begins in a thread
+    connection.connect()
     for _ in range(3):
-        # http.client may send headers and body apart, which is allowed to take the long way
-        connection.sock.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi")
+        connection.sock.sendall(
+            b"POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\nhi"
+        )
         answer = http.client.HTTPResponse(connection.sock, method="POST")
         answer.begin()
         assert (answer.read(), answer.getheader("X-Thread")) == (b"hi", "MainThread")
@@ -129,40 +129,64 @@ def test_request_with_two_framings_is_refused(server):
 
 
 @pytest.mark.parametrize(
-    ("waiting", "whole"),
+    ("received", "length"),
     [
-        (b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\nhi", True),
-        (b"POST / HTTP/1.1\r\ncontent-length:2\r\n\r\nhi", True),
-        (b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nhi", False),
-        (b"POST / HTTP/1.1\r\nContent-Length: 2\r\n", False),
-        (b"POST / HTTP/1.1\r\nContent-Length: +2\r\n\r\nhi", False),
-        (b"POST / HTTP/1.1\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nhi", False),
-        (b"POST / HTTP/1.1\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\nhi", False),
-        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", False),
-        (b"GET / HTTP/1.1\r\n\r\n", False),
-        (b"", False),
+        (b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\nhi", 40),
+        (b"POST / HTTP/1.1\r\ncontent-length:2\r\n\r\n", 39),
+        (b"POST / HTTP/1.1\r\nContent-Length: 2\t\r\n\r\nhiPOST / HT", 41),
+        (b"GET / HTTP/1.1\r\n\r\n", 18),
+        (b"POST / HTTP/1.1\r\nContent-Length: 2\r\n", 0),
+        (b"", 0),
+        (b"POST / HTTP/1.1\r\nContent-Length: +2\r\n\r\nhi", UNKNOWN),
+        (b"POST / HTTP/1.1\r\nContent-Length: \xc2\xb2\r\n\r\nhi", UNKNOWN),
+        (b"POST / HTTP/1.1\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nhi", UNKNOWN),
+        (b"POST / HTTP/1.1\r\nContent-Length: 2\r\nContent-Length : 3\r\n\r\nhi", UNKNOWN),
+        (b"POST / HTTP/1.1\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\nhi", UNKNOWN),
+        (b"POST / HTTP/1.1\r\nX: " + bytes(70_000), UNKNOWN),
     ],
 )
-def test_only_a_small_whole_post_takes_the_short_way(waiting, whole):
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        theirs.sendall(waiting)
-        if not waiting:
-            theirs.shutdown(socket.SHUT_WR)
-        assert arrived_whole(ours) is whole
-        assert ours.recv(1000) == waiting  # nothing was taken
+def test_length_of_a_request_is_told_only_where_nothing_is_odd(received, length):
+    assert extent(received) == length
 
 
-def test_client_with_unread_answers_is_noticed():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        theirs = socket.create_connection(listener.getsockname())
-        ours, _ = listener.accept()
-        with ours, theirs:
-            assert reads_answers(ours)
-            ours.settimeout(0.2)
-            with pytest.raises(TimeoutError):
-                ours.sendall(bytes(64 << 20))
-            assert not reads_answers(ours)
+@pytest.mark.parametrize(
+    ("body", "whole"),
+    [
+        (b"0\r\n\r\n", True),
+        (b"2\r\nhi\r\n0\r\n\r\n", True),
+        (b"2\r\nhi\r\n0\r\nTrailer: x\r\n\r\n", True),
+        (b"2\r\nhi\r\n00;a=b\r\n\r\nPOST", True),
+        (b"2\r\nhi\r\n0\r\n", False),
+        (b"2\r\nhi\r\n0\r\nTrailer: x\r\n", False),
+        (b"10\r\nhi\r\n", False),
+    ],
+)
+def test_chunked_body_is_whole_with_its_last_chunk_and_trailers(body, whole):
+    head = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert chunked_whole(head + body, len(head) - 2) is whole
+
+
+PIXELS = b'{"image": [[0, 1], [2, 3]]}'
+LONG = b"A" * 200
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "quick"),
+    [
+        (b"application/json", PIXELS, True),
+        (b"application/json; charset=utf-8", PIXELS, True),
+        (b"application/json", b'{"inputs": [{"name": "image", "data": [0]}]}', True),
+        (b"application/json", b'{"image": "' + LONG + b'"}', False),
+        (b"application/json", b'{"\\"": 0, "image": "' + LONG + b'"}', False),
+        (b"application/json", b'{"image": [' + b"0," * SMALL + b"0]}", False),
+        (b"application/octet-stream", bytes(784), True),
+        (b"image/png", b"png", False),
+        (b"multipart/form-data", b"", False),
+    ],
+)
+def test_only_small_requests_without_a_picture_are_quick(kind, body, quick):
+    assert is_quick(b"POST / HTTP/1.1\r\nContent-Type: " + kind + b"\r\n\r\n" + body) is quick
+    assert not is_quick(b"GET / HTTP/1.1\r\nContent-Type: " + kind + b"\r\n\r\n" + body)
 
 
 def test_sigterm_ends_the_server_cleanly(server):
