@@ -9,7 +9,8 @@ from digits.settings import SettingError, Settings
 
 try:
     settings = Settings.from_env(os.environ)
-    arbiter.prepare_metrics_folder()
+    workers = settings.workers or usable_cpus()
+    arbiter.prepare_metrics_folder(workers)
 except SettingError as error:
     raise SystemExit(f"Error: {error}") from None
 except OSError as error:
@@ -18,7 +19,6 @@ except OSError as error:
 bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
 if settings.metrics_bind:
     bind = [bind, settings.metrics_bind]
-workers = settings.workers or usable_cpus()
 threads = settings.threads
 worker_class = "digits.worker.Worker"
 # a connection takes a descriptor and some kilobytes; when all are taken, the idlest makes room

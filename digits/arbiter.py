@@ -7,6 +7,7 @@ The state lives here and not in gunicorn.conf.py, which gunicorn reads anew on S
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
 import logging
 import os
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from digits.model import Classifier
 
 log = logging.getLogger("digits.arbiter")
+
+# as prometheus_client names them, by what digits/metrics.py has; of each, several times what is used
+METRICS_FILES = ("counter", "histogram", "gauge_livesum", "gauge_liveall")
+METRICS_BYTES = 1 << 17
 
 # for files, metrics, and connections that are being closed
 SPARE_DESCRIPTORS = 700
@@ -51,8 +56,9 @@ def descriptors(wanted: int) -> int:
     return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, soft - SPARE_DESCRIPTORS))
 
 
-def prepare_metrics_folder() -> None:
-    """Make the folder of the workers' metrics files, or empty the one that PROMETHEUS_MULTIPROC_DIR names.
+def prepare_metrics_folder(workers: int) -> None:
+    """Make the folder of the metrics files, or empty the one that PROMETHEUS_MULTIPROC_DIR names, with room for
+    so many workers.
 
     Must come before anything imports prometheus_client, which looks at that variable. Does nothing the second
     time. Raises OSError when there is no place to write.
@@ -60,16 +66,29 @@ def prepare_metrics_folder() -> None:
     global _metrics_folder
     if _metrics_folder is not None:
         return
-    given = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-    if given:
-        Path(given).mkdir(parents=True, exist_ok=True)
-        for left in Path(given).glob("*.db"):
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    if folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        for left in Path(folder).glob("*.db"):
             left.unlink()
-        _metrics_folder = given
-        return
-    _metrics_folder = tempfile.mkdtemp(prefix="digits-metrics-", dir=shared_memory())
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = _metrics_folder
-    atexit.register(_remove, _metrics_folder, os.getpid())
+    else:
+        folder = tempfile.mkdtemp(prefix="digits-metrics-", dir=shared_memory())
+        atexit.register(_remove, folder, os.getpid())
+    # old and new workers live side by side while a reload goes on
+    for slot in ("master", *range(2 * workers)):
+        _reserve(folder, slot)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = _metrics_folder = folder
+
+
+def _reserve(folder: str, slot: int | str) -> None:
+    """Take the room for a slot's metrics files. Raises OSError when there is none.
+
+    A mapped file without blocks behind it kills whoever writes to it on a full disk (SIGBUS).
+    """
+    for kind in METRICS_FILES:
+        with open(Path(folder, f"{kind}_{slot}.db"), "ab") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, METRICS_BYTES)
 
 
 def _remove(folder: str, master: int) -> None:
@@ -110,15 +129,20 @@ def on_reload(server: Any) -> None:
     try:
         classifier = Classifier(load(settings.model))
         log.info("model loaded", extra={"model_version": classifier.version})
-    except ModelError as error:
+    except Exception as error:
+        # whatever it is: an exception here would end the master, and the service with it
         reload_failures.inc()
-        log.error("the old model goes on: %s", error)
+        log.error("the old model goes on: %s", error, exc_info=not isinstance(error, ModelError))
 
 
 def pre_fork(server: Any, worker: Any) -> None:
     """Give the new worker the lowest slot for metrics files that no living worker has."""
     taken = {other.slot for other in server.WORKERS.values()}
     worker.slot = next(slot for slot in range(len(taken) + 1) if slot not in taken)
+    if worker.slot >= 2 * server.cfg.workers and _metrics_folder is not None:
+        # more than were to be expected (SIGTTIN); without room they run at their own risk
+        with contextlib.suppress(OSError):
+            _reserve(_metrics_folder, worker.slot)
 
 
 def post_fork(server: Any, worker: Any) -> None:
@@ -135,7 +159,11 @@ def post_worker_init(worker: Any) -> None:
 
 
 def child_exit(server: Any, worker: Any) -> None:
-    """A worker is gone: forget its gauges; its counters stay."""
-    from prometheus_client.multiprocess import mark_process_dead
+    """A worker is gone: forget its gauges; its counters stay.
 
-    mark_process_dead(worker.slot)
+    Their files are emptied (used bytes: none), not removed as mark_process_dead does: they keep their room.
+    """
+    if _metrics_folder is not None:
+        for path in Path(_metrics_folder).glob(f"gauge_live*_{worker.slot}.db"):
+            with path.open("r+b") as file:
+                file.write(bytes(8))

@@ -18,6 +18,7 @@ import os
 import re
 import selectors
 import socket
+import struct
 import sys
 import time
 from collections import deque
@@ -144,7 +145,8 @@ class Connection(TConn):
         self.initialized = True
         # the requests read so far are in the parser's buffer, `have` bytes; the first of them is `need` bytes long
         self.have = self.need = self.scanned = 0
-        self.since = self.deadline = 0.0
+        # since: its request arrived, or it began to wait. waited: seconds before the loop saw it
+        self.since = self.deadline = self.waited = 0.0
         # among whose connections it waits; None while it is answered
         self.group: dict[Connection, None] | None = None
         self.watched = 0
@@ -159,6 +161,7 @@ class Connection(TConn):
     def next_request(self) -> None:
         """Forget the request that was answered; another may already lie in the buffer."""
         self.have, self.need, self.scanned = self.parser.unreader.buf.tell(), 0, 0
+        self.waited = 0.0
         self.cut = self.continued = False
         self.refusal = None
 
@@ -266,7 +269,9 @@ class Worker(ThreadWorker):
         self.now = now = time.monotonic()
         for key, _ in events:
             key.data(key.fileobj)
-        until = now + TURN_SECONDS
+        # taking in and refusing get half the time at most, or nobody would be answered
+        now = time.monotonic()
+        until = now + max(TURN_SECONDS, now - self.now)
         while self.first or (self.queue and now < until):
             conn = (self.first or self.queue).popleft()
             if conn.refusal is None and conn.quick and now - conn.since > self.max_wait:
@@ -323,6 +328,7 @@ class Worker(ThreadWorker):
             if self.nr_conns > self.worker_connections and not self.make_room(SLOW_SECONDS):
                 self.deny(conn)
                 continue
+            conn.waited = waited(client)
             self.join(conn, self.arriving, self.receive_seconds)
             self.readable(conn)
         self.at_once = min(2 * self.at_once, 256)
@@ -440,21 +446,23 @@ class Worker(ThreadWorker):
         elif not need or len(received) < need:
             self.await_more(conn, received)
             return
+        conn.since = self.now - conn.waited
         conn.quick = not conn.cut and need > 0 and is_quick(received[:need])
+        conn.may_refuse = received.startswith(b"POST ")
         if received.startswith(HEALTH):
             self.take_up(conn, None, self.first)
         elif conn.quick:
-            late = len(self.queue) * self.quick_seconds > self.max_wait
-            self.take_up(conn, BUSY if late else None)
+            wait = conn.waited + len(self.queue) * self.quick_seconds
+            self.take_up(conn, BUSY if wait > self.max_wait else None)
+        elif (
+            conn.may_refuse
+            and conn.waited + self.pooled * self.pool_seconds / self.cfg.threads > self.max_wait
+        ):
+            self.take_up(conn, BUSY)
         else:
-            conn.may_refuse = received.startswith(b"POST ")
-            if conn.may_refuse and self.pooled * self.pool_seconds / self.cfg.threads > self.max_wait:
-                self.take_up(conn, BUSY)
-            else:
-                self.leave(conn)
-                conn.since = self.now
-                self.pooled += 1
-                self.enqueue_req(conn)
+            self.leave(conn)
+            self.pooled += 1
+            self.enqueue_req(conn)
 
     def await_more(self, conn: Connection, received: bytes) -> None:
         """The request is not whole yet."""
@@ -474,7 +482,6 @@ class Worker(ThreadWorker):
     ) -> None:
         """A request is to be answered by the loop, or refused."""
         self.leave(conn)
-        conn.since = self.now
         conn.refusal = refusal
         conn.cut = conn.cut or (refusal is not None and not 0 < conn.need <= conn.have)
         (self.first if refusal else self.queue if queue is None else queue).append(conn)
@@ -577,6 +584,15 @@ def keeps_alive(request: bytes) -> bool:
     """Whether a client expects its connection to go on after a refusal; False when unsure."""
     head = request[: request.find(b"\r\n\r\n") + 2].lower()
     return head.partition(b"\r\n")[0].endswith(b" http/1.1") and b"\r\nconnection: close" not in head
+
+
+def waited(client: socket.socket) -> float:
+    """Seconds since a new connection's first bytes came, before it was accepted; 0 if unknown."""
+    if not hasattr(socket, "TCP_INFO") or client.family == socket.AF_UNIX:
+        return 0.0
+    # tcpi_last_data_recv of struct tcp_info (linux/tcp.h), in milliseconds
+    (milliseconds,) = struct.unpack_from("I", client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 56), 52)
+    return milliseconds / 1000
 
 
 def _call(call: Any, conn: Connection, _fileobj: Any) -> None:
