@@ -43,6 +43,9 @@ MOST_HELD = 64 << 20
 # of a body that the app did not read, thrown away to keep the connection
 MOST_UNREAD = 65536
 
+# the share of DIGITS_MAX_WAIT_MS up to which a queue is no overload
+LITTLE = 0.2
+
 # how long the loop answers before it looks for what has come meanwhile
 TURN_SECONDS = 0.005
 # the client may have sent its next request already when a stopping worker would close the connection
@@ -199,7 +202,7 @@ class Worker(ThreadWorker):
         # what waits to be answered by the loop: first what goes first
         self.first: deque[Connection] = deque()
         self.queue: deque[Connection] = deque()
-        # in threads or waiting for one; bytes held; seconds that a quick and any other request takes on average
+        # in threads or waiting for one; bytes held; seconds that a quick and any other prediction usually takes
         self.pooled = self.held = 0
         self.quick_seconds = self.pool_seconds = 0.001
         # connections that wait for their client, the longest first
@@ -274,7 +277,7 @@ class Worker(ThreadWorker):
         until = now + max(TURN_SECONDS, now - self.now)
         while self.first or (self.queue and now < until):
             conn = (self.first or self.queue).popleft()
-            if conn.refusal is None and conn.quick and now - conn.since > self.max_wait:
+            if conn.quick and conn.refusal is None and self.too_late(now - conn.since, self.queued_seconds()):
                 conn.refusal = BUSY
             if conn.refusal is not None:
                 self.refuse(conn)
@@ -284,7 +287,7 @@ class Worker(ThreadWorker):
             self.finish(conn)
             begun, now = now, time.monotonic()
             if conn.quick:
-                self.quick_seconds += (now - begun - self.quick_seconds) * 0.05
+                self.quick_seconds = towards(self.quick_seconds, now - begun)
 
     def every_second(self, now: float) -> None:
         """Close what has waited too long, and tell of what was refused."""
@@ -452,12 +455,8 @@ class Worker(ThreadWorker):
         if received.startswith(HEALTH):
             self.take_up(conn, None, self.first)
         elif conn.quick:
-            wait = conn.waited + len(self.queue) * self.quick_seconds
-            self.take_up(conn, BUSY if wait > self.max_wait else None)
-        elif (
-            conn.may_refuse
-            and conn.waited + self.pooled * self.pool_seconds / self.cfg.threads > self.max_wait
-        ):
+            self.take_up(conn, BUSY if self.too_late(conn.waited, self.queued_seconds()) else None)
+        elif conn.may_refuse and self.too_late(conn.waited, self.pooled_seconds()):
             self.take_up(conn, BUSY)
         else:
             self.leave(conn)
@@ -485,6 +484,22 @@ class Worker(ThreadWorker):
         conn.refusal = refusal
         conn.cut = conn.cut or (refusal is not None and not 0 < conn.need <= conn.have)
         (self.first if refusal else self.queue if queue is None else queue).append(conn)
+
+    def queued_seconds(self) -> float:
+        """How long the loop will take for what it has in its queue."""
+        return len(self.queue) * self.quick_seconds
+
+    def pooled_seconds(self) -> float:
+        """How long the threads will take for what they have."""
+        return self.pooled * self.pool_seconds / self.cfg.threads
+
+    def too_late(self, waited: float, ahead: float) -> bool:
+        """Whether who has waited so long, and has so much ahead, is to be refused.
+
+        Not where little is ahead: then the machine stood still for a while, or workers were being replaced, which
+        is no overload and made worse by refusing.
+        """
+        return waited + ahead > self.max_wait and ahead > self.max_wait * LITTLE
 
     # answers
 
@@ -540,7 +555,7 @@ class Worker(ThreadWorker):
     def work(self, conn: Connection) -> bool:
         """In a thread: answer a request, if it is not too late for that; whether the connection goes on."""
         begun = time.monotonic()
-        if conn.may_refuse and begun - conn.since > self.max_wait:
+        if conn.may_refuse and self.too_late(begun - conn.since, self.pooled_seconds()):
             conn.refusal = BUSY
             return False
         goes_on = bool(self.handle(conn))
@@ -557,7 +572,8 @@ class Worker(ThreadWorker):
         if conn.refusal is not None:
             self.refuse(conn)
             return
-        self.pool_seconds += (conn.seconds - self.pool_seconds) * 0.05
+        if conn.may_refuse:
+            self.pool_seconds = towards(self.pool_seconds, conn.seconds)
         self.finish(conn)
 
     def handle_request(self, req: Any, conn: Connection) -> bool:
@@ -584,6 +600,11 @@ def keeps_alive(request: bytes) -> bool:
     """Whether a client expects its connection to go on after a refusal; False when unsure."""
     head = request[: request.find(b"\r\n\r\n") + 2].lower()
     return head.partition(b"\r\n")[0].endswith(b" http/1.1") and b"\r\nconnection: close" not in head
+
+
+def towards(usual: float, seconds: float) -> float:
+    """`usual`, following the median of `seconds`: one pause of the machine must not look like slow predictions."""
+    return usual * (1.02 if seconds > usual else 1 / 1.02)
 
 
 def waited(client: socket.socket) -> float:

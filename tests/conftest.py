@@ -107,17 +107,19 @@ def _lower(headers: Any) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
-    """Start gunicorn as shipped, two workers, on a free port, with the given environment on top."""
+    """Start gunicorn as shipped, two workers, on a free port, with the given environment on top.
+
+    within: a command that runs the one it is given, as `env` does.
+    """
     servers = []
 
-    def start(*, wait: bool = True, **environ: str) -> Server:
+    def start(*, wait: bool = True, within: tuple[str, ...] = (), **environ: str) -> Server:
         output = tmp_path_factory.mktemp("server") / "output"
         env = {k: v for k, v in os.environ.items() if k != "PROMETHEUS_MULTIPROC_DIR"}
         env |= {"PORT": "0", "WEB_CONCURRENCY": "2"} | environ
         with output.open("wb") as out:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "app:app"], cwd=ROOT, env=env, stdout=out, stderr=out
-            )
+            command = [*within, sys.executable, "-m", "gunicorn", "app:app"]
+            process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=out, stderr=out)
         server = Server("", process, output, env)
         servers.append(server)
         if not wait:
