@@ -250,11 +250,13 @@ REQUEST_ID = {
     "X-Request-ID": {"required": True, "schema": STRING, "description": "the request's id, also in the log"}
 }
 MODEL = {"X-Model-Version": {"required": True, "schema": STRING, "description": "the model that answered"}}
+RETRY = {"Retry-After": {"required": True, "schema": {"type": "integer"}, "description": "seconds to wait"}}
 
 PROBLEMS = {
     400: "what was sent can't be read",
     401: "no API key, or one that is not accepted",
     404: "there is no such thing here",
+    408: "the request did not arrive in time",
     413: "more bytes, images or pixels than are taken",
     415: "another kind of content than is taken",
     422: "it can be read, but is no image",
@@ -280,7 +282,9 @@ def _answer(what: str, headers: Json, **content: Json) -> Json:
 def _route(what: str, good: Json, *statuses: int, problem: str = "Problem", **more: Any) -> Json:
     """An operation: what it does in a sentence, the answer if all is well, and which statuses there are else."""
     kind = "problem" if problem == "Problem" else "json"
-    failed = {str(s): _answer(PROBLEMS[s], {}, **{kind: _ref(problem)}) for s in statuses}
+    failed = {
+        str(s): _answer(PROBLEMS[s], RETRY if s == 503 else {}, **{kind: _ref(problem)}) for s in statuses
+    }
     return {"summary": what, "responses": {"200": good} | failed} | more
 
 
@@ -317,7 +321,7 @@ def _predict(most: int) -> Json:
     return _route(
         "Classify an image, or several: JSON, pictures, a form with pictures, raw pixels",
         _answer("the digits found", MODEL, json={"anyOf": [_ref("Answer"), _ref("Answers")]}),
-        *(400, 413, 415, 422, 500),
+        *(400, 408, 413, 415, 422, 500, 503),
         requestBody=body,
         parameters=[
             _parameter(
@@ -358,7 +362,7 @@ def describe(version: str, most: int, guarded: bool = False) -> Json:
     tf_predict = _route(
         "TensorFlow Serving: probabilities of images",
         _answer("of each image", MODEL, json={"anyOf": [_ref("TFServingAnswer"), _ref("TFServingColumns")]}),
-        *(400, 413, 500),
+        *(400, 408, 413, 500, 503),
         problem="Error",
         requestBody=_body(
             json={
@@ -375,7 +379,7 @@ def describe(version: str, most: int, guarded: bool = False) -> Json:
             json=_ref("V2Answer"),
             bytes=STRING | {"format": "binary"},
         ),
-        *(400, 413, 415, 500),
+        *(400, 408, 413, 415, 500, 503),
         problem="Error",
         requestBody=_body(
             json={
