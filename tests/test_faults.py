@@ -112,6 +112,14 @@ def machine():
     yield own
 
 
+def judged(own):
+    """Whether times can be judged; says so if not."""
+    if not own():
+        print("other processes took more than a tenth of the CPUs: no judgement on times")
+        return False
+    return True
+
+
 class Health:
     """Asks /health/ready every 50 ms, on new connections and on a kept one in turn."""
 
@@ -296,7 +304,7 @@ def test_overload_is_refused_and_what_is_served_stays_quick(start, offer, what, 
     with machine() as own, Health(server) as health:
         load = offer(server, connections=600, seconds=seconds, rate=factor * rate, **asked)
         fates = load.fates()
-        ours = own()
+        ours = judged(own)
     after = offer(server, connections=16, seconds=4, **asked).fates()
     again = (after["status"] == 200) & (after["sent"] > after["sent"].min() + 2)
     rate_after = again.sum() / 2
@@ -330,9 +338,7 @@ def test_overload_is_refused_and_what_is_served_stays_quick(start, offer, what, 
     assert not any("TIMEOUT" in line["message"] for line in server.log())
     assert memory(server) < before + 40e6
     assert not health.wrong
-    if not ours:
-        print("other processes took more than a tenth of the CPUs: no judgement on times")
-    else:
+    if ours:
         assert p99 <= 1
         assert health_ms.max() < 100
         assert rate_after > 0.7 * rate
@@ -401,11 +407,6 @@ def test_slow_and_broken_clients_cost_the_others_nothing(server, trouble):
         assert counts(fates) == {200: len(fates)}
         return len(fates) / 0.6
 
-    def ratio():
-        # where others take the CPUs from both in turn, the best moment of each is what can be compared
-        typical = median if own() else max
-        return typical(beside) / typical(without)
-
     # in turn, so that whatever else the machine does falls on both; judged when it is clear, after 12 at last
     without, beside = [], []
     with machine() as own:
@@ -420,15 +421,16 @@ def test_slow_and_broken_clients_cost_the_others_nothing(server, trouble):
             finally:
                 for client in clients:
                     client.close()
-            if turn >= 2 and ratio() >= 0.8:
+            if turn >= 2 and median(beside) >= 0.8 * median(without):
                 break
         tell(
             f"beside clients with {trouble}",
             requests_a_second=round(median(beside)),
             without=round(median(without)),
-            ratio=round(ratio(), 2),
+            ratio=round(median(beside) / median(without), 2),
         )
-        assert ratio() >= 0.8
+        if judged(own):
+            assert median(beside) >= 0.8 * median(without)
 
 
 def read_all(client):
