@@ -146,7 +146,8 @@ class Connection(TConn):
         self.client_socket = client
         self.parser = get_parser(cfg, (), address)
         self.initialized = True
-        # the requests read so far are in the parser's buffer, `have` bytes; the first of them is `need` bytes long
+        # requests that were read are in the parser's buffer, `have` bytes; the first is `need` bytes long.
+        # While it is sent, `have` is what is left of an answer
         self.have = self.need = self.scanned = 0
         # since: its request arrived, or it began to wait. waited: seconds before the loop saw it
         self.since = self.deadline = self.waited = 0.0
@@ -163,7 +164,7 @@ class Connection(TConn):
 
     def next_request(self) -> None:
         """Forget the request that was answered; another may already lie in the buffer."""
-        self.have, self.need, self.scanned = self.parser.unreader.buf.tell(), 0, 0
+        self.need = self.scanned = 0
         self.waited = 0.0
         self.cut = self.continued = False
         self.refusal = None
@@ -210,8 +211,9 @@ class Worker(ThreadWorker):
         self.arriving: dict[Connection, None] = {}
         self.sending: dict[Connection, None] = {}
         self.closing: dict[Connection, None] = {}
+        self.now = time.monotonic()
         self.at_once = 1
-        self.refused = 0
+        self.refused = self.turned_down = 0
         super().init_process()
 
     def load_wsgi(self) -> None:
@@ -295,7 +297,11 @@ class Worker(ThreadWorker):
         self.refusals.beat()
         if self.refused:
             self.log.warning("%d requests refused in a second: more to do than can be done", self.refused)
-            self.refused = 0
+        if self.turned_down:
+            self.log.warning(
+                "no descriptor or memory for a connection, %d times in a second", self.turned_down
+            )
+        self.refused = self.turned_down = 0
 
     def expire(self, now: float) -> None:
         """Close the connections whose client let its time pass; one that began a request is told so."""
@@ -320,34 +326,32 @@ class Worker(ThreadWorker):
                 return
             except ConnectionAbortedError:
                 continue
-            except OSError as error:
+            except OSError:
                 # no more descriptors or memory: make room, and look again in a second at the latest
-                self.log.warning("No connection can be accepted: %s", error.strerror)
+                self.turned_down += 1
                 if not self.make_room(0):
                     self.set_accept_enabled(False)
                 return
             self.nr_conns += 1
             conn = Connection(self.cfg, client, address, listener.getsockname())
+            conn.waited = waited(client)
+            conn.since = self.now - conn.waited
             if self.nr_conns > self.worker_connections and not self.make_room(SLOW_SECONDS):
                 self.deny(conn)
                 continue
-            conn.waited = waited(client)
             self.join(conn, self.arriving, self.receive_seconds)
             self.readable(conn)
         self.at_once = min(2 * self.at_once, 256)
 
     def make_room(self, slow: float) -> bool:
-        """Close the connection that has been idle longest, or else one that takes longer than `slow` seconds."""
-        for conn in self.idle:
-            self.close(conn)
-            return True
-        for group in (self.closing, self.arriving):
-            for conn in group:
-                if self.now - conn.since >= slow:
-                    self.close(conn)
-                    return True
-                break
-        return False
+        """Close the connection that has been idle longest, or has had its answer, or takes longer than `slow`."""
+        oldest = next(iter(self.idle), None) or next(iter(self.closing), None)
+        if oldest is None:
+            oldest = next(iter(self.arriving), None)
+            if oldest is None or self.now - oldest.since < slow:
+                return False
+        self.close(oldest)
+        return True
 
     def deny(self, conn: Connection) -> None:
         """There are as many connections as there may be, and all are at work: refuse one unheard."""
@@ -359,6 +363,8 @@ class Worker(ThreadWorker):
     def join(self, conn: Connection, group: dict[Connection, None], seconds: float) -> None:
         """Let `conn` wait for its client, at most so long."""
         conn.group = group
+        if group is self.idle and not self.alive:
+            seconds = min(seconds, LINGER_SECONDS)
         conn.deadline = self.now + seconds
         conn.since = self.now
         group[conn] = None
@@ -385,20 +391,25 @@ class Worker(ThreadWorker):
         """End a connection at once."""
         self.leave(conn)
         self.watch(conn, 0)
-        self.release(conn)
+        self.hold(conn, 0)
         self.nr_conns -= 1
         conn.client_socket.close()
 
-    def release(self, conn: Connection) -> None:
+    def hold(self, conn: Connection, size: int) -> None:
+        """`conn` holds so many bytes from now on; what is small is not worth counting."""
         if conn.have > SMALL:
             self.held -= conn.have
-            conn.have = 0
+        if size > SMALL:
+            self.held += size
+        conn.have = size
 
     def readable(self, conn: Connection) -> None:
         """The client has sent something, or has ended its side."""
         if conn.group is None:
             # more than one request, or the end; to be looked at when this one is answered
             self.watch(conn, 0)
+            return
+        if conn.group is self.sending:
             return
         try:
             data = conn.client_socket.recv(65536)
@@ -419,9 +430,7 @@ class Worker(ThreadWorker):
                 self.close(conn)
         else:
             conn.parser.unreader.buf.write(data)
-            before, conn.have = conn.have, conn.have + len(data)
-            if conn.have > SMALL:
-                self.held += conn.have if before <= SMALL else len(data)
+            self.hold(conn, conn.have + len(data))
             if conn.have >= conn.need:
                 self.sort(conn)
             elif self.held > self.most_held:
@@ -433,9 +442,10 @@ class Worker(ThreadWorker):
         need = conn.need = extent(received)
         if need == UNKNOWN:
             conn.need = 0
-            start, conn.scanned = max(conn.scanned - SMALL, received.find(b"\r\n\r\n") + 2), len(received)
-            head = received[:start].lower()
-            if b"\r\ntransfer-encoding" not in head or b"\r\ncontent-length" in head or not start:
+            end = received.find(b"\r\n\r\n") + 2
+            head = received[:end].lower()
+            start, conn.scanned = max(conn.scanned - SMALL, end), len(received)
+            if b"\r\ntransfer-encoding" not in head or b"\r\ncontent-length" in head:
                 # to be refused by the parser
                 conn.cut = True
             elif not chunked_whole(received, start) and len(received) <= self.max_body + LONGEST_HEAD:
@@ -452,7 +462,7 @@ class Worker(ThreadWorker):
         conn.since = self.now - conn.waited
         conn.quick = not conn.cut and need > 0 and is_quick(received[:need])
         conn.may_refuse = received.startswith(b"POST ")
-        if received.startswith(HEALTH):
+        if received.startswith(HEALTH) and len(received) == need:
             self.take_up(conn, None, self.first)
         elif conn.quick:
             self.take_up(conn, BUSY if self.too_late(conn.waited, self.queued_seconds()) else None)
@@ -524,14 +534,15 @@ class Worker(ThreadWorker):
             self.close(conn)
             return
         self.leave(conn)
+        self.hold(conn, 0)
         if not gone:
+            self.hold(conn, len(conn.sock.parts[0]))
             self.join(conn, self.sending, TAKE_SECONDS)
             return
-        self.release(conn)
         if conn.goes_on:
             conn.next_request()
+            self.hold(conn, conn.parser.unreader.buf.tell())
             if conn.have:
-                self.held += conn.have if conn.have > SMALL else 0
                 self.sort(conn)
             else:
                 self.join(conn, self.idle, self.cfg.keepalive)
@@ -604,7 +615,10 @@ def keeps_alive(request: bytes) -> bool:
 
 def towards(usual: float, seconds: float) -> float:
     """`usual`, following the median of `seconds`: one pause of the machine must not look like slow predictions."""
-    return usual * (1.02 if seconds > usual else 1 / 1.02)
+    if seconds > 4 * usual:
+        # far off, as at first: in larger steps
+        return usual * 1.25
+    return usual * (1.05 if seconds > usual else 1 / 1.05)
 
 
 def waited(client: socket.socket) -> float:

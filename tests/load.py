@@ -208,11 +208,15 @@ class Running:
     def __init__(self, out: Path, **options: Any) -> None:
         self.out = out
         options = {k: v.decode("latin-1") if isinstance(v, bytes) else v for k, v in options.items()}
-        self.process = subprocess.Popen([sys.executable, __file__, json.dumps(options | {"out": str(out)})])
+        command = [sys.executable, __file__, json.dumps(options | {"out": str(out)})]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        # Python takes its time to start
+        assert self.process.stdout
+        assert self.process.stdout.readline() == b"begun\n"
 
     def fates(self) -> np.ndarray:
         """Wait for its end; each request's fate."""
-        assert self.process.wait(120) == 0
+        assert self.process.wait(200) == 0
         return np.load(self.out)
 
 
@@ -220,4 +224,6 @@ if __name__ == "__main__":
     options = json.loads(sys.argv[1])
     out = options.pop("out")
     options |= {k: options[k].encode("latin-1") for k in ("request", "expect") if k in options}
-    np.save(out, Load(**options).run())
+    load = Load(**options)
+    print("begun", flush=True)
+    np.save(out, load.run())
