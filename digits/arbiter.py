@@ -124,13 +124,13 @@ def on_reload(server: Any) -> None:
     settings = Settings.from_env(os.environ)
     try:
         api_keys = keys.load(settings)
-    except SettingError as error:
-        log.error("the old API keys go on: %s", error)
+    except Exception as error:
+        # whatever it is: an exception here would end the master, and the service with it
+        log.error("the old API keys go on: %s", error, exc_info=not isinstance(error, SettingError))
     try:
         classifier = Classifier(load(settings.model))
         log.info("model loaded", extra={"model_version": classifier.version})
     except Exception as error:
-        # whatever it is: an exception here would end the master, and the service with it
         reload_failures.inc()
         log.error("the old model goes on: %s", error, exc_info=not isinstance(error, ModelError))
 

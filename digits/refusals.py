@@ -51,10 +51,11 @@ class Refusals:
                 log.info("request", extra=line | {"duration_ms": round(seconds * 1000, 3)})
         return _answer(status, detail, path, request_id, close)
 
-    def malformed(self, status: int) -> bytes:
-        """What gunicorn's parser would not read, or a fault outside Flask."""
-        detail = "The request is not valid HTTP." if status < 500 else "The service failed to answer."
-        return _answer(status, detail, "", os.urandom(16).hex(), True)
+    def malformed(self, status: int, reason: str, request_id: str) -> bytes:
+        """The answer to what gunicorn's parser would not read, which has neither path nor method that is known."""
+        return _answer(
+            status, f"The request is not HTTP that is taken here ({reason}).", "", request_id, True
+        )
 
     def beat(self) -> None:
         """To be called about once a second: the metrics that nobody's request brings up to date."""

@@ -24,9 +24,10 @@ import time
 from collections import deque
 from concurrent.futures import Future
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
-from gunicorn.http import get_parser
+from gunicorn.http import errors, get_parser
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from digits.refusals import Refusals
@@ -63,6 +64,13 @@ HEALTH = (b"GET /health/", b"GET /v2/health/", b"HEAD /health/", b"HEAD /v2/heal
 BUSY = (503, "There is more to do than can be done now; try again in a second.")
 LATE = (408, "The request did not arrive in time.")
 SHORTER = (400, "The connection ended before the request was whole.")
+
+# what gunicorn's parser refuses is 400 but for these; also an unknown transfer coding, the client's mistake
+STATUSES = {
+    errors.LimitRequestLine: HTTPStatus.REQUEST_URI_TOO_LONG,
+    errors.LimitRequestHeaders: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    errors.ExpectationFailed: HTTPStatus.EXPECTATION_FAILED,
+}
 
 UNKNOWN = -1
 LAST_CHUNK = re.compile(rb"\r\n0+[ \t]*(?:;[^\r\n]*)?\r\n(?:[^\r\n]+\r\n)*\r\n")
@@ -600,11 +608,20 @@ class Worker(ThreadWorker):
         return super()._keepalive_after(conn, keepalive)
 
     def handle_error(self, req: Any, client: Collected, addr: Any, exc: Exception) -> None:
-        # gunicorn tells it as a page of HTML, from which only the status is taken
-        super().handle_error(req, client, addr, exc)
-        if client.parts:
-            status = int(client.parts.pop()[9:12])
-            client.send(self.refusals.malformed(status))
+        """Answer what is no HTTP as any other problem, and log only what kind of mistake it is.
+
+        gunicorn's own way tells the line at fault, in which a key or pixels may be, to the log.
+        """
+        ours = isinstance(exc, errors.InvalidResponseHeader | errors.InvalidResponseHeaderName)
+        if ours or not isinstance(exc, errors.ParseException):
+            super().handle_error(req, client, addr, exc)
+            return
+        status, reason = STATUSES.get(type(exc), HTTPStatus.BAD_REQUEST), type(exc).__name__
+        request_id = os.urandom(16).hex()
+        self.log.warning(
+            "not HTTP", extra={"request_id": request_id, "reason": reason, "status": status.value}
+        )
+        client.send(self.refusals.malformed(status.value, reason, request_id))
 
 
 def keeps_alive(request: bytes) -> bool:

@@ -489,7 +489,7 @@ def test_a_request_that_never_gets_whole_is_told_so(start):
 
 
 def test_more_connections_than_descriptors_close_the_idlest(start):
-    server = start(within=("prlimit", "--nofile=800:800"), WEB_CONCURRENCY="1")
+    server = start(within=("prlimit", "--nofile=800:800"), WEB_CONCURRENCY="1", **PATIENT)
     workers = server.children()
     idle = [connect(server, b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n") for _ in range(150)]
     for client in idle:

@@ -1,6 +1,7 @@
 """digits/worker.py under a real gunicorn: the short way answers, and no slow client holds up another."""
 
 import http.client
+import json
 import os
 import re
 import signal
@@ -10,7 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
+from gunicorn.config import Config
+from gunicorn.http import get_parser
+from hypothesis import given
+from hypothesis import strategies as st
 
+from digits.refusals import Refusals
 from digits.worker import SMALL, UNKNOWN, chunked_whole, extent, is_quick
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -164,6 +170,55 @@ def test_length_of_a_request_is_told_only_where_nothing_is_odd(received, length)
 def test_chunked_body_is_whole_with_its_last_chunk_and_trailers(body, whole):
     head = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
     assert chunked_whole(head + body, len(head) - 2) is whole
+
+
+LINES = st.sampled_from(
+    [
+        b"Content-Length: 3",
+        b"content-length:3 ",
+        b"Content-Length: 03",
+        b"Content-Length: 3, 3",
+        b"Content-Length:",
+        b"Content-Length : 4",
+        b"X: y\nContent-Length: 4",
+        b"X: y\r\n Content-Length: 4",
+        b"\tContent-Length: 4",
+        b"Transfer-Encoding: chunked",
+        b"Transfer-Encoding : chunked",
+        b"X-Content-Length: 9",
+        b"Host: x",
+        b"",
+        b"\n",
+        b"Content_Length: 5",
+        b"CONTENT-LENGTH: 1\x00",
+        b"Content-Length: 1\r",
+    ]
+)
+
+
+@given(lines=st.lists(LINES, max_size=4), body=st.binary(max_size=12), start=st.sampled_from([b"", b"\r\n"]))
+def test_length_of_a_request_is_what_gunicorns_parser_reads(lines, body, start):
+    # were it another, what follows a refused request would be read as a request of its own (smuggling)
+    received = start + b"\r\n".join([b"POST / HTTP/1.1", *lines, b"", body])
+    length = extent(received)
+    assert length >= UNKNOWN
+    if 0 < length <= len(received):
+        parser = get_parser(Config(), (), ("127.0.0.1", 1))
+        parser.unreader.buf.write(received)
+        try:
+            request = next(parser)
+            request.body.read()
+        except Exception:
+            return  # refused, and the connection with it
+        assert parser.unreader.buf.getvalue() == received[length:]
+
+
+@given(st.binary(max_size=200))
+def test_anything_can_be_refused(received):
+    answer = Refusals(None)(received, 503, "Busy.", seconds=0.0, close=True)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+    assert json.loads(body)["status"] == 503
 
 
 PIXELS = b'{"image": [[0, 1], [2, 3]]}'
