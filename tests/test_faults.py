@@ -51,6 +51,19 @@ def offer(tmp_path):
         load.process.communicate()
 
 
+def until(condition, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def workers_of(server, count=2):
+    """The workers' process ids, once all are there: the first may serve before the next is forked."""
+    until(lambda: len(server.children()) == count)
+    return server.children()
+
+
 def tell(what, **figures):
     """Print figures, for docs/reliability.md."""
     print(f"\n{what}: " + ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in figures.items()))
@@ -195,7 +208,7 @@ def test_kill_9_of_a_worker_fails_only_what_it_had_in_work(start, offer):
     seen = []
     time.sleep(2)
     seen.append(answered(server, 200))
-    victim = server.children()[0]
+    victim = workers_of(server)[0]
     os.kill(victim, signal.SIGKILL)
     killed = time.monotonic()
     while load.process.poll() is None:
@@ -239,17 +252,10 @@ def put_model(folder, salt):
     return int(card["version"], 16)
 
 
-def until(condition, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
-
-
 def test_sighup_under_load_changes_the_model_without_a_failed_request(start, offer, tmp_path):
     old = put_model(tmp_path, b"")
     server = start(DIGITS_MODEL=str(tmp_path / "mnist.h5"), **PATIENT)
-    first = set(server.children())
+    first = set(workers_of(server))
     loads = [offer(server, connections=16, seconds=14), offer(server, connections=4, seconds=14, keep=False)]
     time.sleep(1)
     new = put_model(tmp_path, b"a new model")
@@ -302,7 +308,7 @@ def test_overload_is_refused_and_what_is_served_stays_quick(start, offer, what, 
     asked = {"request": request, "expect": b"predicted_digit", "keep": keep}
     normal = offer(server, connections=16, seconds=3, **asked).fates()
     rate = (normal["status"] == 200).sum() / 3
-    workers, before = server.children(), memory(server)
+    workers, before = workers_of(server), memory(server)
     good, shed = answered(server, 200), counted(server, "digits_requests_shed_total")
     factor = 10 if what == "pictures" else 5
     with machine() as own, Health(server) as health:
@@ -490,7 +496,7 @@ def test_a_request_that_never_gets_whole_is_told_so(start):
 
 def test_more_connections_than_descriptors_close_the_idlest(start):
     server = start(within=("prlimit", "--nofile=800:800"), WEB_CONCURRENCY="1", **PATIENT)
-    workers = server.children()
+    workers = workers_of(server, 1)
     idle = [connect(server, b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n") for _ in range(150)]
     for client in idle:
         client.settimeout(10)
@@ -560,7 +566,7 @@ def test_when_shared_memory_gets_full_it_goes_on_through_kill_and_reload(start, 
     filler = Path(f"/proc/{server.process.pid}/root/dev/shm/filler")
     with pytest.raises(OSError, match="No space left"):
         filler.write_bytes(bytes(8 << 20))
-    workers = set(server.children())
+    workers = set(workers_of(server))
     # series that were not there before
     for path in ("/a", "/model", "/v2", "/predict"):
         server.ask(path)
@@ -622,7 +628,7 @@ def test_clock_that_jumps_disturbs_nothing(start, offer, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(CLOCK)
     clock = tmp_path / "clock"
     server = start(PYTHONPATH=str(tmp_path), CLOCK=str(clock), **PATIENT)
-    workers = server.children()
+    workers = workers_of(server)
     load = offer(server, connections=8, seconds=5)
     for jump in (3600, -86400, 0):
         time.sleep(1.5)
