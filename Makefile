@@ -55,20 +55,27 @@ $(SERVE_VENV)/.installed: requirements-serve.txt
 	$(SERVE_VENV)/bin/python $(PIP) -r requirements-serve.txt
 	touch $@
 
-.PHONY: bench bench-quick
+.PHONY: bench bench-quick bench-train
 bench: $(VENV)/.installed  ## measure the service against its peers (minutes; installs them in .bench; needs wrk)
 	$(PY) benchmarks/bench.py
 
 bench-quick: $(VENV)/.installed  ## under a minute: fail if the service fell behind the constant-answer ceiling
 	$(PY) benchmarks/bench.py --quick
 
-.PHONY: train-twice
+bench-train: $(VENV)/.installed  ## measure training against other ways to train (minutes; needs `dvc repro data`)
+	$(PY) benchmarks/training.py
+
+.PHONY: train-twice train-seeds
 train-twice: $(VENV)/.installed  ## train twice with one seed and compare the models byte for byte
 	rm -rf tmp/twice
 	$(PY) train.py --out tmp/twice/a
 	$(PY) train.py --out tmp/twice/b
 	sha256sum tmp/twice/a/models/mnist.h5 tmp/twice/b/models/mnist.h5
 	cmp tmp/twice/a/models/mnist.h5 tmp/twice/b/models/mnist.h5 && echo "equal to the byte"
+
+train-seeds: $(VENV)/.installed  ## train with three seeds and print the mean accuracy
+	for seed in 1 2 3; do $(PY) train.py --seed $$seed --out tmp/seeds/$$seed >/dev/null || exit 1; done
+	$(PY) -c "import json; a = [json.load(open(f'tmp/seeds/{s}/models/mnist.json'))['test']['accuracy'] for s in (1, 2, 3)]; print('test accuracy', *a, 'mean', round(sum(a) / 3, 4))"
 
 .PHONY: eval
 eval: $(VENV)/.installed  ## how well pictures of digits are read, by kind (set MNIST_NPZ to include MNIST's)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import datetime
+import importlib.metadata
 import io
 import json
 import os
@@ -20,7 +21,6 @@ import re
 import shutil
 import signal
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -33,13 +33,26 @@ from pathlib import Path
 import numpy as np
 import psutil
 from PIL import Image
+from report import (
+    CEILING,
+    ENGINE,
+    FASTAPI,
+    FASTAPI_TF,
+    KERAS,
+    NEITHER,
+    NO_LOGS,
+    NO_METRICS,
+    OURS,
+    PARTS,
+    RESULTS,
+    draw,
+    medians,
+    report,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 PEERS = ROOT / "benchmarks" / "peers"
 ENVIRONMENTS = ROOT / ".bench"
-OURS, CEILING = "this service", "constant answer (ceiling)"
-FASTAPI, NO_LOGS, NO_METRICS = "FastAPI + LiteRT", "this service, no request logs", "this service, no metrics"
-ENGINE = "the engine alone, two processes"
 # noise shall not fail it, a third slower shall
 QUICK_LEAST = 0.15
 
@@ -69,19 +82,26 @@ SERVERS = [
     Server(NO_LOGS, SERVE, "serve", folder=ROOT, extra=TWO | {"DIGITS_LOG_LEVEL": "warning"}),
     Server(NO_METRICS, [*SERVE[:3], "without_metrics:app"], "serve", folder=ROOT, extra=TWO),
     Server(
+        NEITHER,
+        [*SERVE[:3], "without_metrics:app"],
+        "serve",
+        folder=ROOT,
+        extra=TWO | {"DIGITS_LOG_LEVEL": "warning"},
+    ),
+    Server(
         CEILING,
         [*GUNICORN, "-k", "digits.worker.Worker", "--threads", "4", "--keep-alive", "75", "constant:app"],
         "serve",
         checked=False,
     ),
     Server(
-        "FastAPI + LiteRT",
+        FASTAPI,
         [*UVICORN, "--loop", "uvloop", "--http", "httptools", "fastapi_litert:app"],
         "fastapi",
         raw="/raw",
         png="/png",
     ),
-    Server("FastAPI + tf.function", [*UVICORN, "fastapi_tf:app"], "tensorflow"),
+    Server(FASTAPI_TF, [*UVICORN, "fastapi_tf:app"], "tensorflow"),
     Server("BentoML", ["bentoml", "serve", "bentoml_litert:Digits", "--port", "{port}"], "bentoml"),
     Server("LitServe", ["python", "litserve_litert.py", "{port}"], "litserve"),
     Server("MLServer", ["mlserver", "start", "{folder}"], "mlserver", "/v2/models/digits/infer", "v2"),
@@ -105,7 +125,7 @@ SERVERS = [
         "mlflow",
         prepare=["python", "mlflow_litert.py", "{folder}/model"],
     ),
-    Server("Flask + Keras predict", [*GUNICORN, "flask_keras:app"], "tensorflow"),
+    Server(KERAS, [*GUNICORN, "flask_keras:app"], "tensorflow"),
 ]
 
 
@@ -371,26 +391,6 @@ def open_loop(running: Running, body: bytes, rate: float, seconds: int) -> dict:
     return {"rate": rate, "p50": float(p50), "p99": float(p99), "p99/p50": float(p99 / p50)}
 
 
-def draw(rates: dict[str, float], target: Path) -> None:
-    """A bar a server, requests/s for one image as JSON."""
-    rows, widest = sorted(rates.items(), key=lambda item: -item[1]), max(rates.values())
-    bars = []
-    for i, (name, rate) in enumerate(rows):
-        y = 30 + 26 * i
-        colour = {OURS: "#2a7", CEILING: "#bbb"}.get(name, "#68a")
-        width = 380 * rate / widest
-        bars.append(f'<text x="190" y="{y + 14}" text-anchor="end">{name}</text>')
-        bars.append(f'<rect x="200" y="{y}" width="{width:.1f}" height="20" fill="{colour}"/>')
-        bars.append(f'<text x="{206 + width:.1f}" y="{y + 14}">{rate:,.0f}</text>')
-    height = 40 + 26 * len(rows)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="660" height="{height}" font-family="sans-serif" '
-        f'font-size="12"><rect width="660" height="{height}" fill="white"/>'
-        f'<text x="10" y="18">one image as JSON, requests/s, 16 connections</text>{"".join(bars)}</svg>\n'
-    )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
@@ -411,11 +411,6 @@ def main() -> None:
     wanted = (OURS, CEILING) if options.quick else options.only
     chosen = [s for s in SERVERS if not wanted or s.name in wanted]
     rounds, seconds = (3, 3) if options.quick else (options.rounds, options.seconds)
-    print(
-        f"{datetime.date.today()}, {os.cpu_count()} cores ({platform.machine()}), "
-        f"Python {platform.python_version()}, {source}, {rounds} rounds of {seconds} s, median"
-    )
-
     results: dict[str, dict] = {}
     missing: dict[str, str] = {}
     # one server at a time: an idle peer's timers and memory would burden the one that is measured
@@ -442,7 +437,7 @@ def main() -> None:
                 got.setdefault("memory", []).append(running.memory())
                 if options.quick or not server.checked:
                     continue
-                if server.name in (NO_LOGS, NO_METRICS):
+                if server.name in PARTS:
                     continue
                 for size in (32, 256):
                     batch = body_of(server.form, images[:size], False)
@@ -470,68 +465,29 @@ def main() -> None:
             finally:
                 running.stop()
 
-    def median(name: str, workload: str, key: str | None = None) -> float:
-        values = results.get(name, {}).get(workload, [])
-        return statistics.median(v[key] if key else v for v in values) if values else float("nan")
-
-    print(
-        f"\n{'':28}{'req/s':>8}{'p50 ms':>8}{'p99 ms':>8}{'p99 c64':>9}{'img/s 256':>10}"
-        f"{'half p99/p50':>13}{'start s':>8}{'MB':>6}{'wrong':>6}"
-    )
-    for name in results:
-        if name == ENGINE:
-            continue
-        wrong = sum(
-            len(r["wrong"]) + r["failed"] for w in results[name].values() for r in w if "wrong" in str(r)
-        )
-        print(
-            f"{name:28}{median(name, 'json1 c16', 'rate'):8,.0f}{median(name, 'json1 c16', 'p50'):8.1f}"
-            f"{median(name, 'json1 c16', 'p99'):8.1f}{median(name, 'json1 c64', 'p99'):9.1f}"
-            f"{256 * median(name, 'json256 c4', 'rate'):10,.0f}{median(name, 'half load', 'p99/p50'):13.1f}"
-            f"{median(name, 'start'):8.1f}{median(name, 'memory'):6.0f}{wrong:6}"
-        )
-    for name, why in missing.items():
-        print(f"{name}: not (fully) measured: {why}")
-    if not options.quick:
-        print(f"\n{ENGINE}: {median(ENGINE, 'images/s'):,.0f} images/s in batches of 256")
-        print(f"\n{'images/s':28}{'json32':>9}{'json256':>9}{'raw1':>9}{'raw32':>9}{'raw256':>9}{'png1':>9}")
-        loads = (
-            ("json32 c4", 32),
-            ("json256 c4", 256),
-            ("raw1 c16", 1),
-            ("raw32 c4", 32),
-            ("raw256 c4", 256),
-        )
-        for name in (OURS, FASTAPI):
-            cells = [f"{size * median(name, load, 'rate'):9,.0f}" for load, size in (*loads, ("png1 c16", 1))]
-            print(f"{name:28}{''.join(cells)}")
-        sizes = {name: installed(name) for name in sorted({s.environment for s in chosen if s.environment})}
-        print("\nMB installed: " + ", ".join(f"{name} {size:,.0f}" for name, size in sizes.items()))
-    ours = median(OURS, "json1 c16", "rate")
-    if ours == ours:
-        print("\nrequests/s of this service, as a multiple of")
-        for name in results:
-            if name not in (OURS, ENGINE):
-                print(f"  {name:28}{ours / median(name, 'json1 c16', 'rate'):8.2f}")
-    if options.quick:
-        ratio = ours / median(CEILING, "json1 c16", "rate")
-        # written so that nan, from a service that did not start, fails too
-        sys.exit(
-            0 if ratio >= QUICK_LEAST else f"bench-quick: {ratio:.2f} of the ceiling, {QUICK_LEAST} is wanted"
-        )
     record = {
         "date": str(datetime.date.today()),
         "cores": os.cpu_count(),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "gunicorn": importlib.metadata.version("gunicorn"),
+        "images": source,
         "rounds": rounds,
         "seconds": seconds,
+        "results": results,
+        "missing": missing,
     }
-    record |= {"python": platform.python_version(), "images": source, "results": results, "missing": missing}
-    (ROOT / "benchmarks" / "results.json").write_text(json.dumps(record, indent=1) + "\n")
-    if results:
-        draw(
-            {name: median(name, "json1 c16", "rate") for name in results if name != ENGINE},
-            ROOT / "docs" / "images" / "bench.svg",
-        )
+    if options.quick:
+        median = medians(results)
+        ratio = median(OURS, "json1 c16", "rate") / median(CEILING, "json1 c16", "rate")
+        print(f"{ratio:.2f} of the ceiling, at least {QUICK_LEAST} is wanted")
+        # written so that nan, from a service that did not start, fails too
+        sys.exit(0 if ratio >= QUICK_LEAST else "bench-quick: too slow")
+    record["installed"] = {s.environment: installed(s.environment) for s in chosen if s.environment}
+    report(record)
+    if not wanted:
+        RESULTS.write_text(json.dumps(record, indent=1) + "\n")
+        draw(results)
 
 
 if __name__ == "__main__":

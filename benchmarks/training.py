@@ -1,0 +1,188 @@
+"""Training beside other ways to train: seconds an epoch and to 99 % of the test images, same network, same images.
+`make bench-train` calls it; it runs one contender after another, each in a process (where needed an environment
+in .bench/) of its own, prints the table and writes benchmarks/training.json. MNIST is data/digits.npz, which
+`dvc repro data` makes.
+
+All learn from the images as they are, at a constant rate; "as shipped" shows what varying them costs besides.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+
+BATCH = 32
+OURS, FIT, TORCH = "train.py's way", "Keras fit on NumPy arrays", "PyTorch, eager"
+# name: the environment under benchmarks/peers (None: the one this runs in) and the way that `learn` knows
+CONTENDERS = {
+    OURS: (None, "ours"),
+    "train.py as shipped, images varied": (None, "shipped"),
+    FIT: (None, "fit"),
+    TORCH: ("torch", "torch"),
+    "JAX, jit": ("jax", "jax"),
+}
+
+
+def learn(way: str, epochs: int) -> None:
+    """Train one way and print as JSON each epoch's seconds and accuracy on the test images, and the versions."""
+    with np.load(ROOT / "data" / "digits.npz") as file:
+        arrays = {name: file[name] for name in file.files}
+    if way in ("torch", "jax"):
+        sys.path.insert(0, str(ROOT / "benchmarks" / "peers"))
+        told = __import__(f"train_{way}").learn(arrays, epochs, BATCH)
+    else:
+        told = learn_keras(way, epochs, arrays)
+    print(json.dumps(told))
+
+
+def learn_keras(way: str, epochs: int, arrays: dict[str, np.ndarray]) -> dict:
+    """`fit` as Keras's first page shows it, or train.py's batches, seeds and determinism."""
+    import keras
+    import tensorflow as tf
+    import yaml
+
+    import train
+    from digits.network import build
+
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())["train"]
+    images, labels = train.scaled(arrays["x_train"]), keras.utils.to_categorical(arrays["y_train"], 10)
+    test, digits = train.scaled(arrays["x_test"]), arrays["y_test"]
+    keras.utils.set_random_seed(params["seed"])
+    if way != "fit":
+        tf.config.experimental.enable_op_determinism()
+    network = build(params["filters"], params["dense"], params["dropout"])
+    seconds: list[float] = []
+    right: list[float] = []
+
+    class Clock(keras.callbacks.Callback):
+        """Times each epoch without what comes between two."""
+
+        def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+            self.begun = time.perf_counter()
+
+        def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+            seconds.append(time.perf_counter() - self.begun)
+            right.append(train.measure(network, test, digits)[0]["accuracy"])
+
+    network.compile(
+        keras.optimizers.Adam(1e-3),
+        "categorical_crossentropy",
+        metrics=["accuracy"],
+        steps_per_execution=1 if way == "fit" else train.STEPS_AT_ONCE,
+    )
+    every = {"epochs": epochs, "verbose": 0, "callbacks": [Clock()]}
+    if way == "fit":
+        network.fit(images, labels, batch_size=BATCH, **every)
+    else:
+        varied = params | {"batch_size": BATCH} | ({} if way == "shipped" else {"augment": None})
+        steps = -(-len(images) // BATCH)
+        network.fit(train.batches(images, labels, varied), steps_per_epoch=steps, shuffle=False, **every)
+    versions = {"tensorflow": tf.__version__, "keras": keras.__version__}
+    return {"seconds": seconds, "accuracy": right, "versions": versions}
+
+
+def arithmetic() -> dict[str, float]:
+    """Floating-point operations to learn from one image (three times the forward pass: multiply and add, back to
+    the inputs, back to the weights), and the machine's best rate, in a product of large float32 matrices."""
+    import keras
+    import tensorflow as tf
+    import yaml
+
+    from digits.network import build
+
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())["train"]
+    forward = 0
+    for layer in build(params["filters"], params["dense"], params["dropout"]).layers:
+        if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense):
+            places = np.prod(layer.output.shape[1:-1], dtype=int)
+            forward += 2 * int(places) * int(np.prod(layer.kernel.shape))
+    a, b = (tf.random.normal((3072, 3072)) for _ in "ab")
+    best = min(_timed(lambda: tf.linalg.matmul(a, b).numpy()) for _ in range(6))
+    return {"operations_an_image": 3 * forward, "peak": 2 * 3072**3 / best}
+
+
+def _timed(work: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--way", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.way:
+        learn(options.way, options.epochs)
+        return
+    from bench import install
+
+    if not (ROOT / "data" / "digits.npz").exists():
+        sys.exit("bench-train: data/digits.npz is missing; run `dvc repro data`")
+    results, missing = {}, {}
+    for name, (environment, way) in CONTENDERS.items():
+        command = [__file__, "--way", way, "--epochs", str(options.epochs)]
+        quiet = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "JAX_PLATFORMS": "cpu"}
+        try:
+            python = install(environment) / "python" if environment else sys.executable
+            done = subprocess.run([python, *command], env=quiet, capture_output=True, text=True, timeout=1800)
+            if done.returncode:
+                raise RuntimeError(done.stderr.strip().splitlines()[-1])
+            results[name] = json.loads(done.stdout.splitlines()[-1])
+        except (OSError, subprocess.SubprocessError, RuntimeError) as error:
+            missing[name] = f"{type(error).__name__}: {error}"
+    facts = arithmetic()
+    print(
+        f"{datetime.date.today()}, {os.cpu_count()} cores ({platform.machine()}), "
+        f"Python {platform.python_version()}, batch size {BATCH}, {options.epochs} epochs; "
+        "the first also builds and compiles\n"
+        f"{facts['operations_an_image'] / 1e6:.1f} million operations an image, "
+        f"peak {facts['peak'] / 1e9:.0f} GFLOP/s\n"
+    )
+    print(
+        "| | seconds an epoch | the first | seconds to 99 % | accuracy | of peak | versions |"
+        "\n|---|---|---|---|---|---|---|"
+    )
+    later = {name: statistics.median(told["seconds"][1:]) for name, told in results.items()}
+    for name, told in results.items():
+        reached = next((i for i, accuracy in enumerate(told["accuracy"], 1) if accuracy >= 0.99), None)
+        to_99 = f"{sum(told['seconds'][:reached]):.0f}" if reached else "not reached"
+        share = facts["operations_an_image"] * 60_000 / later[name] / facts["peak"]
+        versions = ", ".join(f"{package} {version}" for package, version in told["versions"].items())
+        print(
+            f"| {name} | {later[name]:.1f} | {told['seconds'][0]:.1f} | {to_99} | {told['accuracy'][-1]:.2%} "
+            f"| {share:.0%} | {versions} |"
+        )
+    for name, why in missing.items():
+        print(f"\n{name}: not measured: {why}")
+    for other, wanted in ((FIT, 0.8), (TORCH, 0.6)):
+        if other in later and OURS in later:
+            ratio = later[OURS] / later[other]
+            met = "met" if ratio <= wanted else "NOT met"
+            print(f"\nseconds an epoch / {other}: {ratio:.2f}, at most {wanted} is wanted: {met}")
+    record = {
+        "date": str(datetime.date.today()),
+        "cores": os.cpu_count(),
+        "results": results,
+        "missing": missing,
+        **facts,
+    }
+    (ROOT / "benchmarks" / "training.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
