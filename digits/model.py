@@ -33,6 +33,8 @@ INPUT, OUTPUT = (28, 28, 1), 10
 
 # a batch runs in pieces of this size: large enough for speed, small enough that a single image waits little
 PIECE = 32
+# a rest of fewer images is cheaper one by one than filled up to a piece
+FEW = 28
 
 # of a file; a model of this kind has a few
 MOST_BYTES = 1 << 30
@@ -183,7 +185,12 @@ class Classifier:
         for start in range(0, whole, PIECE):
             with self._lock:
                 out[start : start + PIECE] = self._piece(images[start : start + PIECE])
-        if rest := n - whole:
+        rest = n - whole
+        if rest < FEW:
+            for i in range(whole, n):
+                with self._lock:
+                    out[i] = self._one(images[i : i + 1])[0]
+        else:
             padded = np.zeros((PIECE, *INPUT), np.float32)
             padded[:rest] = images[whole:]
             with self._lock:
