@@ -38,6 +38,7 @@ control_socket_disable = True
 forwarder_headers = ""
 secure_scheme_headers = {}
 
+logger_class = logs.ErrorLog
 logconfig_dict = logs.config(settings.log_level)
 
 on_starting = arbiter.on_starting
