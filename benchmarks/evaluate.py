@@ -82,13 +82,14 @@ def fonts(count: int, rng: np.random.Generator) -> Labelled:
 
 
 def photograph(ink: Image.Image, dark: bool, rng: np.random.Generator) -> bytes:
-    """The digit somewhere on paper of its own brightness, with shadow, noise, blur; a PNG or a JPEG.
+    """The digit somewhere on paper of its own brightness, with shadow, noise, blur; a PNG or a JPEG. One in five
+    fills its picture.
 
     dark: dark ink on light paper, else the reverse.
     """
     height = int(rng.integers(24, 320))
     ink = ink.resize((max(1, ink.width * height // ink.height), height), Image.Resampling.BICUBIC)
-    room = rng.uniform(0.05, 1.5, 4) * max(ink.size)
+    room = rng.uniform(0.05, 1.5, 4) * max(ink.size) * (rng.random() < 0.8)
     width, tall = int(ink.width + room[0] + room[1]), int(ink.height + room[2] + room[3])
     canvas = np.zeros((tall, width), np.float32)
     x, y = int(room[0]), int(room[2])
@@ -145,6 +146,7 @@ def main() -> None:
                 if args.keep and found != label:
                     args.keep.mkdir(parents=True, exist_ok=True)
                     name = f"{kind.__name__}-{number}-{'dark' if dark else 'light'}-{label}-as-{found}"
+                    name += ".jpg" if picture.startswith(b"\xff") else ".png"
                     (args.keep / name).write_bytes(picture)
         print(f"| {kind.__name__} | {right[True] / seen:.2%} | {right[False] / seen:.2%} |", flush=True)
     if "MNIST_NPZ" in os.environ:
