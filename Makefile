@@ -55,12 +55,15 @@ $(SERVE_VENV)/.installed: requirements-serve.txt
 	$(SERVE_VENV)/bin/python $(PIP) -r requirements-serve.txt
 	touch $@
 
-.PHONY: bench bench-quick bench-train
+.PHONY: bench bench-quick bench-train bench-parts
 bench: $(VENV)/.installed  ## measure the service against its peers (minutes; installs them in .bench; needs wrk)
 	$(PY) benchmarks/bench.py
 
 bench-quick: $(VENV)/.installed  ## under a minute: fail if the service fell behind the constant-answer ceiling
 	$(PY) benchmarks/bench.py --quick
+
+bench-parts: $(VENV)/.installed  ## where a request's time goes, in µs of CPU
+	$(PY) benchmarks/parts.py
 
 bench-train: $(VENV)/.installed  ## measure training against other ways to train (minutes; needs `dvc repro data`)
 	$(PY) benchmarks/training.py

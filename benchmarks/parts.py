@@ -1,0 +1,180 @@
+"""Where a request's time goes: µs of CPU for one image as JSON, by part. `make bench-parts` prints the table of
+docs/performance.md.
+
+Two real gunicorns with one worker, this service and a constant answer, are asked over one connection, and their
+CPU time is read from the system. The parts of the difference are found in this process, by calling the app and
+switching one part after another off.
+"""
+
+from __future__ import annotations
+
+import datetime
+import io
+import json
+import logging
+import logging.config
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+BODY = json.dumps(json.loads((ROOT / "sample_request.json").read_text())).encode()
+
+
+def served(*command: str, **environ: str) -> float:
+    """µs of CPU a request that a server with all its processes takes; the least of ten rounds of 1,000."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    env = os.environ | {"PORT": str(port), "WEB_CONCURRENCY": "1"} | environ
+    full = [sys.executable, "-m", "gunicorn", *(part.format(port=port) for part in command)]
+    process = subprocess.Popen(full, cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                client = socket.create_connection(("127.0.0.1", port))
+                break
+            except OSError:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(BODY)}"
+        request = head.encode() + b"\r\n\r\n" + BODY
+
+        def ask() -> None:
+            client.sendall(request)
+            answer = b""
+            while b"\r\n\r\n" not in answer:
+                answer += client.recv(65536)
+            head, _, body = answer.partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200"), answer
+            missing = int(re.search(rb"(?i)content-length: (\d+)", head)[1]) - len(body)  # type: ignore[index]
+            while missing > 0:
+                missing -= len(client.recv(missing))
+
+        def spent() -> float:
+            root = psutil.Process(process.pid)
+            times = [one.cpu_times() for one in (root, *root.children(recursive=True))]
+            return sum(t.user + t.system for t in times)
+
+        rounds = []
+        for _ in range(11):
+            before = spent()
+            for _ in range(1000):
+                ask()
+            rounds.append((spent() - before) * 1000)
+        client.close()
+        return min(rounds[1:])
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def least(call: Callable[[], Any]) -> float:
+    """µs of CPU of a call; the least of 120 rounds of 50."""
+    rounds = []
+    for _ in range(120):
+        begun = time.thread_time()
+        for _ in range(50):
+            call()
+        rounds.append((time.thread_time() - begun) / 50 * 1e6)
+    return min(rounds)
+
+
+def in_process() -> dict[str, float]:
+    """µs that the parts of answering take once gunicorn has parsed the request."""
+    from digits import arbiter, images, logs
+
+    arbiter.prepare_metrics_folder(1)
+    logging.config.dictConfig(logs.config("info"))
+    nowhere = open(os.devnull, "w")  # noqa: SIM115  for as long as the process lives
+    for handler in logging.getLogger("digits").handlers:
+        handler.setStream(nowhere)  # type: ignore[attr-defined]
+    from flask import Flask, Response
+
+    from app import app
+
+    def call(wsgi: Any) -> None:
+        environ = {
+            "REQUEST_METHOD": "POST",
+            "PATH_INFO": "/predict",
+            "QUERY_STRING": "",
+            "SERVER_NAME": "127.0.0.1",
+            "SERVER_PORT": "5000",
+            "SERVER_PROTOCOL": "HTTP/1.1",
+            "HTTP_HOST": "x",
+            "CONTENT_TYPE": "application/json",
+            "CONTENT_LENGTH": str(len(BODY)),
+            "wsgi.input": io.BytesIO(BODY),
+            "wsgi.errors": sys.stderr,
+            "wsgi.url_scheme": "http",
+        }
+        answer = wsgi(environ, lambda status, headers, *_: None)
+        b"".join(answer)
+        answer.close()
+
+    service = app.extensions["digits"]
+    steps = [least(lambda: call(app))]
+    logging.getLogger("digits.request").setLevel("WARNING")
+    steps.append(least(lambda: call(app)))
+    found = service.classifier.probabilities(np.zeros((1, 28, 28, 1), np.float32))
+    service.classifier.probabilities = lambda batch: found
+    steps.append(least(lambda: call(app)))
+    batch = np.zeros((1, 28, 28, 1), np.float32), True
+    images.from_request = lambda request, settings: batch
+    steps.append(least(lambda: call(app)))
+    bare = Flask("bare")
+    bare.ensure_sync = lambda func: func  # type: ignore[method-assign]
+    bare.add_url_rule("/predict", view_func=lambda: Response(b"{}"), methods=["POST"])
+    steps.append(least(lambda: call(bare)))
+    names = (
+        "the line in the log",
+        "the network",
+        "reading and decoding the body",
+        "metrics, hooks, the answer's JSON",
+    )
+    return {name: before - after for name, before, after in zip(names, steps, steps[1:], strict=False)} | {
+        "Flask: routing, contexts, request and response": steps[-1]
+    }
+
+
+def main() -> None:
+    """Print the table."""
+    ours = served("app:app")
+    constant = served(
+        *(
+            "-b",
+            "127.0.0.1:{port}",
+            "-w",
+            "1",
+            "-k",
+            "digits.worker.Worker",
+            "--threads",
+            "4",
+            "constant:app",
+        ),
+        PYTHONPATH=str(ROOT / "benchmarks" / "peers"),
+    )
+    parts = in_process()
+    rest = ours - constant - sum(parts.values())
+    print(
+        f"{datetime.date.today()}, {os.cpu_count()} cores, Python {sys.version.split()[0]}; one image as JSON\n"
+    )
+    print("| | µs of CPU | share |\n|---|---|---|")
+    rows = {"gunicorn, its parser and the kernel: a constant answer": constant} | parts
+    rows["not found in one process: cold caches, waking up"] = rest
+    for name, value in (rows | {"all": ours}).items():
+        print(f"| {name} | {value:.0f} | {value / ours:.0%} |")
+
+
+if __name__ == "__main__":
+    main()
