@@ -47,8 +47,8 @@ def served(*command: str, **environ: str) -> float:
             except OSError:
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
-        head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(BODY)}"
-        request = head.encode() + b"\r\n\r\n" + BODY
+        head = "POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        request = f"{head}Content-Length: {len(BODY)}\r\n\r\n".encode() + BODY
 
         def ask() -> None:
             client.sendall(request)
