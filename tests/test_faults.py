@@ -351,9 +351,7 @@ def test_overload_is_refused_and_what_is_served_stays_quick(start, offer, what, 
     if ours:
         assert p99 <= 1
         assert health_ms.max() < 100
-        # a rented machine may run at half its speed from one minute to the next, so once calm it is measured again
-        calm = offer(server, connections=16, seconds=3, **asked).fates()
-        assert rate_after > 0.7 * min(rate, (calm["status"] == 200).sum() / 3)
+        assert rate_after > 0.7 * rate
 
 
 def connect(server, *data):
