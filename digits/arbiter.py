@@ -1,5 +1,5 @@
 """What gunicorn's master does for this service, as hooks that gunicorn.conf.py names: it loads the model, which
-the workers inherit by fork, and keeps the book of the workers' metrics files.
+the workers inherit by fork, and keeps the book of the workers: their metrics files, their numbers of clients.
 
 The state lives here and not in gunicorn.conf.py, which gunicorn reads anew on SIGHUP.
 """
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from digits import keys
 from digits.settings import SettingError, Settings
+from digits.share import NOBODY, Shares
 
 if TYPE_CHECKING:
     from digits.model import Classifier
@@ -37,6 +38,7 @@ SPARE_DESCRIPTORS = 700
 classifier: Classifier | None = None
 # the same of hashes of API keys; read here so that all workers agree, also those that come later
 api_keys: frozenset[bytes] | None = None
+shares: Shares | None = None
 
 _metrics_folder: str | None = None
 
@@ -99,9 +101,11 @@ def _remove(folder: str, master: int) -> None:
 
 def on_starting(server: Any) -> None:
     """Load the model; without one there is no service, so say why and exit."""
-    global classifier, api_keys
+    global classifier, api_keys, shares
     from digits.model import Classifier, ModelError, load
 
+    # as for the metrics files: old and new workers side by side
+    shares = Shares(2 * server.cfg.workers)
     try:
         settings = Settings.from_env(os.environ)
         api_keys = keys.load(settings)
@@ -159,10 +163,12 @@ def post_worker_init(worker: Any) -> None:
 
 
 def child_exit(server: Any, worker: Any) -> None:
-    """A worker is gone: forget its gauges; its counters stay.
+    """A worker is gone: forget its clients and its gauges; its counters stay.
 
     Their files are emptied (used bytes: none), not removed as mark_process_dead does: they keep their room.
     """
+    if shares is not None:
+        shares.put(worker.slot, NOBODY)
     if _metrics_folder is not None:
         for path in Path(_metrics_folder).glob(f"gauge_live*_{worker.slot}.db"):
             with path.open("r+b") as file:

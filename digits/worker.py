@@ -14,6 +14,7 @@ limits, the heartbeat and signals are gunicorn's own code.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import selectors
@@ -30,8 +31,10 @@ from typing import Any
 from gunicorn.http import errors, get_parser
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
+from digits import arbiter
 from digits.refusals import Refusals
 from digits.settings import Settings
+from digits.share import NOBODY
 
 # holds an image as JSON (2 to 4 KB) with a browser's headers; larger requests cost more than a thread does
 SMALL = 8192
@@ -47,6 +50,12 @@ MOST_UNREAD = 65536
 # the share of DIGITS_MAX_WAIT_MS up to which a queue is no overload
 LITTLE = 0.2
 
+# for a worker with fewer clients to let a newcomer in, before this one looks again
+LEAVE_SECONDS = 0.001
+# so many let in at once are too many to be left to others
+MANY = 16
+# who has said nothing for so long is no client that makes work
+QUIET_SECONDS = 1.0
 # how long the loop answers before it looks for what has come meanwhile
 TURN_SECONDS = 0.005
 # the client may have sent its next request already when a stopping worker would close the connection
@@ -214,13 +223,22 @@ class Worker(ThreadWorker):
         # in threads or waiting for one; bytes held; seconds that a quick and any other prediction usually takes
         self.pooled = self.held = 0
         self.quick_seconds = self.pool_seconds = 0.001
-        # connections that wait for their client, the longest first
+        # connections that wait for their client, the longest first; quiet are those that have been idle for long
+        self.quiet: dict[Connection, None] = {}
         self.idle: dict[Connection, None] = {}
         self.arriving: dict[Connection, None] = {}
         self.sending: dict[Connection, None] = {}
         self.closing: dict[Connection, None] = {}
+        # being answered, though the client will ask no more
+        self.ended: set[Connection] = set()
         self.now = time.monotonic()
+        # newcomers to let in at once while there are more of them, turn after turn
         self.at_once = 1
+        self.newcomers = False
+        # as the other workers were told
+        self.told = NOBODY
+        # when to accept again, if it does not
+        self.look_again = 0.0
         self.refused = self.turned_down = 0
         super().init_process()
 
@@ -243,7 +261,6 @@ class Worker(ThreadWorker):
                 next_second = now + 1
                 if not self.is_parent_alive():
                     break
-                self.set_accept_enabled(True)
                 self.every_second(now)
         self.stop()
         self.tpool.shutdown(wait=False)
@@ -252,7 +269,11 @@ class Worker(ThreadWorker):
 
     def stop(self) -> None:
         """Answer all that was accepted, and close what has nothing more to say, within the grace time."""
+        # so also when the master is gone
+        self.alive = False
         self.set_accept_enabled(False)
+        self.look_again = math.inf
+        self.share()
         # whoever the kernel has let in is answered too; from then on it lets nobody in
         for listener in self.sockets:
             listener.setblocking(False)
@@ -262,26 +283,35 @@ class Worker(ThreadWorker):
         now = time.monotonic()
         # the master kills at the end of the grace time
         deadline = now + max(self.cfg.graceful_timeout - 1, 0.5)
-        for conn in (*self.idle, *(conn for conn in self.arriving if not conn.have)):
+        for conn in (*self.quiet, *self.idle, *(conn for conn in self.arriving if not conn.have)):
             conn.deadline = min(conn.deadline, now + LINGER_SECONDS)
         while self.nr_conns and now < deadline:
             self.turn(0.05)
             now = time.monotonic()
             self.expire(now)
-        for conn in (*self.idle, *self.arriving, *self.sending, *self.closing):
+        for conn in (*self.quiet, *self.idle, *self.arriving, *self.sending, *self.closing):
             self.close(conn)
 
     def turn(self, wait: float = 1.0) -> None:
         """Look once what has come and been finished, then answer for a few milliseconds."""
         self.notify()
         self.now = time.monotonic()
+        if not self._accepting:
+            if self.now >= self.look_again:
+                self.set_accept_enabled(True)
+            wait = min(wait, max(0.0, self.look_again - self.now))
+        self.share()
         try:
             events = self.poller.select(0 if self.first or self.queue else wait)
         except InterruptedError:
             return
         self.now = now = time.monotonic()
+        self.newcomers = False
         for key, _ in events:
             key.data(key.fileobj)
+        if not self.newcomers and self._accepting:
+            self.at_once = 1
+        self.share()
         # taking in and refusing get half the time at most, or nobody would be answered
         now = time.monotonic()
         until = now + max(TURN_SECONDS, now - self.now)
@@ -302,6 +332,10 @@ class Worker(ThreadWorker):
     def every_second(self, now: float) -> None:
         """Close what has waited too long, and tell of what was refused."""
         self.expire(now)
+        for conn in [conn for conn in self.idle if conn.since < now - QUIET_SECONDS]:
+            del self.idle[conn]
+            conn.group = self.quiet
+            self.quiet[conn] = None
         self.refusals.beat()
         if self.refused:
             self.log.warning("%d requests refused in a second: more to do than can be done", self.refused)
@@ -313,7 +347,7 @@ class Worker(ThreadWorker):
 
     def expire(self, now: float) -> None:
         """Close the connections whose client let its time pass; one that began a request is told so."""
-        for group in (self.idle, self.arriving, self.sending, self.closing):
+        for group in (self.quiet, self.idle, self.arriving, self.sending, self.closing):
             for conn in [conn for conn in group if conn.deadline <= now]:
                 if group is self.arriving and conn.have:
                     self.leave(conn)
@@ -326,7 +360,11 @@ class Worker(ThreadWorker):
 
     def accept(self, listener: Any) -> None:
         """Let clients in: one, and twice as many a turn while still more are waiting, so that workers share."""
-        for _ in range(self.at_once):
+        self.newcomers = True
+        most, self.at_once = self.at_once, min(2 * self.at_once, 256)
+        for _ in range(most):
+            if self.leaves_newcomer(most):
+                return
             try:
                 client, address = listener.accept()
             except BlockingIOError:
@@ -339,6 +377,7 @@ class Worker(ThreadWorker):
                 self.turned_down += 1
                 if not self.make_room(0):
                     self.set_accept_enabled(False)
+                    self.look_again = self.now + 1
                 return
             self.nr_conns += 1
             conn = Connection(self.cfg, client, address, listener.getsockname())
@@ -349,11 +388,40 @@ class Worker(ThreadWorker):
                 continue
             self.join(conn, self.arriving, self.receive_seconds)
             self.readable(conn)
-        self.at_once = min(2 * self.at_once, 256)
+
+    def leaves_newcomer(self, most: int) -> bool:
+        """Whether another worker has fewer clients and is to be given a moment to let the newcomer in.
+
+        Not where many come, or the same one is still there after a few milliseconds: `most` has grown by then.
+        """
+        if arbiter.shares is None or not self.alive or most > MANY:
+            return False
+        self.share()
+        if self.clients() <= arbiter.shares.least():
+            return False
+        self.set_accept_enabled(False)
+        self.look_again = self.now + LEAVE_SECONDS
+        return True
+
+    def clients(self) -> int:
+        """Connections that make work or may do so any moment."""
+        return self.nr_conns - len(self.quiet) - len(self.closing) - len(self.ended)
+
+    def share(self) -> None:
+        """Tell the other workers how many clients this one has.
+
+        Twice as many if it has something to answer before it can look for newcomers: it is not worth waiting for.
+        """
+        told = self.clients() if self.alive else NOBODY
+        if (self.first or self.queue) and self.alive:
+            told = 2 * told + 2
+        if told != self.told and arbiter.shares is not None:
+            self.told = told
+            arbiter.shares.put(self.slot, told)
 
     def make_room(self, slow: float) -> bool:
         """Close the connection that has been idle longest, or has had its answer, or takes longer than `slow`."""
-        oldest = next(iter(self.idle), None) or next(iter(self.closing), None)
+        oldest = next(iter(self.quiet), None) or next(iter(self.idle), None) or next(iter(self.closing), None)
         if oldest is None:
             oldest = next(iter(self.arriving), None)
             if oldest is None or self.now - oldest.since < slow:
@@ -400,6 +468,7 @@ class Worker(ThreadWorker):
         self.leave(conn)
         self.watch(conn, 0)
         self.hold(conn, 0)
+        self.ended.discard(conn)
         self.nr_conns -= 1
         conn.client_socket.close()
 
@@ -416,6 +485,9 @@ class Worker(ThreadWorker):
         if conn.group is None:
             # more than one request, or the end; to be looked at when this one is answered
             self.watch(conn, 0)
+            with contextlib.suppress(OSError):
+                if not conn.client_socket.recv(1, socket.MSG_PEEK):
+                    self.ended.add(conn)
             return
         if conn.group is self.sending:
             return
