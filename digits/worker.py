@@ -21,9 +21,10 @@ import selectors
 import socket
 import struct
 import sys
+import threading
 import time
 from collections import deque
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -50,8 +51,12 @@ MOST_UNREAD = 65536
 # the share of DIGITS_MAX_WAIT_MS up to which a queue is no overload
 LITTLE = 0.2
 
+# of the threads, where the loop's is 0
+THREAD_NICE = 5
 # for a worker with fewer clients to let a newcomer in, before this one looks again
 LEAVE_SECONDS = 0.001
+# clients that a turn lets in at most, and requests that it reads of clients whose last one was refused
+MOST_A_TURN = 64
 # so many let in at once are too many to be left to others
 MANY = 16
 # who has said nothing for so long is no client that makes work
@@ -175,6 +180,8 @@ class Connection(TConn):
         self.cut = self.continued = False
         self.refusal: tuple[int, str] | None = None
         self.goes_on = True
+        # its last request was refused for there being too much to do
+        self.shed = False
         # quick: the loop answers it. may_refuse: when there is too much to do. seconds: a thread took for it
         self.quick = self.may_refuse = False
         self.seconds = 0.0
@@ -235,12 +242,16 @@ class Worker(ThreadWorker):
         # newcomers to let in at once while there are more of them, turn after turn
         self.at_once = 1
         self.newcomers = False
+        self.to_read = MOST_A_TURN
         # as the other workers were told
         self.told = NOBODY
         # when to accept again, if it does not
         self.look_again = 0.0
         self.refused = self.turned_down = 0
         super().init_process()
+
+    def get_thread_pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self.cfg.threads, initializer=stand_back)
 
     def load_wsgi(self) -> None:
         super().load_wsgi()
@@ -307,6 +318,7 @@ class Worker(ThreadWorker):
             return
         self.now = now = time.monotonic()
         self.newcomers = False
+        self.to_read = MOST_A_TURN
         for key, _ in events:
             key.data(key.fileobj)
         if not self.newcomers and self._accepting:
@@ -324,6 +336,7 @@ class Worker(ThreadWorker):
                 now = time.monotonic()
                 continue
             conn.goes_on = self.handle(conn)
+            conn.shed = False
             self.finish(conn)
             begun, now = now, time.monotonic()
             if conn.quick:
@@ -361,7 +374,7 @@ class Worker(ThreadWorker):
     def accept(self, listener: Any) -> None:
         """Let clients in: one, and twice as many a turn while still more are waiting, so that workers share."""
         self.newcomers = True
-        most, self.at_once = self.at_once, min(2 * self.at_once, 256)
+        most, self.at_once = self.at_once, min(2 * self.at_once, MOST_A_TURN)
         for _ in range(most):
             if self.leaves_newcomer(most):
                 return
@@ -491,6 +504,11 @@ class Worker(ThreadWorker):
             return
         if conn.group is self.sending:
             return
+        if conn.shed:
+            # whoever asks again at once must not keep the loop from the others, and from a health check
+            if not self.to_read:
+                return
+            self.to_read -= 1
         try:
             data = conn.client_socket.recv(65536)
         except BlockingIOError:
@@ -545,8 +563,8 @@ class Worker(ThreadWorker):
         if received.startswith(HEALTH) and len(received) == need:
             self.take_up(conn, None, self.first)
         elif conn.quick:
-            self.take_up(conn, BUSY if self.too_late(conn.waited, self.queued_seconds()) else None)
-        elif conn.may_refuse and self.too_late(conn.waited, self.pooled_seconds()):
+            self.take_up(conn, BUSY if self.will_be_late(conn, self.queued_seconds()) else None)
+        elif conn.may_refuse and self.will_be_late(conn, self.pooled_seconds()):
             self.take_up(conn, BUSY)
         else:
             self.leave(conn)
@@ -583,13 +601,21 @@ class Worker(ThreadWorker):
         """How long the threads will take for what they have."""
         return self.pooled * self.pool_seconds / self.cfg.threads
 
-    def too_late(self, waited: float, ahead: float) -> bool:
-        """Whether who has waited so long, and has so much ahead, is to be refused.
+    def will_be_late(self, conn: Connection, ahead: float) -> bool:
+        """Whether a request that has so many seconds of work ahead is to be refused at once.
 
-        Not where little is ahead: then the machine stood still for a while, or workers were being replaced, which
+        Half of the time that it may wait is kept in hand, for the work may take longer than it usually does: to be
+        refused after waiting is worse.
+        """
+        return self.too_late(conn.waited + 2 * ahead, ahead)
+
+    def too_late(self, waited: float, queued: float) -> bool:
+        """Whether what waits so long, while so many seconds of work are queued, is to be refused.
+
+        Not where little is queued: then the machine stood still for a while, or workers were being replaced, which
         is no overload and made worse by refusing.
         """
-        return waited + ahead > self.max_wait and ahead > self.max_wait * LITTLE
+        return waited > self.max_wait and queued > self.max_wait * LITTLE
 
     # answers
 
@@ -600,8 +626,8 @@ class Worker(ThreadWorker):
         conn.goes_on = self.alive and not conn.cut and conn.need > 0 and keeps_alive(request)
         if conn.goes_on:
             conn.parser.unreader.buf.write(request[conn.need :])
-        if conn.refusal is BUSY:
-            self.refused += 1
+        conn.shed = conn.refusal is BUSY
+        self.refused += conn.shed
         seconds = time.monotonic() - conn.since
         conn.sock.send(self.refusals(request, *conn.refusal, seconds=seconds, close=not conn.goes_on))
         self.finish(conn)
@@ -663,6 +689,7 @@ class Worker(ThreadWorker):
         if conn.refusal is not None:
             self.refuse(conn)
             return
+        conn.shed = False
         if conn.may_refuse:
             self.pool_seconds = towards(self.pool_seconds, conn.seconds)
         self.finish(conn)
@@ -708,6 +735,14 @@ def towards(usual: float, seconds: float) -> float:
         # far off, as at first: in larger steps
         return usual * 1.25
     return usual * (1.05 if seconds > usual else 1 / 1.05)
+
+
+def stand_back() -> None:
+    """Let the loop go before this thread, so that reading, refusing and health checks do not wait for pictures."""
+    # elsewhere a thread has no priority of its own
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), THREAD_NICE)
 
 
 def waited(client: socket.socket) -> float:
