@@ -53,14 +53,14 @@ LITTLE = 0.2
 
 # of the threads, where the loop's is 0
 THREAD_NICE = 5
-# for a worker with fewer clients to let a newcomer in, before this one looks again
-LEAVE_SECONDS = 0.001
+# for a worker with fewer clients to let newcomers in, and how often to look whether it has
+LEAVE_SECONDS = 0.015
+LOOK_SECONDS = 0.001
 # clients that a turn lets in at most, and requests that it reads of clients whose last one was refused
 MOST_A_TURN = 64
-# so many let in at once are too many to be left to others
-MANY = 16
-# who has said nothing for so long is no client that makes work
+# who has asked nothing for so long, and who has not said a whole request in so long, makes no work
 QUIET_SECONDS = 1.0
+FRESH_SECONDS = 0.05
 # how long the loop answers before it looks for what has come meanwhile
 TURN_SECONDS = 0.005
 # the client may have sent its next request already when a stopping worker would close the connection
@@ -245,8 +245,8 @@ class Worker(ThreadWorker):
         self.to_read = MOST_A_TURN
         # as the other workers were told
         self.told = NOBODY
-        # when to accept again, if it does not
-        self.look_again = 0.0
+        # when to accept again, if it does not; since when newcomers have been left to others
+        self.look_again, self.left_since = 0.0, math.inf
         self.refused = self.turned_down = 0
         super().init_process()
 
@@ -322,7 +322,7 @@ class Worker(ThreadWorker):
         for key, _ in events:
             key.data(key.fileobj)
         if not self.newcomers and self._accepting:
-            self.at_once = 1
+            self.at_once, self.left_since = 1, math.inf
         self.share()
         # taking in and refusing get half the time at most, or nobody would be answered
         now = time.monotonic()
@@ -374,9 +374,8 @@ class Worker(ThreadWorker):
     def accept(self, listener: Any) -> None:
         """Let clients in: one, and twice as many a turn while still more are waiting, so that workers share."""
         self.newcomers = True
-        most, self.at_once = self.at_once, min(2 * self.at_once, MOST_A_TURN)
-        for _ in range(most):
-            if self.leaves_newcomer(most):
+        for _ in range(self.at_once):
+            if self.leaves_newcomer():
                 return
             try:
                 client, address = listener.accept()
@@ -401,24 +400,33 @@ class Worker(ThreadWorker):
                 continue
             self.join(conn, self.arriving, self.receive_seconds)
             self.readable(conn)
+        self.at_once = min(2 * self.at_once, MOST_A_TURN)
 
-    def leaves_newcomer(self, most: int) -> bool:
-        """Whether another worker has fewer clients and is to be given a moment to let the newcomer in.
-
-        Not where many come, or the same one is still there after a few milliseconds: `most` has grown by then.
-        """
-        if arbiter.shares is None or not self.alive or most > MANY:
+    def leaves_newcomer(self) -> bool:
+        """Whether another worker has fewer clients and is to be given a moment to let the newcomer in."""
+        if arbiter.shares is None or not self.alive:
             return False
         self.share()
-        if self.clients() <= arbiter.shares.least():
+        least = arbiter.shares.least()
+        # of many, half as many again are as good as even, and it takes a turn less to let them in
+        if self.clients() <= least + least // 2:
+            return False
+        self.left_since = min(self.left_since, self.now)
+        if self.now - self.left_since > LEAVE_SECONDS:
             return False
         self.set_accept_enabled(False)
-        self.look_again = self.now + LEAVE_SECONDS
+        self.look_again = self.now + LOOK_SECONDS
         return True
 
     def clients(self) -> int:
-        """Connections that make work or may do so any moment."""
-        return self.nr_conns - len(self.quiet) - len(self.closing) - len(self.ended)
+        """Connections that make work or may do so any moment: not those that wait for a slow client."""
+        fresh = 0
+        for conn in reversed(self.arriving):
+            if conn.since < self.now - FRESH_SECONDS:
+                break
+            fresh += 1
+        slow = len(self.quiet) + len(self.arriving) - fresh + len(self.sending) + len(self.closing)
+        return self.nr_conns - slow - len(self.ended)
 
     def share(self) -> None:
         """Tell the other workers how many clients this one has.
