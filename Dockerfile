@@ -7,8 +7,8 @@ FROM python:${PYTHON} AS packages
 RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends binutils && rm -rf /var/lib/apt/lists/*
 COPY requirements-serve.txt /
 # into a folder of its own, so that the image gets the packages and not what installed them
-RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install --quiet --disable-pip-version-check --require-hashes --target /packages -r /requirements-serve.txt
+RUN --mount=type=cache,target=/var/cache/pip \
+    pip install --cache-dir /var/cache/pip --quiet --disable-pip-version-check --require-hashes --target /packages -r /requirements-serve.txt
 # out with symbols that only a debugger reads (ml_dtypes alone has 23 MB; what wheels bundle in *.libs was patched
 # after it was linked, which strip may break), with LiteRT's ways to a GPU and to phones' chips, and with tests
 RUN find /packages -name '*.so*' -not -path '*.libs/*' -exec strip --strip-unneeded {} + \
@@ -20,12 +20,12 @@ FROM python:${PYTHON} AS train
 # DVC works in a git repository
 RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends git && rm -rf /var/lib/apt/lists/*
 COPY requirements.txt /
-RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install --quiet --disable-pip-version-check --require-hashes -r /requirements.txt
+RUN --mount=type=cache,target=/var/cache/pip \
+    pip install --cache-dir /var/cache/pip --quiet --disable-pip-version-check --require-hashes -r /requirements.txt
 # any user may run it: the caller's own, so that what it writes belongs to the caller
 # (DVC asks for that user's name, which the image does not know)
 ENV HOME=/tmp USER=caller LOGNAME=caller PYTHONUNBUFFERED=1 GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0=*
-WORKDIR /work
+WORKDIR /pipeline
 CMD ["dvc", "repro"]
 
 # --- serve ---------------------------------------------------------------------------------------------------
