@@ -351,12 +351,12 @@ def test_the_train_container_runs_the_pipeline_and_its_files_are_the_caller_s(
     assert "up to date" in command(*words, "run", "--rm", "-T", "train", "dvc", "status", **ids)
 
 
-def test_the_serve_lock_has_wheels_for_arm64() -> None:
+def test_the_serve_lock_has_wheels_for_arm64(tmp_path: Path) -> None:
     for python, platform in (("3.11", "aarch64-manylinux_2_28"), ("3.13", "aarch64-manylinux_2_28")):
         command(
             *(sys.executable, "-m", "uv", "pip", "install", "--dry-run", "--no-deps", "--require-hashes"),
             *("--only-binary", ":all:", "--python-platform", platform, "--python-version", python),
-            *("--target", "nowhere", "-r", "requirements-serve.txt"),
+            *("--target", str(tmp_path), "-r", "requirements-serve.txt"),
         )
 
 
