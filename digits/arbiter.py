@@ -38,6 +38,7 @@ SPARE_DESCRIPTORS = 700
 classifier: Classifier | None = None
 # the same of hashes of API keys; read here so that all workers agree, also those that come later
 api_keys: frozenset[bytes] | None = None
+# where the workers tell each other how many clients they have
 shares: Shares | None = None
 
 _metrics_folder: str | None = None
@@ -58,6 +59,11 @@ def descriptors(wanted: int) -> int:
     return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, soft - SPARE_DESCRIPTORS))
 
 
+def slots(workers: int) -> int:
+    """Workers that may live at once: while a reload goes on, old and new ones do so side by side."""
+    return 2 * workers
+
+
 def prepare_metrics_folder(workers: int) -> None:
     """Make the folder of the metrics files, or empty the one that PROMETHEUS_MULTIPROC_DIR names, with room for
     so many workers.
@@ -76,8 +82,7 @@ def prepare_metrics_folder(workers: int) -> None:
     else:
         folder = tempfile.mkdtemp(prefix="digits-metrics-", dir=shared_memory())
         atexit.register(_remove, folder, os.getpid())
-    # old and new workers live side by side while a reload goes on
-    for slot in ("master", *range(2 * workers)):
+    for slot in ("master", *range(slots(workers))):
         _reserve(folder, slot)
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = _metrics_folder = folder
 
@@ -104,8 +109,7 @@ def on_starting(server: Any) -> None:
     global classifier, api_keys, shares
     from digits.model import Classifier, ModelError, load
 
-    # as for the metrics files: old and new workers side by side
-    shares = Shares(2 * server.cfg.workers)
+    shares = Shares(slots(server.cfg.workers))
     try:
         settings = Settings.from_env(os.environ)
         api_keys = keys.load(settings)
@@ -143,7 +147,7 @@ def pre_fork(server: Any, worker: Any) -> None:
     """Give the new worker the lowest slot for metrics files that no living worker has."""
     taken = {other.slot for other in server.WORKERS.values()}
     worker.slot = next(slot for slot in range(len(taken) + 1) if slot not in taken)
-    if worker.slot >= 2 * server.cfg.workers and _metrics_folder is not None:
+    if worker.slot >= slots(server.cfg.workers) and _metrics_folder is not None:
         # more than were to be expected (SIGTTIN); without room they run at their own risk
         with contextlib.suppress(OSError):
             _reserve(_metrics_folder, worker.slot)

@@ -27,6 +27,7 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from http import HTTPStatus
+from itertools import chain
 from typing import Any
 
 from gunicorn.http import errors, get_parser
@@ -191,6 +192,7 @@ class Connection(TConn):
         self.need = self.scanned = 0
         self.waited = 0.0
         self.cut = self.continued = False
+        self.shed = self.refusal is BUSY
         self.refusal = None
 
     def send(self) -> bool:
@@ -236,6 +238,7 @@ class Worker(ThreadWorker):
         self.arriving: dict[Connection, None] = {}
         self.sending: dict[Connection, None] = {}
         self.closing: dict[Connection, None] = {}
+        self.waiting = (self.quiet, self.idle, self.arriving, self.sending, self.closing)
         # being answered, though the client will ask no more
         self.ended: set[Connection] = set()
         self.now = time.monotonic()
@@ -243,8 +246,6 @@ class Worker(ThreadWorker):
         self.at_once = 1
         self.newcomers = False
         self.to_read = MOST_A_TURN
-        # as the other workers were told
-        self.told = NOBODY
         # when to accept again, if it does not; since when newcomers have been left to others
         self.look_again, self.left_since = 0.0, math.inf
         self.refused = self.turned_down = 0
@@ -283,7 +284,6 @@ class Worker(ThreadWorker):
         # so also when the master is gone
         self.alive = False
         self.set_accept_enabled(False)
-        self.look_again = math.inf
         self.share()
         # whoever the kernel has let in is answered too; from then on it lets nobody in
         for listener in self.sockets:
@@ -300,14 +300,14 @@ class Worker(ThreadWorker):
             self.turn(0.05)
             now = time.monotonic()
             self.expire(now)
-        for conn in (*self.quiet, *self.idle, *self.arriving, *self.sending, *self.closing):
+        for conn in chain.from_iterable(map(tuple, self.waiting)):
             self.close(conn)
 
     def turn(self, wait: float = 1.0) -> None:
         """Look once what has come and been finished, then answer for a few milliseconds."""
         self.notify()
         self.now = time.monotonic()
-        if not self._accepting:
+        if self.alive and not self._accepting:
             if self.now >= self.look_again:
                 self.set_accept_enabled(True)
             wait = min(wait, max(0.0, self.look_again - self.now))
@@ -336,7 +336,6 @@ class Worker(ThreadWorker):
                 now = time.monotonic()
                 continue
             conn.goes_on = self.handle(conn)
-            conn.shed = False
             self.finish(conn)
             begun, now = now, time.monotonic()
             if conn.quick:
@@ -360,7 +359,7 @@ class Worker(ThreadWorker):
 
     def expire(self, now: float) -> None:
         """Close the connections whose client let its time pass; one that began a request is told so."""
-        for group in (self.quiet, self.idle, self.arriving, self.sending, self.closing):
+        for group in self.waiting:
             for conn in [conn for conn in group if conn.deadline <= now]:
                 if group is self.arriving and conn.have:
                     self.leave(conn)
@@ -406,10 +405,9 @@ class Worker(ThreadWorker):
         """Whether another worker has fewer clients and is to be given a moment to let the newcomer in."""
         if arbiter.shares is None or not self.alive:
             return False
-        self.share()
-        least = arbiter.shares.least()
-        # of many, half as many again are as good as even, and it takes a turn less to let them in
-        if self.clients() <= least + least // 2:
+        clients, least = self.share(), arbiter.shares.least()
+        # of many, half as many again are as good as even, and it takes fewer turns to let them in
+        if clients <= least + least // 2:
             return False
         self.left_since = min(self.left_since, self.now)
         if self.now - self.left_since > LEAVE_SECONDS:
@@ -428,21 +426,21 @@ class Worker(ThreadWorker):
         slow = len(self.quiet) + len(self.arriving) - fresh + len(self.sending) + len(self.closing)
         return self.nr_conns - slow - len(self.ended)
 
-    def share(self) -> None:
-        """Tell the other workers how many clients this one has.
+    def share(self) -> int:
+        """Tell the other workers how many clients this one has, and return that.
 
-        Twice as many if it has something to answer before it can look for newcomers: it is not worth waiting for.
+        They are told of twice as many while it has something to answer before it can look for newcomers, for then
+        it is not worth waiting for.
         """
-        told = self.clients() if self.alive else NOBODY
-        if (self.first or self.queue) and self.alive:
-            told = 2 * told + 2
-        if told != self.told and arbiter.shares is not None:
-            self.told = told
-            arbiter.shares.put(self.slot, told)
+        clients = self.clients()
+        if arbiter.shares is not None:
+            told = 2 * clients + 2 if self.first or self.queue else clients
+            arbiter.shares.put(self.slot, told if self.alive else NOBODY)
+        return clients
 
     def make_room(self, slow: float) -> bool:
         """Close the connection that has been idle longest, or has had its answer, or takes longer than `slow`."""
-        oldest = next(iter(self.quiet), None) or next(iter(self.idle), None) or next(iter(self.closing), None)
+        oldest = next(chain(self.quiet, self.idle, self.closing), None)
         if oldest is None:
             oldest = next(iter(self.arriving), None)
             if oldest is None or self.now - oldest.since < slow:
@@ -634,8 +632,8 @@ class Worker(ThreadWorker):
         conn.goes_on = self.alive and not conn.cut and conn.need > 0 and keeps_alive(request)
         if conn.goes_on:
             conn.parser.unreader.buf.write(request[conn.need :])
-        conn.shed = conn.refusal is BUSY
-        self.refused += conn.shed
+        if conn.refusal is BUSY:
+            self.refused += 1
         seconds = time.monotonic() - conn.since
         conn.sock.send(self.refusals(request, *conn.refusal, seconds=seconds, close=not conn.goes_on))
         self.finish(conn)
@@ -697,7 +695,6 @@ class Worker(ThreadWorker):
         if conn.refusal is not None:
             self.refuse(conn)
             return
-        conn.shed = False
         if conn.may_refuse:
             self.pool_seconds = towards(self.pool_seconds, conn.seconds)
         self.finish(conn)
