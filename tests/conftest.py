@@ -46,6 +46,11 @@ class Server:
     output: Path
     environ: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def port(self) -> int:
+        """Where it listens on 127.0.0.1."""
+        return int(self.url.rsplit(":", 1)[1])
+
     def ask(self, path: str, body: Any = None, method: str | None = None, **headers: str) -> Answer:
         """Send a request; a body that is not bytes goes as JSON. Header names: _ stands for -."""
         names = {name.replace("_", "-"): value for name, value in headers.items()}

@@ -31,10 +31,6 @@ pytestmark = pytest.mark.e2e
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 
 
-def port(server):
-    return int(server.url.rsplit(":", 1)[1])
-
-
 @pytest.fixture
 def offer(tmp_path):
     """Start load on a server in a process of its own."""
@@ -42,7 +38,7 @@ def offer(tmp_path):
     running = []
 
     def offer(server, **options):
-        running.append(Running(tmp_path / f"fates-{next(count)}.npy", port=port(server), **options))
+        running.append(Running(tmp_path / f"fates-{next(count)}.npy", port=server.port, **options))
         return running[-1]
 
     yield offer
@@ -137,7 +133,7 @@ class Health:
     """Asks /health/ready every 50 ms, on new connections and on a kept one in turn."""
 
     def __init__(self, server):
-        self.port, self.times, self.wrong = port(server), [], []
+        self.port, self.times, self.wrong = server.port, [], []
         self.over = threading.Event()
         self.thread = threading.Thread(target=self.run)
 
@@ -355,7 +351,7 @@ def test_overload_is_refused_and_what_is_served_stays_quick(start, offer, what, 
 
 
 def connect(server, *data):
-    client = socket.create_connection(("127.0.0.1", port(server)), 10)
+    client = socket.create_connection(("127.0.0.1", server.port), 10)
     for part in data:
         client.sendall(part)
     return client
@@ -420,7 +416,7 @@ def test_slow_and_broken_clients_cost_the_others_nothing(patient, trouble):
     server = patient
 
     def rate():
-        fates = Load(port(server), connections=8, seconds=0.6).run()
+        fates = Load(server.port, connections=8, seconds=0.6).run()
         assert counts(fates) == {200: len(fates)}
         return len(fates) / 0.6
 
@@ -501,7 +497,7 @@ def test_more_connections_than_descriptors_close_the_idlest(start):
     for client in idle:
         client.settimeout(10)
         assert client.recv(4096).startswith(b"HTTP/1.1 200")
-    fates = Load(port(server), connections=50, seconds=1, keep=False).run()
+    fates = Load(server.port, connections=50, seconds=1, keep=False).run()
     assert counts(fates) == {200: len(fates)}
     assert server.children() == workers
     for client in idle:

@@ -4,7 +4,6 @@ import contextlib
 import socket
 import sys
 import time
-from urllib.parse import urlsplit
 
 import numpy as np
 import psutil
@@ -17,9 +16,7 @@ def clients(server, count, request=b""):
     with contextlib.ExitStack() as stack:
         made = []
         for _ in range(count):
-            made.append(
-                stack.enter_context(socket.create_connection(("127.0.0.1", urlsplit(server.url).port), 10))
-            )
+            made.append(stack.enter_context(socket.create_connection(("127.0.0.1", server.port), 10)))
             if request:
                 made[-1].sendall(request)
                 assert made[-1].recv(4096).startswith(b"HTTP/1.1 200 ")
