@@ -277,10 +277,14 @@ class Running:
         if self.server.checked:
             assert digits_in(self.server.form, answer) == [self.expected[i]], answer
 
+    def processes(self) -> list[psutil.Process]:
+        """All of the server's."""
+        root = psutil.Process(self.process.pid)
+        return [root, *root.children(recursive=True)]
+
     def memory(self) -> float:
         """MB of all its processes, shared pages counted once (PSS)."""
-        root = psutil.Process(self.process.pid)
-        return sum(p.memory_full_info().pss for p in [root, *root.children(recursive=True)]) / 1e6
+        return sum(p.memory_full_info().pss for p in self.processes()) / 1e6
 
     def stop(self) -> None:
         # the group is this server's own: start_new_session above

@@ -16,37 +16,30 @@ import logging.config
 import os
 import re
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
+from bench import SERVERS, Running, Server
+from report import CEILING, OURS
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-BODY = json.dumps(json.loads((ROOT / "sample_request.json").read_text())).encode()
+SAMPLE = json.loads((ROOT / "sample_request.json").read_text())
+BODY = json.dumps(SAMPLE).encode()
 
 
-def served(*command: str, **environ: str) -> float:
-    """µs of CPU a request that a server with all its processes takes; the least of ten rounds of 1,000."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    env = os.environ | {"PORT": str(port), "WEB_CONCURRENCY": "1"} | environ
-    full = [sys.executable, "-m", "gunicorn", *(part.format(port=port) for part in command)]
-    process = subprocess.Popen(full, cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def served(server: Server) -> float:
+    """µs of CPU a request that a server with one worker and its master take; the least of ten rounds of 1,000."""
+    alone = replace(server, command=[*server.command, "-w", "1"], environment=None)
+    image = np.array([SAMPLE["image"]], np.uint8)
+    running = Running(alone, image, [7], ROOT / "models" / "mnist.h5")
     try:
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                client = socket.create_connection(("127.0.0.1", port))
-                break
-            except OSError:
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+        client = socket.create_connection(("127.0.0.1", running.port))
         head = "POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
         request = f"{head}Content-Length: {len(BODY)}\r\n\r\n".encode() + BODY
 
@@ -62,8 +55,7 @@ def served(*command: str, **environ: str) -> float:
                 missing -= len(client.recv(missing))
 
         def spent() -> float:
-            root = psutil.Process(process.pid)
-            times = [one.cpu_times() for one in (root, *root.children(recursive=True))]
+            times = [one.cpu_times() for one in running.processes()]
             return sum(t.user + t.system for t in times)
 
         rounds = []
@@ -75,8 +67,7 @@ def served(*command: str, **environ: str) -> float:
         client.close()
         return min(rounds[1:])
     finally:
-        process.terminate()
-        process.wait(20)
+        running.stop()
 
 
 def least(call: Callable[[], Any]) -> float:
@@ -149,20 +140,8 @@ def in_process() -> dict[str, float]:
 
 def main() -> None:
     """Print the table."""
-    ours = served("app:app")
-    constant = served(
-        *(
-            "-b",
-            "127.0.0.1:{port}",
-            "-w",
-            "1",
-            "-k",
-            "digits.worker.Worker",
-            "--threads",
-            "4",
-            "constant:app",
-        ),
-        PYTHONPATH=str(ROOT / "benchmarks" / "peers"),
+    ours, constant = (
+        served(next(server for server in SERVERS if server.name == name)) for name in (OURS, CEILING)
     )
     parts = in_process()
     rest = ours - constant - sum(parts.values())
