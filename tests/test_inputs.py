@@ -21,6 +21,7 @@ from PIL import Image, ImageDraw
 from digits.errors import Problem
 from digits.images import from_json, from_raw
 from digits.pictures import prepare
+from digits.settings import Settings
 
 SEVEN = np.array(SAMPLE["image"], np.uint8)
 
@@ -228,6 +229,19 @@ def test_a_form_with_one_file_gets_one_answer_and_with_more_a_list(server: Serve
     body, kind = form(("file", picture), ("file", encoded(scene(False))), ("other", picture))
     answer = server.ask("/predict", body, Content_Type=kind)
     assert [a["predicted_digit"] for a in answer.json["predictions"]] == [7, 7, 7]
+
+
+def test_a_form_takes_as_many_files_as_a_batch_and_says_so_of_more(server: Server) -> None:
+    most = Settings().max_batch
+    picture = encoded(Image.fromarray(SEVEN), "PNG")
+    body, kind = form(*[("file", picture)] * most)
+    answer = server.ask("/predict?prepare=none", body, Content_Type=kind)
+    assert answer.status == 200
+    assert [a["predicted_digit"] for a in answer.json["predictions"]] == [7] * most
+    body, kind = form(*[("file", picture)] * (most + 1))
+    answer = server.ask("/predict?prepare=none", body, Content_Type=kind)
+    assert answer.status == 413
+    assert answer.json["detail"] == f"At most {most} images are taken in one request."
 
 
 def test_a_bad_file_of_a_form_is_named(server: Server) -> None:
