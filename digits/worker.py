@@ -700,6 +700,9 @@ class Worker(ThreadWorker):
         self.finish(conn)
 
     def handle_request(self, req: Any, conn: Connection) -> bool:
+        # RFC 9112, 3.2, which gunicorn leaves to the app
+        if req.version >= (1, 1) and not any(name == "HOST" for name, _ in req.headers):
+            raise errors.InvalidHeader("HOST")
         # 100 Continue was sent when it was of use
         req._expected_100_continue = False
         if conn.cut:

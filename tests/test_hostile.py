@@ -152,6 +152,7 @@ def test_an_absurd_length_is_refused_at_once(
         (b"GET / HTTP/1.1\r\nX: " + b"a" * 9000 + b"\r\n\r\n", 431),
         (b"GET / HTTP/1.1\r\n" + b"X: a\r\n" * 200 + b"\r\n", 431),
         (b"GET / HTTP/1.1\r\nExpect: magic\r\n\r\n", 417),
+        (b"GET / HTTP/1.1\r\nX: no host\r\n\r\n", 400),
         (b"GET / HTTP/9.9\r\n\r\n", 400),
         (b"get / HTTP/1.1\r\n\r\n", 400),
         (b"GET  / HTTP/1.1\r\n\r\n", 400),
@@ -167,6 +168,12 @@ def test_what_is_no_http_gets_a_problem_in_json(server: Server, request_bytes: b
     assert problem["status"] == status
     assert f"X-Request-ID: {problem['request_id']}\r\n".encode() in got
     assert any(line.get("request_id") == problem["request_id"] for line in server.log())
+
+
+def test_only_http_1_0_needs_no_host(server: Server) -> None:
+    assert said(server, b"GET /health/live HTTP/1.0\r\n\r\n", False).endswith(LIVE)
+    got = said(server, GOOD + GOOD.replace(b"Host: x\r\n", b""), False)
+    assert re.findall(rb"HTTP/1.1 (\d+)", got) == [b"200", b"400"]
 
 
 def test_a_client_cannot_move_the_path_or_the_scheme_by_headers(server: Server) -> None:
