@@ -48,14 +48,15 @@ resource "aws_ecs_task_definition" "service" {
     portMappings           = [{ containerPort = local.port, protocol = "tcp" }]
     mountPoints            = [{ sourceVolume = "writable", containerPath = local.writable, readOnly = false }]
     linuxParameters        = { initProcessEnabled = false, capabilities = { drop = ["ALL"] } }
-    environment = [
+    # hashes of random keys are no secret, so they may stand in the task's definition
+    environment = concat(length(var.api_keys) == 0 ? [] : [{ name = "DIGITS_API_KEYS", value = join(",", var.api_keys) }], [
       { name = "PORT", value = tostring(local.port) },
       { name = "HOST", value = "0.0.0.0" },
       { name = "DIGITS_GRACE_SECONDS", value = tostring(local.grace_seconds) },
       { name = "DIGITS_LOG_LEVEL", value = var.log_level },
       # said, not guessed: a small task's machine shows more CPUs than the task may use
       { name = "WEB_CONCURRENCY", value = tostring(max(1, ceil(var.cpu / 1024))) },
-    ]
+    ])
     healthCheck = {
       command     = ["CMD", "python", "-S", "-c", "from http.client import HTTPConnection as C; c = C('127.0.0.1', ${local.port}, timeout=2); c.request('GET', '${local.live_path}'); raise SystemExit(c.getresponse().status != 200)"]
       interval    = 10

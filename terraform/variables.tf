@@ -178,6 +178,17 @@ variable "allowed_cidrs" {
   }
 }
 
+variable "api_keys" {
+  description = "Hashes of the API keys that predictions want, as `make key` prints them; a change replaces the tasks one by one. Empty: everyone may predict."
+  type        = list(string)
+  default     = []
+  validation {
+    # what was given stays out of the message: it may be a key, put there by mistake
+    condition     = alltrue([for hash in var.api_keys : can(regex("^sha256:[0-9a-fA-F]{64}$", hash))])
+    error_message = "api_keys: hashes like sha256:<64 hex digits>, as `make key` prints; never the keys themselves."
+  }
+}
+
 variable "access_logs_bucket" {
   description = "Bucket for the load balancer's access logs, with the policy that AWS asks for. Empty: none are kept."
   type        = string

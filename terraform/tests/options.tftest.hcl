@@ -66,6 +66,25 @@ run "without_spot_all_are_on_demand" {
   }
 }
 
+run "without_api_keys_everyone_may_predict" {
+  command = plan
+  assert {
+    condition     = !contains(jsondecode(aws_ecs_task_definition.service[0].container_definitions)[0].environment[*].name, "DIGITS_API_KEYS")
+    error_message = "an empty setting must not reach the service"
+  }
+}
+
+run "api_keys_reach_the_tasks_as_hashes" {
+  command = plan
+  variables {
+    api_keys = ["sha256:c2aff65aa994f35dd1ea11785331e1f37902dcc1740174f8f52823c518bdf39f", "sha256:0000000000000000000000000000000000000000000000000000000000000000"]
+  }
+  assert {
+    condition     = one([for each in jsondecode(aws_ecs_task_definition.service[0].container_definitions)[0].environment : each.value if each.name == "DIGITS_API_KEYS"]) == join(",", var.api_keys)
+    error_message = "both hashes, parted by a comma"
+  }
+}
+
 run "with_a_certificate_http_redirects" {
   command = plan
   variables {

@@ -27,6 +27,7 @@ run "refuses_nonsense" {
     log_level          = "loud"
     certificate_arn    = "my-certificate"
     allowed_cidrs      = ["anyone"]
+    api_keys           = ["NeTRdKzXh2RQaEHNWHjadtzEbTUzfcnmz_K58nAt7AM"]
     access_logs_bucket = "Logs/here"
     log_retention_days = 8
     alarm_email        = "nobody"
@@ -35,7 +36,7 @@ run "refuses_nonsense" {
   expect_failures = [
     var.name, var.environment, var.region, var.cidr, var.image_tag, var.architecture, var.cpu, var.min_tasks,
     var.on_demand_base, var.cpu_target, var.requests_per_vcpu, var.log_level, var.certificate_arn, var.allowed_cidrs,
-    var.access_logs_bucket, var.log_retention_days, var.alarm_email, var.github_repository,
+    var.api_keys, var.access_logs_bucket, var.log_retention_days, var.alarm_email, var.github_repository,
   ]
 }
 
