@@ -107,7 +107,7 @@ image:  ## build the image that serves, labelled with its version, revision and 
 # what looks for holes has packages of its own, which need not get along with the others
 TOOLS_VENV ?= .venv-tools
 TOOLS = $(TOOLS_VENV)/bin/python
-LOCKS = requirements-serve.txt requirements.txt requirements-dev.txt requirements-tools.txt
+LOCKS = $(wildcard requirements*.txt)
 RUNS ?= 100000
 
 fuzz: $(TOOLS_VENV)/.installed  ## throw 120,000 mutated requests at the service (minutes; Linux; RUNS=, KEEP=1)
