@@ -4,8 +4,8 @@ that a client sends.
 MNIST's authors scaled a digit into 20x20 keeping its aspect and centred it by mass in 28x28, ink bright on black
 (LeCun et al. 1998, "Gradient-based learning applied to document recognition", III.A). Before that, ink has to be
 told from paper: the paper is a smooth surface that most of a picture lies on, whatever its brightness, so it
-is fitted (a quadratic, robustly); ink is what departs from it to the side that departs most. That treats dark on
-light and light on dark alike by construction, and takes shadows away.
+is fitted (a plane to the border, from there a quadratic, both robustly); ink is what departs from it to the side
+that departs most. That treats dark on light and light on dark alike by construction, and takes shadows away.
 """
 
 from __future__ import annotations
@@ -172,10 +172,12 @@ def _ink(grey: np.ndarray) -> np.ndarray | None:
     departs = grey - paper
     # ink departs far and is little; noise and paper depart to both sides alike
     up, down = np.maximum(departs, 0), np.maximum(-departs, 0)
-    ink = up if np.square(up).sum() > np.square(down).sum() else down
+    ink = up if np.vdot(up, up) > np.vdot(down, down) else down
     # of the few pixels that depart most, not of the one that a scratch may be
     few = min(ink.size, max(4, ink.size // 16_000))
-    strong = float(np.partition(ink, -few, axis=None)[-few])
+    # looked for among all, it takes longest where most are 0
+    most = ink[ink > ink.max() / 2]
+    strong = float(np.partition(most if most.size >= few else ink, -few, axis=None)[-few])
     if strong < max(LEAST_CONTRAST, 5 * noise):
         return None
     low = max(0.12 * strong, min(2.5 * noise, 0.4 * strong))
@@ -186,17 +188,17 @@ def _ink(grey: np.ndarray) -> np.ndarray | None:
 def _paper(grey: np.ndarray) -> tuple[np.ndarray, float]:
     """The surface that the paper's brightness lies on, float32 like `grey`, and how far paper departs from it."""
     height, width = grey.shape
-    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
-    # ink on more than half of the border is rarer than ink on more than half of a tight crop
-    level = float(np.median(border))
-    step = max(1, max(height, width) // 32)
+    step = max(1, max(height, width) // 24)
     y, x = np.mgrid[0:height:step, 0:width:step].astype(np.float32)
-    y, x = y.ravel() / max(height - 1, 1) - 0.5, x.ravel() / max(width - 1, 1) - 0.5
-    terms = np.stack([np.ones_like(x), x, y, x * y, x * x, y * y], axis=1)
-    sample = grey[::step, ::step].ravel()
-    near = np.abs(sample - level)
+    y, x = y / max(height - 1, 1) - 0.5, x / max(width - 1, 1) - 0.5
+    terms = np.stack([np.ones_like(x), x, y, x * y, x * x, y * y], axis=2)
+    grid = grey[::step, ::step]
+    fit = np.zeros(6, np.float32)
+    # ink on more than half of the border is rarer than ink on more than half of a tight crop
+    fit[:3] = _plane(_border(terms)[:, :3], _border(grid))
+    terms, sample = terms.reshape(-1, 6), grid.ravel()
+    near = np.abs(sample - terms @ fit)
     spread = max(12.0, 3 * float(np.median(near[near <= np.median(near)])))
-    fit = np.array([level, 0, 0, 0, 0, 0], np.float32)
     keep, rest = near < spread, near
     for _ in range(4):
         if np.count_nonzero(keep) < 0.2 * keep.size:
@@ -214,6 +216,23 @@ def _paper(grey: np.ndarray) -> tuple[np.ndarray, float]:
     # told by the places that are paper, as a tight crop is mostly ink
     noise = 1.4826 * float(np.median(rest[keep]))
     return down @ np.stack([np.ones_like(x), x, x * x]), noise
+
+
+def _border(grid: np.ndarray) -> np.ndarray:
+    return np.concatenate([grid[0], grid[-1], grid[:, 0], grid[:, -1]])
+
+
+def _plane(terms: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The plane with the least absolute departures, which a minority of other values hardly moves; (3,).
+
+    By least squares weighted anew (Schlossmacher 1973, doi:10.1080/01621459.1973.10481449).
+    """
+    fit = np.array([np.median(values), 0, 0], np.float32)
+    for _ in range(5):
+        # departures of two grey levels are as good as none
+        weighted = terms / np.maximum(np.abs(values - terms @ fit), 2)[:, None]
+        fit = np.linalg.solve(weighted.T @ terms + 1e-4 * np.eye(3, dtype=np.float32), weighted.T @ values)
+    return fit
 
 
 def _without_specks(ink: np.ndarray) -> np.ndarray:

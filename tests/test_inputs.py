@@ -16,7 +16,7 @@ import pytest
 from conftest import SAMPLE, Server
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 
 from digits.errors import Problem
 from digits.images import from_json, from_raw
@@ -147,6 +147,18 @@ def test_shadow_and_noise_are_survived() -> None:
     grey = grey + rng.normal(0, 6, grey.shape)
     grey[rng.random(grey.shape) < 0.0005] = 0
     assert digit(encoded(Image.fromarray(grey.clip(0, 255).astype(np.uint8)))) == 7
+
+
+@pytest.mark.parametrize("darkest", [0.6, 0.7, 0.8])
+def test_a_digit_that_fills_its_picture_is_read_in_a_shadow(darkest: float) -> None:
+    # at the border as much ink as paper, and no two places of the paper alike
+    picture = Image.new("L", (200, 260), 235)
+    pen = ImageDraw.Draw(picture)
+    for box in ((40, 2, 160, 130), (30, 120, 170, 258)):
+        pen.ellipse(box, outline=80, width=28)
+    grey = np.asarray(picture.filter(ImageFilter.GaussianBlur(6)), np.float32)
+    grey = grey * np.linspace(1, darkest, 200)[None, :]
+    assert digit(encoded(Image.fromarray(grey.astype(np.uint8)).crop((28, 0, 172, 260)))) == 8
 
 
 @pytest.mark.parametrize("dark", [True, False], ids=["dark on light", "light on dark"])
