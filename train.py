@@ -37,7 +37,7 @@ from dvclive.keras import DVCLiveCallback
 from PIL import Image, ImageDraw
 
 from digits import data, logs, synthetic
-from digits.augment import augment
+from digits.augment import augment, coarse
 from digits.compile import compile_h5
 from digits.network import build
 
@@ -97,8 +97,16 @@ def fit(arrays: data.Arrays, params: dict[str, Any], live: Live) -> tuple[keras.
     order = np.random.default_rng(params["seed"]).permutation(len(arrays["x_train"]))
     held, kept = order[: params["validation"]], order[params["validation"] :]
     drawn = synthetic.draw(round(params["drawn"] * len(kept)), 0, params["seed"])
-    images = scaled(np.concatenate([arrays["x_train"][kept], drawn["x_train"]]))
-    labels = keras.utils.to_categorical(np.concatenate([arrays["y_train"][kept], drawn["y_train"]]), 10)
+    # they are in random order, so the first are any
+    seen = kept[: round(params["coarse"] * len(kept))]
+    images = scaled(
+        np.concatenate(
+            [arrays["x_train"][kept], drawn["x_train"], coarse(arrays["x_train"][seen], params["seed"])]
+        )
+    )
+    labels = keras.utils.to_categorical(
+        np.concatenate([arrays["y_train"][kept], drawn["y_train"], arrays["y_train"][seen]]), 10
+    )
     held_images, held_digits = scaled(arrays["x_train"][held]), arrays["y_train"][held]
 
     network = build(params["filters"], params["dense"], params["dropout"])

@@ -1,12 +1,44 @@
 """Training images varied at random, so that the network meets more hands than MNIST's five hundred: turned,
-slanted, scaled, moved, written with a thicker or thinner pen, seen less sharply. train.py maps it over its
-batches."""
+slanted, scaled, moved, written with a thicker or thinner pen, seen less sharply. train.py maps `augment` over its
+batches, and adds `coarse` images to MNIST's."""
 
 from __future__ import annotations
 
 import math
+from io import BytesIO
 
+import numpy as np
 import tensorflow as tf
+from PIL import Image, ImageOps
+
+from digits.pictures import prepare
+
+
+def coarse(images: np.ndarray, seed: int) -> np.ndarray:
+    """Digits as a picture of few pixels shows them to the service; uint8 (n, 28, 28) like `images`.
+
+    Each is seen 7 to 16 pixels high, squeezed or stretched a little, enlarged smoothly as whoever sends it would,
+    and prepared as the service prepares pictures. Raises ValueError for an image without ink.
+    """
+    rng = np.random.default_rng(seed)
+    pictures = []
+    for image in images:
+        picture = Image.fromarray(image)
+        box = picture.getbbox()
+        if box is None:
+            raise ValueError("an image without ink")
+        high = rng.uniform(7, 16)
+        wide = high * (box[2] - box[0]) / (box[3] - box[1]) * np.exp(rng.normal(0, 0.15))
+        # a wide digit keeps its shape
+        least = min(1.0, 20 / wide)
+        size = max(2, round(wide * least)), max(2, round(high * least))
+        enlarged = rng.uniform(40, 120) / high
+        few = picture.resize(size, Image.Resampling.BOX, box)
+        many = few.resize((round(size[0] * enlarged), round(size[1] * enlarged)), Image.Resampling.BICUBIC)
+        file = BytesIO()
+        ImageOps.expand(many, 8).save(file, "BMP")
+        pictures.append(file.getvalue())
+    return np.concatenate([prepare([picture], ["image"]) for picture in pictures])
 
 
 def augment(

@@ -153,3 +153,24 @@ def test_drawn_digits_depend_on_the_seed_alone() -> None:
     first, again, other = draw(60, 5, seed=4), draw(60, 5, seed=4), draw(60, 5, seed=5)
     np.testing.assert_array_equal(first["x_train"], again["x_train"])
     assert (first["x_train"] != other["x_train"]).any()
+
+
+def test_coarse_digits_have_mnists_form_and_show_the_same() -> None:
+    # brings TensorFlow, which the other tests here do without
+    from digits.augment import coarse
+
+    images = draw(200, 0, seed=3)["x_train"]
+    seen = coarse(images, seed=1)
+    assert (seen.shape, seen.dtype) == (images.shape, np.uint8)
+    alike = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(seen, images, strict=True)]
+    assert np.mean(alike) > 0.7
+    assert max(alike) < 1
+    for image in seen:
+        rows, columns = np.flatnonzero(image.any(1)), np.flatnonzero(image.any(0))
+        assert max(rows[-1] - rows[0], columns[-1] - columns[0]) == 19
+        mass = image / image.sum()
+        assert abs((mass.sum(0) * np.arange(28)).sum() - 13.5) < 1.1
+    np.testing.assert_array_equal(seen, coarse(images, seed=1))
+    assert (seen != coarse(images, seed=2)).any()
+    with pytest.raises(ValueError, match="without ink"):
+        coarse(np.zeros((1, 28, 28), np.uint8), seed=1)
