@@ -203,9 +203,9 @@ def _paper(grey: np.ndarray) -> tuple[np.ndarray, float]:
     for _ in range(4):
         if np.count_nonzero(keep) < 0.2 * keep.size:
             break
-        a = terms[keep]
+        kept = terms[keep]
         # the small term keeps it solvable when few places are left
-        fit = np.linalg.solve(a.T @ a + 1e-3 * np.eye(6, dtype=np.float32), a.T @ sample[keep])
+        fit = np.linalg.solve(kept.T @ kept + 1e-3 * np.eye(6, dtype=np.float32), kept.T @ sample[keep])
         rest = np.abs(sample - terms @ fit)
         keep = rest < max(6.0, 2.5 * 1.4826 * float(np.median(rest[keep])))
     y = np.arange(height, dtype=np.float32) / max(height - 1, 1) - 0.5
