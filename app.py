@@ -28,7 +28,7 @@ def create_app(settings: Settings | None = None, classifier: model.Classifier | 
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.config["MAX_BATCH"] = settings.max_batch
     # Werkzeug's own limit of 1,000 is below the default batch; this one leaves room to be told the batch's
-    app.config["MAX_FORM_PARTS"] = 2 * settings.max_batch
+    app.config["MAX_FORM_PARTS"] = max(app.config["MAX_FORM_PARTS"], 2 * settings.max_batch)
     errors.register(app)
     classifier = classifier or arbiter.classifier or model.Classifier(model.load(settings.model))
     service = Service(app, classifier)

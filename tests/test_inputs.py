@@ -256,6 +256,15 @@ def test_a_form_takes_as_many_files_as_a_batch_and_says_so_of_more(server: Serve
     assert answer.json["detail"] == f"At most {most} images are taken in one request."
 
 
+def test_a_small_batch_limit_leaves_room_for_a_forms_other_fields(
+    start: Callable[..., Server],
+) -> None:
+    server = start(DIGITS_MAX_BATCH="1", WEB_CONCURRENCY="1")
+    body, kind = form(("file", encoded(scene())))
+    field = b'--frontier\r\nContent-Disposition: form-data; name="note"\r\n\r\nx\r\n'
+    assert server.ask("/predict", field * 20 + body, Content_Type=kind).json["predicted_digit"] == 7
+
+
 def test_a_bad_file_of_a_form_is_named(server: Server) -> None:
     body, kind = form(("file", encoded(scene())), ("file", b"no picture"))
     answer = server.ask("/predict", body, Content_Type=kind)
