@@ -21,7 +21,7 @@ def coarse(images: np.ndarray, seed: int) -> np.ndarray:
     and prepared as the service prepares pictures. Raises ValueError for an image without ink.
     """
     rng = np.random.default_rng(seed)
-    pictures = []
+    seen = []
     for image in images:
         picture = Image.fromarray(image)
         box = picture.getbbox()
@@ -37,8 +37,8 @@ def coarse(images: np.ndarray, seed: int) -> np.ndarray:
         many = few.resize((round(size[0] * enlarged), round(size[1] * enlarged)), Image.Resampling.BICUBIC)
         file = BytesIO()
         ImageOps.expand(many, 8).save(file, "BMP")
-        pictures.append(file.getvalue())
-    return np.concatenate([prepare([picture], ["image"]) for picture in pictures])
+        seen.append(prepare([file.getvalue()], ["image"]))
+    return np.concatenate(seen)
 
 
 def augment(
