@@ -64,7 +64,7 @@ def batches(images: np.ndarray, labels: np.ndarray, params: dict[str, Any]) -> t
         .repeat()
         .batch(params["batch_size"])
     )
-    pairs = order.map(lambda some: tuple(tf.gather(all, some) for all in everything), deterministic=True)
+    pairs = order.map(lambda some: tuple(tf.gather(all, some) for all in everything))
     if not params["augment"]:
         return pairs.prefetch(tf.data.AUTOTUNE)
     # a seed a batch, so that the maps may run side by side and still give the same images every time
