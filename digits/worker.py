@@ -30,10 +30,11 @@ from http import HTTPStatus
 from itertools import chain
 from typing import Any
 
-from gunicorn.http import errors, get_parser
+from gunicorn.http import errors
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from digits import arbiter
+from digits.heads import Parser
 from digits.refusals import Refusals
 from digits.settings import Settings
 from digits.share import NOBODY
@@ -167,7 +168,7 @@ class Connection(TConn):
         super().__init__(cfg, Collected(), address, server)
         client.setblocking(False)
         self.client_socket = client
-        self.parser = get_parser(cfg, (), address)
+        self.parser = Parser(cfg, (), address)
         self.initialized = True
         # requests that were read are in the parser's buffer, `have` bytes; the first is `need` bytes long.
         # While it is sent, `have` is what is left of an answer
@@ -221,6 +222,8 @@ class Worker(ThreadWorker):
             sys.exit(1)
 
     def init_process(self) -> None:
+        # gunicorn looks up some thirty settings a request, each by two calls; a worker's never change
+        self.cfg.__dict__.update({name: self.cfg.settings[name].get() for name in self.cfg.settings})
         settings = Settings.from_env(os.environ)
         self.max_wait = settings.max_wait_ms / 1000
         self.receive_seconds = settings.receive_seconds
