@@ -108,6 +108,7 @@ def in_process() -> dict[str, float]:
             "wsgi.input": io.BytesIO(BODY),
             "wsgi.errors": sys.stderr,
             "wsgi.url_scheme": "http",
+            "wsgi.input_terminated": True,
         }
         answer = wsgi(environ, lambda status, headers, *_: None)
         b"".join(answer)

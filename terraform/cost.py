@@ -18,8 +18,8 @@ OUT_GB, OUT_FREE_GB = 0.09, 100  # to the internet, a month
 HOURS = 730
 
 # Predictions a second and vCPU to plan with, one image as JSON, metrics and logs on. docs/performance.md has
-# 3,818 on two cores, which the load generator shared: 1,909 a core; times 0.6, the CPU share that scaling aims at;
-# times 0.7, what a vCPU (a hyperthread) is taken to be of such a core, is 800. Planned with less, as it was
+# 4,420 on two cores, which the load generator shared: 2,210 a core; times 0.6, the CPU share that scaling aims at;
+# times 0.7, what a vCPU (a hyperthread) is taken to be of such a core, is 928. Planned with less, as it was
 # measured at 1,190 a core before and never on Fargate. variables.tf has the same number as requests_per_vcpu; if
 # `make bench` finds another, change both and docs/architecture.md (tests compare them).
 PER_VCPU = 500
