@@ -9,6 +9,7 @@ from typing import Any
 
 from gunicorn.http import Request, RequestParser
 
+# a Content-Length with nothing odd about it
 LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,15})[ \t]*\r\n", re.IGNORECASE)
 # bytes; every connection keeps one, and there are thousands
 LARGEST = 2048

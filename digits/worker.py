@@ -34,7 +34,7 @@ from gunicorn.http import errors
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from digits import arbiter
-from digits.heads import Parser
+from digits.heads import LENGTH, Parser
 from digits.refusals import Refusals
 from digits.settings import Settings
 from digits.share import NOBODY
@@ -106,10 +106,10 @@ def extent(received: bytes) -> int:
     at = head.find(b"\r\ncontent-length:")
     if at < 0:
         return end + 4
-    digits = head[at + 17 : head.index(b"\r\n", at + 17)].strip(b" \t")
-    if not digits.isdigit() or len(digits) > 15 or b"\r\ncontent-length" in head[at + 17 :]:
+    stated = LENGTH.match(head, at)
+    if stated is None or b"\r\ncontent-length" in head[stated.end(1) :]:
         return UNKNOWN
-    return end + 4 + int(digits)
+    return end + 4 + int(stated[1])
 
 
 def chunked_whole(received: bytes, start: int) -> bool:
@@ -223,7 +223,7 @@ class Worker(ThreadWorker):
 
     def init_process(self) -> None:
         # gunicorn looks up some thirty settings a request, each by two calls; a worker's never change
-        self.cfg.__dict__.update({name: self.cfg.settings[name].get() for name in self.cfg.settings})
+        self.cfg.__dict__.update({name: setting.get() for name, setting in self.cfg.settings.items()})
         settings = Settings.from_env(os.environ)
         self.max_wait = settings.max_wait_ms / 1000
         self.receive_seconds = settings.receive_seconds

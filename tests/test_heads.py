@@ -46,8 +46,9 @@ def parsed(parser, received):
         body = request.body.read()
     except Exception as error:
         return type(error)
-    return {name: getattr(request, name) for name in heads.FOUND} | {
-        "trailers": request.trailers,
+    return vars(request) | {
+        "unreader": None,
+        "req_number": None,
         "body": body,
         "closes": request.should_close(),
         "left": parser.unreader.take_buffered(),
