@@ -57,13 +57,15 @@ def report(record: dict[str, Any]) -> None:
         f"medians of {record['rounds']} rounds of {record['seconds']} s\n"
     )
     print(
-        "| | requests/s | p50 ms | p99 ms | p99 ms, 64 conn. | p99/p50 at half load | start s | MB (PSS) | wrong |"
+        "| | requests/s | of the rounds | p50 ms | p99 ms | p99 ms, 64 conn. "
+        "| p99/p50 at half load | start s | MB (PSS) | wrong |"
     )
-    print("|---|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for name in results:
         if name == ENGINE:
             continue
         at_16 = [median(name, "json1 c16", key) for key in ("rate", "p50", "p99")]
+        rates = [r["rate"] for r in results[name].get("json1 c16", [])] or [math.nan]
         wrong = sum(
             len(r["wrong"]) + r["failed"]
             for many in results[name].values()
@@ -71,7 +73,8 @@ def report(record: dict[str, Any]) -> None:
             if isinstance(r, dict) and "wrong" in r
         )
         print(
-            f"| {name}{versions(name)} | {at_16[0]:,.0f} | {at_16[1]:.1f} | {at_16[2]:.1f} "
+            f"| {name}{versions(name)} | {at_16[0]:,.0f} | {min(rates):,.0f} to {max(rates):,.0f} "
+            f"| {at_16[1]:.1f} | {at_16[2]:.1f} "
             f"| {shown(median(name, 'json1 c64', 'p99'))} | {shown(median(name, 'half load', 'p99/p50'))} "
             f"| {median(name, 'start'):.1f} | {median(name, 'memory'):.0f} | {wrong} |"
         )
