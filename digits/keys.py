@@ -74,7 +74,9 @@ def accepted(key: str, hashes: Iterable[bytes]) -> bool:
 
 def main() -> None:
     """Print a new key and its hash."""
-    key = secrets.token_urlsafe(32)
+    # one in 64 would begin with a dash, which command lines take for an option
+    while (key := secrets.token_urlsafe(32)).startswith("-"):
+        pass
     print(f"key, for the client:    {key}")
     print(f"hash, for the service:  sha256:{hashlib.sha256(key.encode()).hexdigest()}")
 
