@@ -16,7 +16,7 @@ serve: $(SERVE_VENV)/.installed  ## start the service on port 5000 with the trai
 	$(SERVE_VENV)/bin/python -m gunicorn app:app
 
 key: $(SERVE_VENV)/.installed  ## make an API key and the hash that the service is given
-	$(SERVE_VENV)/bin/python -m digits.keys
+	$(SERVE_VENV)/bin/python -m digits.serving.keys
 
 train: $(VENV)/.installed  ## run the DVC pipeline: data, training, plots
 	PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m dvc repro

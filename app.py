@@ -11,10 +11,15 @@ import os
 import orjson
 from flask import Flask, Response, request
 
-from digits import access, arbiter, errors, hooks, images, keys, kserve, model, openapi, tfserving
-from digits.pages import pages
-from digits.service import Service, answers
-from digits.settings import Settings
+from digits import model
+from digits.server import master as arbiter
+from digits.serving import access, errors, keys, openapi
+from digits.serving import inputs as images
+from digits.serving import request_log as hooks
+from digits.serving.pages import pages
+from digits.serving.protocols import kserve, tfserving
+from digits.serving.service import Service, answers
+from digits.serving.settings import Settings
 
 
 def create_app(settings: Settings | None = None, classifier: model.Classifier | None = None) -> Flask:

@@ -1,16 +1,17 @@
 """How gunicorn runs the service; it reads this file by itself. What an operator may want to change is in
-digits/settings.py and comes from the environment."""
+digits/serving/settings.py and comes from the environment."""
 
 import os
 
-from digits import arbiter, logs
-from digits.cpus import usable_cpus
-from digits.settings import SettingError, Settings
+from digits import logs
+from digits.server import master
+from digits.server.cpus import usable_cpus
+from digits.serving.settings import SettingError, Settings
 
 try:
     settings = Settings.from_env(os.environ)
     workers = settings.workers or usable_cpus()
-    arbiter.prepare_metrics_folder(workers)
+    master.prepare_metrics_folder(workers)
 except SettingError as error:
     raise SystemExit(f"Error: {error}") from None
 except OSError as error:
@@ -20,9 +21,9 @@ bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{sett
 if settings.metrics_bind:
     bind = [bind, settings.metrics_bind]
 threads = settings.threads
-worker_class = "digits.worker.Worker"
+worker_class = "digits.server.worker.Worker"
 # a connection takes a descriptor and some kilobytes; when all are taken, the idlest makes room
-worker_connections = arbiter.descriptors(4096)
+worker_connections = master.descriptors(4096)
 
 # above the 60 s after which load balancers drop an idle connection: whoever closes, it must not be us
 keepalive = 75
@@ -30,7 +31,7 @@ graceful_timeout = settings.grace_seconds
 timeout = 30
 
 # a heartbeat on a slow disk would get healthy workers killed (benoitc/gunicorn#1863)
-worker_tmp_dir = arbiter.shared_memory()
+worker_tmp_dir = master.shared_memory()
 # nothing here uses it, and it needs a writable home
 control_socket_disable = True
 
@@ -41,9 +42,9 @@ secure_scheme_headers = {}
 logger_class = logs.ErrorLog
 logconfig_dict = logs.config(settings.log_level)
 
-on_starting = arbiter.on_starting
-on_reload = arbiter.on_reload
-pre_fork = arbiter.pre_fork
-post_fork = arbiter.post_fork
-post_worker_init = arbiter.post_worker_init
-child_exit = arbiter.child_exit
+on_starting = master.on_starting
+on_reload = master.on_reload
+pre_fork = master.pre_fork
+post_fork = master.post_fork
+post_worker_init = master.post_worker_init
+child_exit = master.child_exit

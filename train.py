@@ -36,10 +36,11 @@ from dvclive import Live
 from dvclive.keras import DVCLiveCallback
 from PIL import Image, ImageDraw
 
-from digits import data, logs, synthetic
-from digits.augment import augment, coarse
-from digits.compile import compile_h5
-from digits.network import build
+from digits import logs
+from digits.training import data, synthetic
+from digits.training.augment import augment, coarse
+from digits.training.compile import compile_h5
+from digits.training.network import build
 
 ROOT = Path(__file__).resolve().parent
 # one trip through Python for so many steps
@@ -234,7 +235,7 @@ def main() -> None:
     try:
         arrays = data.load()
     except FileNotFoundError:
-        sys.exit(f"{data.CANONICAL} is missing: run `dvc repro`, or python -m digits.data")
+        sys.exit(f"{data.CANONICAL} is missing: run `dvc repro`, or python -m digits.training.data")
     data_sha256 = hashlib.sha256(data.CANONICAL.read_bytes()).hexdigest()
     trained_on = (
         "mnist" if data.idx_sha256(arrays["x_train"]) == data.MNIST_SHA256["x_train"] else "synthetic"

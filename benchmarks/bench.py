@@ -90,7 +90,16 @@ SERVERS = [
     ),
     Server(
         CEILING,
-        [*GUNICORN, "-k", "digits.worker.Worker", "--threads", "4", "--keep-alive", "75", "constant:app"],
+        [
+            *GUNICORN,
+            "-k",
+            "digits.server.worker.Worker",
+            "--threads",
+            "4",
+            "--keep-alive",
+            "75",
+            "constant:app",
+        ],
         "serve",
         checked=False,
     ),

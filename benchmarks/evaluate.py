@@ -1,5 +1,6 @@
-"""How well pictures of digits are read, by kind of picture: `make eval` prints the table. The pictures are made
-here, by seed, from handwriting and drawings that are at hand; each is prepared and classified as by the service.
+"""How well pictures of digits are read, by kind of picture: `make eval` prints the table. The pictures are
+made here, by seed, from handwriting and drawings that are at hand; each is prepared and classified as by
+the service.
 
 mnist: test images in other sizes, places, papers, polarities. uci: 1,797 digits by 43 other people (Alpaydin and
 Kaynak 1998, the copy in scikit-learn; only 8x8 pixels). strokes: drawn with pens of many widths. fonts: printed.
@@ -21,10 +22,10 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from digits.errors import Problem  # noqa: E402
+from digits.imaging.pictures import prepare  # noqa: E402
 from digits.model import Classifier, load  # noqa: E402
-from digits.pictures import prepare  # noqa: E402
-from digits.synthetic import smooth_digit  # noqa: E402
+from digits.serving.errors import Problem  # noqa: E402
+from digits.training.synthetic import smooth_digit  # noqa: E402
 
 Labelled = Iterator[tuple[Image.Image, int]]
 

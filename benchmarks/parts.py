@@ -83,9 +83,11 @@ def least(call: Callable[[], Any]) -> float:
 
 def in_process() -> dict[str, float]:
     """µs that the parts of answering take once gunicorn has parsed the request."""
-    from digits import arbiter, images, logs
+    from digits import logs
+    from digits.server import master
+    from digits.serving import inputs
 
-    arbiter.prepare_metrics_folder(1)
+    master.prepare_metrics_folder(1)
     logging.config.dictConfig(logs.config("info"))
     nowhere = open(os.devnull, "w")  # noqa: SIM115  for as long as the process lives
     for handler in logging.getLogger("digits").handlers:
@@ -122,7 +124,7 @@ def in_process() -> dict[str, float]:
     service.classifier.probabilities = lambda batch: found
     steps.append(least(lambda: call(app)))
     batch = np.zeros((1, 28, 28, 1), np.float32), True
-    images.from_request = lambda request, settings: batch
+    inputs.from_request = lambda request, settings: batch
     steps.append(least(lambda: call(app)))
     bare = Flask("bare")
     bare.ensure_sync = lambda func: func  # type: ignore[method-assign]

@@ -56,7 +56,7 @@ def learn_keras(way: str, epochs: int, arrays: dict[str, np.ndarray]) -> dict:
     import yaml
 
     import train
-    from digits.network import build
+    from digits.training.network import build
 
     params = yaml.safe_load((ROOT / "params.yaml").read_text())["train"]
     images, labels = train.scaled(arrays["x_train"]), keras.utils.to_categorical(arrays["y_train"], 10)
@@ -102,7 +102,7 @@ def arithmetic() -> dict[str, float]:
     import tensorflow as tf
     import yaml
 
-    from digits.network import build
+    from digits.training.network import build
 
     params = yaml.safe_load((ROOT / "params.yaml").read_text())["train"]
     forward = 0

@@ -1,5 +1,5 @@
 """Logging as JSON lines on standard output (python-json-logger); gunicorn.conf.py takes `config` for the whole
-process, digits/hooks.py writes the line a request."""
+process, digits/serving/request_log.py writes the line a request."""
 
 from __future__ import annotations
 
@@ -44,4 +44,4 @@ class ErrorLog(Logger):
     """gunicorn's own log without its access log, whose line it would put together for every request, unread."""
 
     def access(self, *args: Any) -> None:
-        """Nothing: digits/hooks.py writes the line a request."""
+        """Nothing: digits/serving/request_log.py writes the line a request."""

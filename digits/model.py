@@ -1,5 +1,6 @@
 """The trained network as the service uses it: `load` reads a model's files and checks them, `Classifier` runs
-the compiled network (LiteRT) on batches of images. digits/arbiter.py makes one for all workers, app.py in tests.
+the compiled network (LiteRT) on batches of images. digits/server/master.py makes one for all workers,
+app.py in tests.
 
 The .h5 is the model; the .tflite beside it is its compiled form, as a .pyc is a .py's. TensorFlow is never
 imported here: a process that serves stays small, starts at once and forks safely.
@@ -113,14 +114,14 @@ def _card(path: Path) -> dict[str, Any]:
 
 
 def _compile(path: Path, h5: bytes, sha256: str) -> bytes:
-    """The .tflite of an .h5 by digits.compile, kept in a cache beside the model under the .h5's hash."""
+    """The .tflite of an .h5 by digits.training.compile, kept in a cache beside the model under the .h5's hash."""
     cached = path.parent / ".compiled" / f"{sha256}.tflite"
     if cached.exists():
         return _read(cached)
     if importlib.util.find_spec("tensorflow") is None:
         raise ModelError(
             f"{path} has no compiled form that fits, and compiling needs TensorFlow, which is not installed. "
-            f"Where it is, run: python -m digits.compile {path} {path.with_suffix('.tflite')}"
+            f"Where it is, run: python -m digits.training.compile {path} {path.with_suffix('.tflite')}"
         )
     with tempfile.TemporaryDirectory() as folder:
         # what was hashed is what gets compiled, whatever happens to the file meanwhile
@@ -128,7 +129,7 @@ def _compile(path: Path, h5: bytes, sha256: str) -> bytes:
         source.write_bytes(h5)
         try:
             done = subprocess.run(
-                [sys.executable, "-m", "digits.compile", str(source), str(target)],
+                [sys.executable, "-m", "digits.training.compile", str(source), str(target)],
                 cwd=Path(__file__).resolve().parent.parent,
                 capture_output=True,
                 text=True,

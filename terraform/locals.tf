@@ -1,4 +1,4 @@
-# Named once; tests/test_terraform.py compares them with gunicorn.conf.py, digits/settings.py, the Dockerfile and
+# Named once; tests/test_terraform.py compares them with gunicorn.conf.py, digits/serving/settings.py, the Dockerfile and
 # the routes of app.py.
 locals {
   full_name = "${var.name}-${var.environment}"

@@ -67,7 +67,7 @@ class Server:
         # so no test can meet a status that the API's description does not name
         guarded = any(name.startswith("DIGITS_API_KEYS") for name in self.environ)
         known = described_statuses(request.get_method(), path, guarded)
-        assert answer.status in known, "not in digits/openapi.py"
+        assert answer.status in known, "not in digits/serving/openapi.py"
         return answer
 
     def log(self) -> list[dict[str, Any]]:
@@ -93,7 +93,7 @@ class Server:
 
 def described_statuses(method: str, path: str, guarded: bool = False) -> set[int]:
     """The statuses that /openapi.json names for a request, with API keys or without."""
-    from digits.openapi import describe
+    from digits.serving.openapi import describe
 
     operations: dict[str, Any] = {}
     for template, there in describe("0", 1, guarded)["paths"].items():
@@ -161,7 +161,7 @@ def server(start: Callable[..., Server]) -> Server:
 def client() -> Any:
     """A Flask test client of an app of its own."""
     from app import create_app
-    from digits.settings import Settings
+    from digits.serving.settings import Settings
 
     return create_app(Settings.from_env(os.environ)).test_client()
 

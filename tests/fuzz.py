@@ -326,7 +326,7 @@ class Target:
 
         from app import create_app
         from digits import logs
-        from digits.settings import Settings
+        from digits.serving.settings import Settings
 
         self.app = create_app(Settings(max_batch=8, max_body_bytes=1 << 16))
         handler = logging.StreamHandler(Checked())
@@ -491,7 +491,7 @@ def fuzz_over_sockets(runs: int, seed: int) -> int:
             for _ in range(share):
                 raw = mutated(rng, rng.choice(pool), rng.choice(pool), havoc)
                 try:
-                    # half of them on a connection that is kept alive, where digits/worker.py takes the short way
+                    # half of them on a connection that is kept alive
                     found = ask(address, raw, good if rng.random() < 0.5 else None)
                 except (OSError, AssertionError) as error:
                     wrong.append(f"{error!r} after {raw!r}")

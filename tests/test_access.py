@@ -23,10 +23,10 @@ from conftest import ROOT, SAMPLE, Server
 from test_hostile import bodies, connect, read_answer, said
 from test_openapi import CONFIG
 
-from digits import keys
-from digits.settings import SettingError, Settings
+from digits.serving import keys
+from digits.serving.settings import SettingError, Settings
 
-# as digits/keys.py makes them: not beginning with a dash
+# as digits/serving/keys.py makes them: not beginning with a dash
 OLD, NEW = ("k" + secrets.token_urlsafe(32) for _ in range(2))
 PREDICTIONS = bodies(b"0")
 
@@ -108,7 +108,7 @@ def test_every_hash_is_compared_and_in_constant_time(monkeypatch: pytest.MonkeyP
         compared.append(a)
         return a == b
 
-    monkeypatch.setattr("digits.keys.hmac.compare_digest", compare)
+    monkeypatch.setattr("digits.serving.keys.hmac.compare_digest", compare)
     hashes = sorted(keys.parse(f"{hashed(OLD)} {hashed(NEW)} {hashed('third')}"))
     for key, right in ((OLD, True), (NEW, True), ("wrong", False)):
         compared.clear()
@@ -120,7 +120,11 @@ def test_the_command_makes_a_key_and_its_hash() -> None:
     pairs = set()
     for _ in range(2):
         out = subprocess.run(
-            [sys.executable, "-m", "digits.keys"], cwd=ROOT, capture_output=True, text=True, check=True
+            [sys.executable, "-m", "digits.serving.keys"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
         key, told = (line.split()[-1] for line in out.splitlines())
         assert len(key) == 43

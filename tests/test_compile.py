@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from digits.compile import CompileError, check
+from digits.training.compile import CompileError, check
 
 MAKE = """
 import sys
@@ -68,7 +68,7 @@ def make(kind: str, folder: Path) -> Path:
 
 def compile_it(path: Path, out: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "digits.compile", str(path), str(out)],
+        [sys.executable, "-m", "digits.training.compile", str(path), str(out)],
         cwd=ROOT,
         capture_output=True,
         text=True,

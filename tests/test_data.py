@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from digits.data import DataError, from_file, idx_sha256, load, verify, write
-from digits.synthetic import draw
+from digits.training.data import DataError, from_file, idx_sha256, load, verify, write
+from digits.training.synthetic import draw
 
 
 def run(*args: str, **environ: str) -> subprocess.CompletedProcess[str]:
     env = {k: v for k, v in os.environ.items() if k != "MNIST_NPZ"} | environ
     return subprocess.run(
-        [sys.executable, "-m", "digits.data", *args],
+        [sys.executable, "-m", "digits.training.data", *args],
         cwd=ROOT,
         env=env,
         capture_output=True,
@@ -52,7 +52,7 @@ def load_data():
     with numpy.load(os.environ["STAND_IN"]) as f:
         return (f["x_train"], f["y_train"]), (f["x_test"], f["y_test"])
 keras.datasets.mnist.load_data = load_data
-from digits.data import main
+from digits.training.data import main
 main()
 """
     env = {k: v for k, v in os.environ.items() if k != "MNIST_NPZ"} | {"STAND_IN": os.environ["MNIST_NPZ"]}
@@ -157,7 +157,7 @@ def test_drawn_digits_depend_on_the_seed_alone() -> None:
 
 def test_coarse_digits_have_mnists_form_and_show_the_same() -> None:
     # brings TensorFlow, which the other tests here do without
-    from digits.augment import coarse
+    from digits.training.augment import coarse
 
     images = draw(200, 0, seed=3)["x_train"]
     seen = coarse(images, seed=1)

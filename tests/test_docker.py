@@ -1,5 +1,6 @@
-"""The images and `docker compose up` with a real engine: built, started, predicted through the published port,
-counted in Prometheus, alerted in Alertmanager, killed, stopped. `make e2e-docker` runs it and prints the figures.
+"""The images and `docker compose up` with a real engine: built, started, predicted through the published
+port, counted in Prometheus, alerted in Alertmanager, killed, stopped. `make e2e-docker` runs it and prints
+the figures.
 
 Where images can't be pulled, DOCKER_READY names a command that makes an engine and the base images ready and
 prints what to export; .ci/run sets it.

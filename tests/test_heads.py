@@ -1,4 +1,4 @@
-"""digits/heads.py: what is remembered of a head is what gunicorn would parse again."""
+"""digits/server/heads.py: what is remembered of a head is what gunicorn would parse again."""
 
 import pytest
 from gunicorn.config import Config
@@ -6,7 +6,7 @@ from gunicorn.http import RequestParser
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from digits import heads
+from digits.server import heads
 
 LINES = st.sampled_from(
     [

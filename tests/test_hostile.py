@@ -16,8 +16,9 @@ from conftest import SAMPLE, Server
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from digits import kserve, tensors
-from digits.errors import Problem
+from digits.imaging.errors import PictureError
+from digits.serving.errors import Problem
+from digits.serving.protocols import kserve, tensors
 
 START = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 BODY = json.dumps(SAMPLE).encode()
@@ -308,7 +309,7 @@ def only_problems(decode: Callable[..., Any], *args: Any) -> Any:
     """What `decode` returns; None for a Problem of 4xx."""
     try:
         return decode(*args)
-    except Problem as problem:
+    except (Problem, PictureError) as problem:
         if not 400 <= problem.status < 500:
             raise
         return None
@@ -454,6 +455,6 @@ def test_a_large_form_touches_no_disk(small_app: Any, monkeypatch: pytest.Monkey
 def small_app() -> Any:
     """A test client for many requests, its batches small."""
     from app import create_app
-    from digits.settings import Settings
+    from digits.serving.settings import Settings
 
     return create_app(Settings(max_batch=3, max_body_bytes=1 << 20)).test_client()

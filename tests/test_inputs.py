@@ -18,10 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFilter
 
-from digits.errors import Problem
-from digits.images import from_json, from_raw
-from digits.pictures import prepare
-from digits.settings import Settings
+from digits.imaging.errors import PictureError
+from digits.imaging.pictures import prepare
+from digits.serving.errors import Problem
+from digits.serving.inputs import from_json, from_raw
+from digits.serving.settings import Settings
 
 SEVEN = np.array(SAMPLE["image"], np.uint8)
 
@@ -44,7 +45,7 @@ def digit(picture: bytes) -> int:
     from pathlib import Path
 
     from digits.model import Classifier, load
-    from digits.settings import ROOT
+    from digits.serving.settings import ROOT
 
     global _classifier
     if _classifier is None:
@@ -221,7 +222,7 @@ def test_an_empty_picture_is_422(server: Server, level: int) -> None:
 
 def test_noise_alone_is_no_digit() -> None:
     noise = np.random.default_rng(1).normal(128, 10, (200, 200)).clip(0, 255).astype(np.uint8)
-    with pytest.raises(Problem, match="shows nothing"):
+    with pytest.raises(PictureError, match="shows nothing"):
         prepare([encoded(Image.fromarray(noise))], ["image"])
 
 
@@ -388,7 +389,7 @@ def never_but_problem(decode: Callable[..., Any], *args: Any) -> Any:
     """What `decode` returns, or None for a Problem with a 4xx status; anything else fails the test."""
     try:
         return decode(*args)
-    except Problem as problem:
+    except (Problem, PictureError) as problem:
         if not 400 <= problem.status < 500:
             raise
         return None

@@ -21,7 +21,7 @@ import pytest
 from conftest import ROOT, SAMPLE, Server
 
 from digits.model import PIECE, Classifier, ModelError, load
-from digits.settings import Settings
+from digits.serving.settings import Settings
 
 SHIPPED = Settings.from_env(os.environ).model
 IMAGES = np.random.default_rng(7).random((3 * PIECE + 5, 28, 28, 1), np.float32)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from conftest import ROOT, SAMPLE, Server, described_statuses
 
-from digits.openapi import describe
+from digits.serving.openapi import describe
 
 CONFIG = Path(__file__).parent / "schemathesis"
 DESCRIBED = describe("0", 4)

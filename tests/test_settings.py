@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from digits.cpus import usable_cpus
-from digits.settings import SettingError, Settings
+from digits.server.cpus import usable_cpus
+from digits.serving.settings import SettingError, Settings
 
 
 def test_without_environment_the_defaults_hold() -> None:

@@ -1,4 +1,4 @@
-"""digits/share.py and the worker's use of it, in a real gunicorn: clients are spread evenly."""
+"""digits/server/share.py and the worker's use of it, in a real gunicorn: clients are spread evenly."""
 
 import contextlib
 import socket

@@ -30,7 +30,7 @@ from botocore.validate import ParamValidator
 from conftest import ROOT
 from test_pipeline import SMALL, clone, run
 
-from digits.settings import Settings
+from digits.serving.settings import Settings
 
 MODULE = ROOT / "terraform"
 TEXT = {path.name: path.read_text() for path in MODULE.glob("*.tf")}

@@ -1,4 +1,4 @@
-"""digits/worker.py under a real gunicorn: the short way answers, and no slow client holds up another."""
+"""digits/server/worker.py under a real gunicorn: the short way answers, and no slow client holds up another."""
 
 import http.client
 import json
@@ -16,8 +16,8 @@ from gunicorn.http import get_parser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from digits.refusals import Refusals
-from digits.worker import SMALL, UNKNOWN, chunked_whole, extent, is_quick
+from digits.server.refusals import Refusals
+from digits.server.worker import SMALL, UNKNOWN, chunked_whole, extent, is_quick
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -40,7 +40,7 @@ def server(tmp_path_factory):
     (folder / "echo.py").write_text(ECHO)
     log = folder / "log"
     command = [sys.executable, "-m", "gunicorn", "-b", "127.0.0.1:0", "--no-control-socket", "--threads", "2"]
-    command += ["-k", "digits.worker.Worker", "--keep-alive", "75", "echo:app"]
+    command += ["-k", "digits.server.worker.Worker", "--keep-alive", "75", "echo:app"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(folder)])}
     with log.open("w") as file:
         process = subprocess.Popen(command, cwd=folder, env=environment, stderr=file)

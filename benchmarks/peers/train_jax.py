@@ -1,4 +1,5 @@
-"""The network of digits/network.py in JAX, each step compiled (jit) once; benchmarks/training.py calls `learn`."""
+"""The network of digits/training/network.py in JAX, each step compiled (jit) once; benchmarks/training.py
+calls `learn`."""
 
 import time
 from pathlib import Path

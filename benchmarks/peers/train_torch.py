@@ -1,4 +1,4 @@
-"""The network of digits/network.py in PyTorch, trained eagerly; benchmarks/training.py calls `learn`."""
+"""The network of digits/training/network.py in PyTorch, trained eagerly; benchmarks/training.py calls `learn`."""
 
 import time
 from pathlib import Path

@@ -1,6 +1,6 @@
 """This service with everything but its metrics, to show what they cost; bench.py runs it beside the whole."""
 
-import digits.service
+import digits.serving.service
 
 
 class Nothing:
@@ -16,7 +16,7 @@ class Nothing:
         return self
 
 
-digits.service.Metrics = lambda app: Nothing()
+digits.serving.service.Metrics = lambda app: Nothing()
 
 from app import create_app  # noqa: E402
 

@@ -1,6 +1,7 @@
-"""The API's description for machines, OpenAPI 3.1 at /openapi.json, and for people, Swagger UI at /docs from files
-that the package flask-swagger-ui ships. app.py registers the blueprint; digits/pages.py lists the routes from
-`describe`. Tests hold the description against the routes, the running service and every status that it answers.
+"""The API's description for machines, OpenAPI 3.1 at /openapi.json, and for people, Swagger UI at /docs from
+files that the package flask-swagger-ui ships. app.py registers the blueprint; digits/serving/pages.py
+lists the routes from `describe`. Tests hold the description against the routes, the running service and
+every status that it answers.
 
 https://spec.openapis.org/oas/v3.1.1.html
 """
@@ -15,10 +16,11 @@ from typing import Any
 import orjson
 from flask import Blueprint, Response, abort, current_app, send_from_directory
 
-from digits import images, kserve, tfserving
-from digits.access import protected
-from digits.images import PIXELS, SIDE
-from digits.service import service
+from digits.serving import inputs
+from digits.serving.access import protected
+from digits.serving.inputs import PIXELS, SIDE
+from digits.serving.protocols import kserve, tfserving
+from digits.serving.service import service
 
 Json = dict[str, Any]
 
@@ -316,7 +318,7 @@ def _predict(most: int) -> Json:
             },
         },
     )
-    for kind in images.PICTURES:
+    for kind in inputs.PICTURES:
         body["content"][kind] = {"schema": STRING | {"format": "binary"}}
     return _route(
         "Classify an image, or several: JSON, pictures, a form with pictures, raw pixels",

@@ -1,5 +1,5 @@
 """How many clients each worker has, in memory that all workers share, so that whoever has fewer lets the next one
-in. digits/arbiter.py makes it before gunicorn forks; digits/worker.py writes and asks.
+in. digits/server/master.py makes it before gunicorn forks; digits/server/worker.py writes and asks.
 
 The kernel wakes every worker for a newcomer and the quickest takes it, which may be the same one all the time:
 then it has all the work and another CPU none.

@@ -11,7 +11,7 @@ from typing import Any
 
 from flask import Flask, Response, g, request
 
-from digits.metrics import Metrics
+from digits.serving.metrics import Metrics
 
 log = logging.getLogger("digits.request")
 

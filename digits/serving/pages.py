@@ -1,14 +1,14 @@
 """The drawing page at `/` and its files, and the model card; app.py registers this blueprint. The page is plain
-HTML, CSS and JavaScript in digits/static and talks to POST /predict as any client does."""
+HTML, CSS and JavaScript in digits/serving/static and talks to POST /predict as any client does."""
 
 from __future__ import annotations
 
 import orjson
 from flask import Blueprint, Response, request
 
-from digits import openapi
-from digits.access import protected
-from digits.service import service
+from digits.serving import openapi
+from digits.serving.access import protected
+from digits.serving.service import service
 
 pages = Blueprint("pages", __name__, static_folder="static", static_url_path="/static")
 

@@ -1,5 +1,5 @@
-"""What Prometheus is told, and how worker processes share it: digits/service.py makes a `Metrics` an app and
-counts in it, digits/arbiter.py gives each worker its slot.
+"""What Prometheus is told, and how worker processes share it: digits/serving/service.py makes a `Metrics` an
+app and counts in it, digits/server/master.py gives each worker its slot.
 
 Workers write to files in PROMETHEUS_MULTIPROC_DIR, one set a slot: a worker that replaces a dead one goes on in
 its files. So counters never fall, series never double, and there are only as many files as workers, where those

@@ -1,6 +1,7 @@
-"""Answers that the worker's loop (digits/worker.py) gives without asking Flask: 503 to a request that comes when
-there is more to do than can be done, 408 and 400 to one that never arrives whole. They look like Flask's, are
-counted like Flask's, and take microseconds, so that saying no leaves time for those who are served."""
+"""Answers that the worker's loop (digits/server/worker.py) gives without asking Flask: 503 to a request that
+comes when there is more to do than can be done, 408 and 400 to one that never arrives whole. They look
+like Flask's, are counted like Flask's, and take microseconds, so that saying no leaves time for those who
+are served."""
 
 from __future__ import annotations
 
@@ -13,8 +14,8 @@ from typing import Any
 
 from werkzeug.exceptions import HTTPException
 
-from digits.errors import told
-from digits.hooks import SANE_ID
+from digits.serving.errors import told
+from digits.serving.request_log import SANE_ID
 
 log = logging.getLogger("digits.request")
 

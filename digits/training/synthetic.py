@@ -1,8 +1,8 @@
 """Digits drawn by the computer: train.py calls `draw` for a few beside MNIST's, in styles that MNIST lacks;
-digits/data.py for the pipeline's `synthetic` source, where MNIST can't be had; tests train on them, and
-`python -m digits.synthetic FOLDER` makes the drawing page's samples.
-Each digit is a few strokes whose shape, slant, proportions, width and jitter vary, brought into MNIST's form: ink
-bright on black, fitted in 20x20, centred by mass in 28x28."""
+digits/training/data.py for the pipeline's `synthetic` source, where MNIST can't be had; tests train on
+them, and `python -m digits.training.synthetic FOLDER` makes the drawing page's samples. Each digit is a
+few strokes whose shape, slant, proportions, width and jitter vary, brought into MNIST's form: ink bright
+on black, fitted in 20x20, centred by mass in 28x28."""
 
 from __future__ import annotations
 

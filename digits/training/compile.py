@@ -1,5 +1,6 @@
-"""Compiles a trained .h5 for serving: `python -m digits.compile IN.h5 OUT.tflite`. train.py calls `compile_h5`
-for what it trained; digits/model.py starts it in a process of its own for an .h5 that someone dropped in.
+"""Compiles a trained .h5 for serving: `python -m digits.training.compile IN.h5 OUT.tflite`. train.py calls
+`compile_h5` for what it trained; digits/model.py starts it in a process of its own for an .h5 that someone
+dropped in.
 
 An .h5 can carry code (Lambda layers, custom classes; CVE-2025-9905: Keras ignores safe_mode for HDF5), so its
 description is read and checked before Keras may touch it.
@@ -128,7 +129,7 @@ def compile_h5(path: Path) -> bytes:
 def main() -> None:
     """Compile the file that the command line names."""
     if len(sys.argv) != 3:
-        sys.exit("usage: python -m digits.compile IN.h5 OUT.tflite")
+        sys.exit("usage: python -m digits.training.compile IN.h5 OUT.tflite")
     try:
         Path(sys.argv[2]).write_bytes(compile_h5(Path(sys.argv[1])))
     except (CompileError, OSError) as error:

@@ -1,5 +1,6 @@
-"""Numbers as the protocols of other servers carry them become a batch of images; digits/tfserving.py and
-digits/kserve.py call it. Unlike POST /predict's they are nested lists of any depth, and floats in [0, 1]."""
+"""Numbers as the protocols of other servers carry them become a batch of images;
+digits/serving/protocols/tfserving.py and digits/serving/protocols/kserve.py call it. Unlike POST
+/predict's they are nested lists of any depth, and floats in [0, 1]."""
 
 from __future__ import annotations
 
@@ -8,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from digits import images
-from digits.errors import Problem
-from digits.images import PIXELS, SIDE
+from digits.serving import inputs
+from digits.serving.errors import Problem
+from digits.serving.inputs import PIXELS, SIDE
 
 # the shapes of n images, after the n
 SHAPES = ((SIDE, SIDE, 1), (SIDE, SIDE), (PIXELS,))
@@ -19,7 +20,7 @@ WORDS = re.compile(rb"\b(?:true|false)\b")
 
 def parse(body: bytes) -> dict[str, Any]:
     """The JSON object in `body`. Raises Problem 400."""
-    document = images.parse(body)
+    document = inputs.parse(body)
     if not isinstance(document, dict):
         raise Problem(400, "The body is not a JSON object.")
     return document

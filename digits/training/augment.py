@@ -1,6 +1,6 @@
 """Training images varied at random, so that the network meets more hands than MNIST's five hundred: turned,
-slanted, scaled, moved, written with a thicker or thinner pen, seen less sharply. train.py maps `augment` over its
-batches, and adds `coarse` images to MNIST's."""
+slanted, scaled, moved, written with a thicker or thinner pen, seen less sharply. train.py maps `augment`
+over its batches, and adds `coarse` images to MNIST's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from digits.pictures import prepare
+from digits.imaging.pictures import prepare
 
 
 def coarse(images: np.ndarray, seed: int) -> np.ndarray:

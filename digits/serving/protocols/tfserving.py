@@ -14,10 +14,12 @@ import numpy as np
 import orjson
 from flask import Blueprint, Response, current_app, request
 
-from digits import errors, pictures, tensors
-from digits.errors import Problem
-from digits.images import SCALED, SIDE
-from digits.service import service
+from digits.imaging import pictures
+from digits.serving import errors
+from digits.serving.errors import Problem
+from digits.serving.inputs import SCALED, SIDE
+from digits.serving.protocols import tensors
+from digits.serving.service import service
 
 NAME, INPUT, OUTPUT, SIGNATURE = "mnist", "image", "probabilities", "serving_default"
 

@@ -1,5 +1,6 @@
-"""API keys: `python -m digits.keys` makes one. The service knows only their SHA-256 hashes, from a setting or a
-file; digits/arbiter.py loads them, digits/access.py asks whether a key is among them.
+"""API keys: `python -m digits.serving.keys` makes one. The service knows only their SHA-256 hashes, from a
+setting or a file; digits/server/master.py loads them, digits/serving/access.py asks whether a key is among
+them.
 
 A plain hash will do because keys are 256 random bits: nobody can try them all, however fast the hash. That is
 why keys are made here and not thought up.
@@ -14,7 +15,7 @@ import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
-from digits.settings import SettingError, Settings
+from digits.serving.settings import SettingError, Settings
 
 HASH = re.compile(r"sha256:([0-9a-fA-F]{64})")
 
@@ -30,7 +31,7 @@ def parse(text: str) -> frozenset[bytes]:
             match = HASH.fullmatch(word)
             if not match:
                 raise ValueError(
-                    "hashes like sha256:<64 hex digits> are wanted, as `python -m digits.keys` makes"
+                    "hashes like sha256:<64 hex digits> are wanted, as `python -m digits.serving.keys` makes"
                 )
             found.add(bytes.fromhex(match[1]))
     return frozenset(found)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from flask import Flask, current_app, g
 
-from digits.metrics import Metrics
 from digits.model import Classifier
+from digits.serving.metrics import Metrics
 
 
 class Service:

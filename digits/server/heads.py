@@ -1,6 +1,6 @@
-"""gunicorn's parser, spared what it has just done: most clients send one head again and again, in which at most
-the length differs, and what gunicorn makes of a head depends on nothing else. digits/worker.py gives each
-connection a `Parser`."""
+"""gunicorn's parser, spared what it has just done: most clients send one head again and again, in which at
+most the length differs, and what gunicorn makes of a head depends on nothing else. digits/server/worker.py
+gives each connection a `Parser`."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""The images to learn from: `python -m digits.data`, the pipeline's `data` stage, brings them from Keras, from a
-local file or from digits/synthetic.py, verifies them and writes one canonical file; train.py loads that.
+"""The images to learn from: `python -m digits.training.data`, the pipeline's `data` stage, brings them from
+Keras, from a local file or from digits/training/synthetic.py, verifies them and writes one canonical file;
+train.py loads that.
 
 MNIST's authors: LeCun, Cortes, Burges, http://yann.lecun.com/exdb/mnist/ (CC BY-SA 3.0).
 """
@@ -20,7 +21,7 @@ import yaml
 
 Arrays = dict[str, np.ndarray]
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 CANONICAL = ROOT / "data" / "digits.npz"
 
 # SHA-256 of the four files as published (IDX: a header, then the bytes)
@@ -33,7 +34,7 @@ MNIST_SHA256 = {
 
 OFFLINE = """MNIST could not be downloaded: {error}
 Two ways out:
-  - name a copy of mnist.npz: MNIST_NPZ=/path/to/mnist.npz (or python -m digits.data --npz /path/to/mnist.npz)
+  - name a copy of mnist.npz: MNIST_NPZ=/path/to/mnist.npz (or the option --npz)
   - draw digits instead, which needs no network: dvc exp run -S data.source=synthetic"""
 
 
@@ -117,7 +118,7 @@ def main() -> None:
     args = parser.parse_args()
     try:
         if args.source == "synthetic":
-            from digits.synthetic import draw
+            from digits.training.synthetic import draw
 
             arrays = draw(**params["synthetic"])
         elif args.npz:

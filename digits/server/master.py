@@ -18,16 +18,16 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from digits import keys
-from digits.settings import SettingError, Settings
-from digits.share import NOBODY, Shares
+from digits.server.share import NOBODY, Shares
+from digits.serving import keys
+from digits.serving.settings import SettingError, Settings
 
 if TYPE_CHECKING:
     from digits.model import Classifier
 
-log = logging.getLogger("digits.arbiter")
+log = logging.getLogger("digits.server.master")
 
-# as prometheus_client names them, by what digits/metrics.py has; of each, several times what is used
+# as prometheus_client names them, by what digits/serving/metrics.py has; of each, several times what is used
 METRICS_FILES = ("counter", "histogram", "gauge_livesum", "gauge_liveall")
 METRICS_BYTES = 1 << 17
 
@@ -118,7 +118,7 @@ def on_starting(server: Any) -> None:
         log.critical(str(error))
         sys.exit(1)
     # flask and the rest, once for all workers: they share the memory and start in no time
-    import digits.service  # noqa: F401
+    import digits.serving.service  # noqa: F401
 
     gc.freeze()
 
@@ -126,8 +126,8 @@ def on_starting(server: Any) -> None:
 def on_reload(server: Any) -> None:
     """SIGHUP: load model and API keys anew; what can't be used leaves the old in place."""
     global classifier, api_keys
-    from digits.metrics import reload_failures
     from digits.model import Classifier, ModelError, load
+    from digits.serving.metrics import reload_failures
 
     settings = Settings.from_env(os.environ)
     try:
@@ -155,7 +155,7 @@ def pre_fork(server: Any, worker: Any) -> None:
 
 def post_fork(server: Any, worker: Any) -> None:
     """In the worker: write to its own slot's files."""
-    from digits.metrics import take_slot
+    from digits.serving.metrics import take_slot
 
     take_slot(worker.slot)
 

@@ -1,15 +1,15 @@
-"""Who may call: API keys on predictions, other sites' pages (CORS), whether /metrics has an address of its own.
-app.py registers it; what is not set costs a request nothing. Also the headers that tell a browser what a page of
-ours may do (digits/pages.py, digits/openapi.py).
+"""Who may call: API keys on predictions, other sites' pages (CORS), whether /metrics has an address of its
+own. app.py registers it; what is not set costs a request nothing. Also the headers that tell a browser
+what a page of ours may do (digits/serving/pages.py, digits/serving/openapi.py).
 """
 
 from __future__ import annotations
 
 from flask import Flask, Response, abort, request
 
-from digits import keys
-from digits.errors import Problem
-from digits.settings import Settings
+from digits.serving import keys
+from digits.serving.errors import Problem
+from digits.serving.settings import Settings
 
 # what a page of another site may send and see beyond what every page may
 SENT = "Authorization, Content-Type, Inference-Header-Content-Length, X-API-Key, X-Request-ID"

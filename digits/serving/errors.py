@@ -13,6 +13,8 @@ from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.http import HTTP_STATUS_CODES
 
+from digits.imaging.errors import PictureError
+
 log = logging.getLogger("digits")
 
 # how other protocols tell an error, by the first part of their paths: (status, detail) -> (status, JSON object)
@@ -70,6 +72,10 @@ def register(app: Flask) -> None:
     @app.errorhandler(Problem)
     def problem(error: Problem) -> Response:
         return answer(error.status, error.detail, error.headers, **error.extra)
+
+    @app.errorhandler(PictureError)
+    def picture_error(error: PictureError) -> Response:
+        return answer(error.status, error.detail, **error.extra)
 
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Response:

@@ -14,10 +14,11 @@ import numpy as np
 import orjson
 from flask import Blueprint, Response, current_app, request
 
-from digits import errors, tensors
-from digits.errors import Problem
-from digits.images import SIDE
-from digits.service import service
+from digits.serving import errors
+from digits.serving.errors import Problem
+from digits.serving.inputs import SIDE
+from digits.serving.protocols import tensors
+from digits.serving.service import service
 
 NAME, INPUT = "mnist", "image"
 # what UINT8 and FP32 are to NumPy, little-endian as on the wire, and the value of full brightness

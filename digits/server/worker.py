@@ -1,14 +1,14 @@
 """gunicorn's threaded worker with a loop of its own, in which nobody waits for a client and nothing waits for
-long. gunicorn.conf.py names it: "digits.worker.Worker".
+long. gunicorn.conf.py names it: "digits.server.worker.Worker".
 
 The loop alone reads and sends, and never blocks: a request is taken up once it has arrived whole, its answer is
 collected and sent as the client takes it. So a slow or broken client costs memory and a descriptor, never a
 thread. Small predictions are answered by the loop itself, for handing one to a thread and back takes as long as
 the network; whatever may take long (pictures, batches, pages, metrics) goes to gunicorn's threads.
 
-What has arrived stands in a queue. Who would have to wait there longer than DIGITS_MAX_WAIT_MS is told so at once
-(503, digits/refusals.py), for microseconds instead of a prediction's time; health checks go first. Parsing, its
-limits, the heartbeat and signals are gunicorn's own code.
+What has arrived stands in a queue. Who would have to wait there longer than DIGITS_MAX_WAIT_MS is told so at
+once (503, digits/server/refusals.py), for microseconds instead of a prediction's time; health checks go
+first. Parsing, its limits, the heartbeat and signals are gunicorn's own code.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from typing import Any
 from gunicorn.http import errors
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-from digits import arbiter
-from digits.heads import LENGTH, Parser
-from digits.refusals import Refusals
-from digits.settings import Settings
-from digits.share import NOBODY
+from digits.server import master
+from digits.server.heads import LENGTH, Parser
+from digits.server.refusals import Refusals
+from digits.server.share import NOBODY
+from digits.serving.settings import Settings
 
 # holds an image as JSON (2 to 4 KB) with a browser's headers; larger requests cost more than a thread does
 SMALL = 8192
@@ -217,7 +217,7 @@ class Worker(ThreadWorker):
         """Stop at start where gunicorn is told to speak what this loop does not."""
         if cfg.is_ssl or "h2" in cfg.http_protocols or cfg.proxy_protocol != "off" or cfg.protocol != "http":
             log.critical(
-                "digits.worker speaks HTTP/1.1 only: for TLS, HTTP/2 or PROXY take --worker-class gthread"
+                "digits.server.worker speaks HTTP/1.1 only: for TLS, HTTP/2 or PROXY take --worker-class gthread"
             )
             sys.exit(1)
 
@@ -406,9 +406,9 @@ class Worker(ThreadWorker):
 
     def leaves_newcomer(self) -> bool:
         """Whether another worker has fewer clients and is to be given a moment to let the newcomer in."""
-        if arbiter.shares is None or not self.alive:
+        if master.shares is None or not self.alive:
             return False
-        clients, least = self.share(), arbiter.shares.least()
+        clients, least = self.share(), master.shares.least()
         # of many, half as many again are as good as even, and it takes fewer turns to let them in
         if clients <= least + least // 2:
             return False
@@ -436,9 +436,9 @@ class Worker(ThreadWorker):
         it is not worth waiting for.
         """
         clients = self.clients()
-        if arbiter.shares is not None:
+        if master.shares is not None:
             told = 2 * clients + 2 if self.first or self.queue else clients
-            arbiter.shares.put(self.slot, told if self.alive else NOBODY)
+            master.shares.put(self.slot, told if self.alive else NOBODY)
         return clients
 
     def make_room(self, slow: float) -> bool:

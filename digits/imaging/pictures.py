@@ -1,5 +1,5 @@
-"""A picture of a digit becomes an image as MNIST has them: digits/images.py calls `prepare` for each PNG or JPEG
-that a client sends.
+"""A picture of a digit becomes an image as MNIST has them: digits/serving/inputs.py calls `prepare` for each
+PNG or JPEG that a client sends.
 
 MNIST's authors scaled a digit into 20x20 keeping its aspect and centred it by mass in 28x28, ink bright on black
 (LeCun et al. 1998, "Gradient-based learning applied to document recognition", III.A). Before that, ink has to be
@@ -15,7 +15,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps
 
-from digits.errors import Problem
+from digits.imaging.errors import PictureError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 MOST_SIDE = 10_000
@@ -38,14 +38,14 @@ def prepare(data: list[bytes], names: list[str], as_is: bool = False) -> np.ndar
     """The pictures in `data` as uint8 (n, 28, 28), ink bright on black.
 
     names: what to call each in a problem. as_is: take pictures of 28x28 pixels as they are, only made grey.
-    Raises Problem: 413 for too many pixels, 415 for another format, 422 for a damaged picture, one without a
+    Raises PictureError: 413 for too many pixels, 415 for another format, 422 for a damaged picture, one without a
     digit, or as_is with another size.
     """
     pictures = [_open(content, name) for content, name in zip(data, names, strict=True)]
     pixels = sum(picture.width * picture.height for picture in pictures)
     if pixels > MOST_PIXELS_TOGETHER:
         detail = f"The pictures have more than {MOST_PIXELS_TOGETHER} pixels together."
-        raise Problem(413, detail, field=names[0], found=f"{pixels} pixels")
+        raise PictureError(413, detail, field=names[0], found=f"{pixels} pixels")
     out = np.empty((len(pictures), 28, 28), np.uint8)
     for i, name in enumerate(names):
         grey = _grey(_decode(pictures[i], name, as_is), name)
@@ -57,7 +57,7 @@ def prepare(data: list[bytes], names: list[str], as_is: bool = False) -> np.ndar
 def _plain(grey: Image.Image, name: str) -> np.ndarray:
     if grey.size != (28, 28):
         found = f"{grey.width}x{grey.height}"
-        raise Problem(422, f"{name} is to have 28x28 pixels with prepare=none.", field=name, found=found)
+        raise PictureError(422, f"{name} is to have 28x28 pixels with prepare=none.", field=name, found=found)
     return np.clip(np.asarray(grey, np.float32).round(), 0, 255).astype(np.uint8)
 
 
@@ -65,7 +65,7 @@ def _prepared(grey: Image.Image, name: str) -> np.ndarray:
     small = _look(grey, (0, 0, *grey.size), FIRST_LOOK if max(grey.size) > 4 * LOOK else LOOK)
     ink = _ink(small)
     if ink is None:
-        raise Problem(
+        raise PictureError(
             422, f"{name} shows nothing: its pixels hardly differ.", field=name, found="an empty picture"
         )
     top, bottom, left, right = _box(ink)
@@ -100,7 +100,7 @@ def _open(data: bytes, name: str) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large(name, "a picture of enormous size") from None
     except Exception:
-        raise Problem(
+        raise PictureError(
             415, f"{name} is no picture of a format that is taken.", field=name, formats=list(FORMATS)
         ) from None
     width, height = picture.size
@@ -109,9 +109,9 @@ def _open(data: bytes, name: str) -> Image.Image:
     return picture
 
 
-def _too_large(name: str, found: str) -> Problem:
+def _too_large(name: str, found: str) -> PictureError:
     detail = f"{name} has more than {MOST_PIXELS} pixels or a side over {MOST_SIDE}."
-    return Problem(413, detail, field=name, found=found)
+    return PictureError(413, detail, field=name, found=found)
 
 
 def _decode(picture: Image.Image, name: str, as_is: bool) -> Image.Image:
@@ -124,7 +124,7 @@ def _decode(picture: Image.Image, name: str, as_is: bool) -> Image.Image:
     except Exception as error:
         # a damaged file shows as almost any exception, from OSError to struct.error
         reason = type(error).__name__
-        raise Problem(422, f"{name} is a damaged picture.", field=name, found=reason) from None
+        raise PictureError(422, f"{name} is a damaged picture.", field=name, found=reason) from None
 
 
 def _grey(picture: Image.Image, name: str) -> Image.Image:
@@ -140,7 +140,9 @@ def _grey(picture: Image.Image, name: str) -> Image.Image:
         return Image.fromarray(paper + (grey - paper) * (alpha / np.float32(255)))
     values = np.asarray(picture, np.float32)
     if not np.isfinite(values).all():
-        raise Problem(422, f"{name} has pixels that are no numbers.", field=name, found="NaN or Infinity")
+        raise PictureError(
+            422, f"{name} has pixels that are no numbers.", field=name, found="NaN or Infinity"
+        )
     low, high = float(values.min()), float(values.max())
     if low < 0 or high > 255:
         # 16 bits and more: what a picture calls white is told by its range only

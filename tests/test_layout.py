@@ -1,0 +1,53 @@
+"""The packages import each other in one direction only, so that whoever opens one knows what a line may touch."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+# what each package may import of the others; docs/architecture.md draws it
+MAY_IMPORT = {
+    "imaging": set(),
+    "model": set(),
+    "logs": set(),
+    "training": {"imaging", "model", "logs"},
+    "serving": {"imaging", "model", "logs"},
+    "server": {"serving", "model", "logs"},
+}
+FILES = sorted((ROOT / "digits").rglob("*.py"))
+
+
+def imported(path):
+    """Every module that a file imports, at its top or within a function."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_module_imports_only_what_its_package_may(path):
+    package = path.relative_to(ROOT / "digits").with_suffix("").parts[0]
+    if package == "__init__":
+        assert not list(imported(path))
+        return
+    own = {name.split(".")[1] for name in imported(path) if name.startswith("digits.")}
+    assert own - {package} <= MAY_IMPORT[package]
+
+
+@pytest.mark.parametrize(
+    ("module", "without"),
+    [
+        ("digits.imaging.pictures", {"flask", "gunicorn", "gevent", "tensorflow", "keras"}),
+        ("digits.training.augment", {"flask", "gunicorn", "gevent", "prometheus_client"}),
+        ("app", {"tensorflow", "keras", "digits.training"}),
+    ],
+)
+def test_importing_a_part_loads_nothing_of_the_others(module, without):
+    code = f"import sys, {module}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not without & set(done.stdout.split())
