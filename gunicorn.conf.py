@@ -1,12 +1,17 @@
 """How gunicorn runs the service; it reads this file by itself. What an operator may want to change is in
 digits/serving/settings.py and comes from the environment."""
 
-import os
+# before anything imports what it replaces; also in the master, or each worker would complain at its exit
+from gevent import monkey
 
-from digits import logs
-from digits.server import master
-from digits.server.cpus import usable_cpus
-from digits.serving.settings import SettingError, Settings
+monkey.patch_all()
+
+import os  # noqa: E402
+
+from digits import logs  # noqa: E402
+from digits.server import master  # noqa: E402
+from digits.server.cpus import usable_cpus  # noqa: E402
+from digits.serving.settings import SettingError, Settings  # noqa: E402
 
 try:
     settings = Settings.from_env(os.environ)
@@ -20,9 +25,8 @@ except OSError as error:
 bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
 if settings.metrics_bind:
     bind = [bind, settings.metrics_bind]
-threads = settings.threads
 worker_class = "digits.server.worker.Worker"
-# a connection takes a descriptor and some kilobytes; when all are taken, the idlest makes room
+# a connection takes a descriptor and some kilobytes; when nearly all are taken, the longest idle one is closed
 worker_connections = master.descriptors(4096)
 
 # above the 60 s after which load balancers drop an idle connection: whoever closes, it must not be us

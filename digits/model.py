@@ -50,6 +50,14 @@ class ModelError(Exception):
     """The model can't be served; the message says which file, what is wrong with it and what to do."""
 
 
+class NotCompiledError(ModelError):
+    """The .h5 has no compiled form yet, and the caller wants none made. version: the model's."""
+
+    def __init__(self, path: Path, version: str) -> None:
+        super().__init__(f"{path} is not compiled.")
+        self.version = version
+
+
 @dataclass(frozen=True)
 class Model:
     """A model that was read and checked: the compiled network, its version and its card.
@@ -63,11 +71,12 @@ class Model:
     card: dict[str, Any]
 
 
-def load(path: Path) -> Model:
+def load(path: Path, compiled_only: bool = False) -> Model:
     """Read the .h5 at `path`, the .tflite and .json beside it, and check that they belong together.
 
     Each file is read once and what was read is hashed, so that nothing can be swapped in between. An .h5 that
-    the card does not name is compiled in a process of its own, which needs TensorFlow. Raises ModelError.
+    the card does not name is compiled in a process of its own, which needs TensorFlow and may take minutes;
+    compiled_only: raise NotCompiledError instead, unless that was done before. Raises ModelError.
     """
     deadline = time.monotonic() + SWAP_SECONDS
     while True:
@@ -87,9 +96,15 @@ def load(path: Path) -> Model:
         if card and time.monotonic() < deadline:
             time.sleep(0.1)
             continue
-        log.warning("compiling the model", extra={"path": str(path), "reason": problem})
-        card = {"name": path.stem, "version": sha256[:12], "h5_sha256": sha256}
-        return Model(_compile(path, h5, sha256), sha256[:12], card)
+        cached = path.parent / ".compiled" / f"{sha256}.tflite"
+        if cached.exists():
+            compiled = _read(cached)
+        elif compiled_only:
+            raise NotCompiledError(path, sha256[:12])
+        else:
+            log.warning("compiling the model", extra={"path": str(path), "reason": problem})
+            compiled = _compile(path, h5, cached)
+        return Model(compiled, sha256[:12], {"name": path.stem, "version": sha256[:12], "h5_sha256": sha256})
 
 
 def _read(path: Path) -> bytes:
@@ -113,11 +128,8 @@ def _card(path: Path) -> dict[str, Any]:
     return card if isinstance(card, dict) else {}
 
 
-def _compile(path: Path, h5: bytes, sha256: str) -> bytes:
-    """The .tflite of an .h5 by digits.training.compile, kept in a cache beside the model under the .h5's hash."""
-    cached = path.parent / ".compiled" / f"{sha256}.tflite"
-    if cached.exists():
-        return _read(cached)
+def _compile(path: Path, h5: bytes, cached: Path) -> bytes:
+    """The .tflite of an .h5 by digits.training.compile, kept as `cached`."""
     if importlib.util.find_spec("tensorflow") is None:
         raise ModelError(
             f"{path} has no compiled form that fits, and compiling needs TensorFlow, which is not installed. "

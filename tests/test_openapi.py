@@ -46,7 +46,7 @@ def test_every_route_is_in_the_documents() -> None:
 
 def test_every_parameter_the_code_reads_is_described() -> None:
     read = set()
-    for file in [ROOT / "app.py", *(ROOT / "digits").glob("*.py")]:
+    for file in [ROOT / "app.py", *(ROOT / "digits").rglob("*.py")]:
         for node in ast.walk(ast.parse(file.read_text())):
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
                 continue

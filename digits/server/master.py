@@ -1,7 +1,7 @@
-"""What gunicorn's master does for this service, as hooks that gunicorn.conf.py names: it loads the model, which
-the workers inherit by fork, and keeps the book of the workers: their metrics files, their numbers of clients.
+"""What gunicorn's master does for this service, as hooks that gunicorn.conf.py names: it loads what the workers
+inherit by fork (digits/serving/inherited.py) and keeps their metrics files.
 
-The state lives here and not in gunicorn.conf.py, which gunicorn reads anew on SIGHUP.
+The state lives in modules and not in gunicorn.conf.py, which gunicorn reads anew on SIGHUP.
 """
 
 from __future__ import annotations
@@ -13,19 +13,18 @@ import logging
 import os
 import resource
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from digits.server.share import NOBODY, Shares
+from digits.model import Classifier, ModelError, NotCompiledError, load
 from digits.serving import keys
-from digits.serving.settings import SettingError, Settings
+from digits.serving.inherited import inherited
+from digits.serving.settings import ROOT, SettingError, Settings
 
-if TYPE_CHECKING:
-    from digits.model import Classifier
-
-log = logging.getLogger("digits.server.master")
+log = logging.getLogger("digits.master")
 
 # as prometheus_client names them, by what digits/serving/metrics.py has; of each, several times what is used
 METRICS_FILES = ("counter", "histogram", "gauge_livesum", "gauge_liveall")
@@ -34,12 +33,8 @@ METRICS_BYTES = 1 << 17
 # for files, metrics, and connections that are being closed
 SPARE_DESCRIPTORS = 700
 
-# what the workers inherit; None in a process that gunicorn did not start
-classifier: Classifier | None = None
-# the same of hashes of API keys; read here so that all workers agree, also those that come later
-api_keys: frozenset[bytes] | None = None
-# where the workers tell each other how many clients they have
-shares: Shares | None = None
+# versions of models that were compiled after a SIGHUP, or could not be
+compilations: set[str] = set()
 
 _metrics_folder: str | None = None
 
@@ -106,14 +101,10 @@ def _remove(folder: str, master: int) -> None:
 
 def on_starting(server: Any) -> None:
     """Load the model; without one there is no service, so say why and exit."""
-    global classifier, api_keys, shares
-    from digits.model import Classifier, ModelError, load
-
-    shares = Shares(slots(server.cfg.workers))
     try:
         settings = Settings.from_env(os.environ)
-        api_keys = keys.load(settings)
-        classifier = Classifier(load(settings.model))
+        inherited.api_keys = keys.load(settings)
+        inherited.classifier = Classifier(load(settings.model))
     except (ModelError, SettingError) as error:
         log.critical(str(error))
         sys.exit(1)
@@ -124,23 +115,37 @@ def on_starting(server: Any) -> None:
 
 
 def on_reload(server: Any) -> None:
-    """SIGHUP: load model and API keys anew; what can't be used leaves the old in place."""
-    global classifier, api_keys
-    from digits.model import Classifier, ModelError, load
+    """SIGHUP: load model and API keys again; what can't be used leaves the old in place.
+
+    An .h5 that has yet to be compiled is compiled by a process of its own, which sends the next SIGHUP: the master
+    has workers to replace and signals to hear meanwhile.
+    """
     from digits.serving.metrics import reload_failures
 
     settings = Settings.from_env(os.environ)
     try:
-        api_keys = keys.load(settings)
+        inherited.api_keys = keys.load(settings)
     except Exception as error:
         # whatever it is: an exception here would end the master, and the service with it
-        log.error("the old API keys go on: %s", error, exc_info=not isinstance(error, SettingError))
+        log.error(
+            "Reload failed; keeping the old API keys: %s", error, exc_info=not isinstance(error, SettingError)
+        )
     try:
-        classifier = Classifier(load(settings.model))
-        log.info("model loaded", extra={"model_version": classifier.version})
+        inherited.classifier = Classifier(load(settings.model, compiled_only=True))
+        log.info("model loaded", extra={"model_version": inherited.classifier.version})
+    except NotCompiledError as error:
+        if error.version not in compilations:
+            compilations.add(error.version)
+            log.info("compiling the model; the old one serves meanwhile", extra={"path": str(settings.model)})
+            subprocess.Popen([sys.executable, "-m", "digits.server.compile", str(settings.model)], cwd=ROOT)
+            return
+        reload_failures.inc()
+        log.error("Reload failed; keeping the old model: %s", error)
     except Exception as error:
         reload_failures.inc()
-        log.error("the old model goes on: %s", error, exc_info=not isinstance(error, ModelError))
+        log.error(
+            "Reload failed; keeping the old model: %s", error, exc_info=not isinstance(error, ModelError)
+        )
 
 
 def pre_fork(server: Any, worker: Any) -> None:
@@ -155,9 +160,7 @@ def pre_fork(server: Any, worker: Any) -> None:
 
 def post_fork(server: Any, worker: Any) -> None:
     """In the worker: write to its own slot's files."""
-    from digits.serving.metrics import take_slot
-
-    take_slot(worker.slot)
+    inherited.slot = worker.slot
 
 
 def post_worker_init(worker: Any) -> None:
@@ -167,12 +170,10 @@ def post_worker_init(worker: Any) -> None:
 
 
 def child_exit(server: Any, worker: Any) -> None:
-    """A worker is gone: forget its clients and its gauges; its counters stay.
+    """A worker is gone: forget its gauges; its counters stay.
 
     Their files are emptied (used bytes: none), not removed as mark_process_dead does: they keep their room.
     """
-    if shares is not None:
-        shares.put(worker.slot, NOBODY)
     if _metrics_folder is not None:
         for path in Path(_metrics_folder).glob(f"gauge_live*_{worker.slot}.db"):
             with path.open("r+b") as file:

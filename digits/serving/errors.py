@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import orjson
-from flask import Flask, Response, g, request
+from flask import Flask, Response, current_app, g, request
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.http import HTTP_STATUS_CODES
@@ -17,8 +17,10 @@ from digits.imaging.errors import PictureError
 
 log = logging.getLogger("digits")
 
-# how other protocols tell an error, by the first part of their paths: (status, detail) -> (status, JSON object)
-shapes: dict[str, Callable[[int, str], tuple[int, dict[str, Any]]]] = {}
+# how another protocol words an error: (status, detail) -> (status, JSON object)
+Format = Callable[[int, str], tuple[int, dict[str, Any]]]
+# of a client's own values in a detail, in characters
+MAX_DETAIL = 300
 
 
 class Problem(Exception):
@@ -38,15 +40,26 @@ class Problem(Exception):
         self.extra = extra
 
 
-def told(status: int, detail: str, path: str, request_id: str | None, **extra: Any) -> tuple[int, str, bytes]:
-    """The problem as status, content type and body; `type` is about:blank, `title` the status's phrase (RFC 9457,
-    4.2.1). Under a path of another protocol it takes that protocol's shape.
+class Overloaded(Problem):
+    """A request that is refused because too many others wait (load shedding)."""
+
+    def __init__(self) -> None:
+        super().__init__(503, "The service is overloaded; retry in one second.", headers={"Retry-After": "1"})
+
+
+def render_problem(status: int, detail: str, headers: dict[str, str] | None = None, **extra: Any) -> Response:
+    """The response to the current request that tells a problem; `type` is about:blank, `title` the status's phrase
+    (RFC 9457, 4.2.1). Under the path of another protocol it takes that protocol's format.
     """
+    path = request.path
     # what a client sent may hold half characters (lone surrogates), which no UTF-8 answer can
     detail = detail.encode("utf-8", "replace").decode()
-    if shape := shapes.get(path.split("/", 2)[1] if path.startswith("/") else ""):
-        status, shaped = shape(status, detail)
-        return status, "application/json", orjson.dumps(shaped)
+    if len(detail) > MAX_DETAIL:
+        detail = detail[: MAX_DETAIL - 1] + "…"
+    error_format = current_app.config["ERROR_FORMATS"].get(path.split("/", 2)[1] if "/" in path else "")
+    if error_format:
+        status, formatted = error_format(status, detail)
+        return Response(orjson.dumps(formatted), status, headers, content_type="application/json")
     body = {
         "type": "about:blank",
         "title": HTTP_STATUS_CODES.get(status, "Error"),
@@ -54,28 +67,26 @@ def told(status: int, detail: str, path: str, request_id: str | None, **extra: A
         "detail": detail,
         # a path may hold bytes that are no UTF-8; orjson refuses such a str, the answer must not fail for it
         "instance": path.encode("utf-8", "replace").decode(),
-        "request_id": request_id,
+        "request_id": g.get("request_id"),
         **extra,
     }
-    return status, "application/problem+json", orjson.dumps(body)
+    return Response(orjson.dumps(body), status, headers, content_type="application/problem+json")
 
 
-def answer(status: int, detail: str, headers: dict[str, str] | None = None, **extra: Any) -> Response:
-    """The problem as a response to the request that Flask is answering; as `told`."""
-    status, kind, body = told(status, detail, request.path, g.get("request_id"), **extra)
-    return Response(body, status, headers, content_type=kind)
+def register(app: Flask, formats: dict[str, Format]) -> None:
+    """Make `app` answer each Problem, HTTP error and fault with problem details.
 
-
-def register(app: Flask) -> None:
-    """Make `app` answer each Problem, HTTP error and fault with problem details."""
+    formats: how other protocols word an error, by the first part of their paths.
+    """
+    app.config["ERROR_FORMATS"] = formats
 
     @app.errorhandler(Problem)
     def problem(error: Problem) -> Response:
-        return answer(error.status, error.detail, error.headers, **error.extra)
+        return render_problem(error.status, error.detail, error.headers, **error.extra)
 
     @app.errorhandler(PictureError)
     def picture_error(error: PictureError) -> Response:
-        return answer(error.status, error.detail, **error.extra)
+        return render_problem(error.status, error.detail, **error.extra)
 
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Response:
@@ -88,14 +99,14 @@ def register(app: Flask) -> None:
             detail = (
                 f"The body is larger than the {app.config['MAX_CONTENT_LENGTH']} bytes that are accepted."
             )
-        return answer(status, detail, headers)
+        return render_problem(status, detail, headers)
 
     @app.errorhandler(ParseException)
     def not_http(error: ParseException) -> Response:
         # a chunked body is parsed as it is read; gunicorn closes the connection, where it goes on is unknown
-        return answer(400, f"The body is not HTTP ({type(error).__name__}).")
+        return render_problem(400, f"The body is not HTTP ({type(error).__name__}).")
 
     @app.errorhandler(Exception)
     def fault(error: Exception) -> Response:
         log.error("fault", exc_info=error, extra={"request_id": g.get("request_id")})
-        return answer(500, "The service failed to answer; the request id finds the fault in its log.")
+        return render_problem(500, "The service failed to answer; the request id finds the fault in its log.")

@@ -17,24 +17,17 @@ from flask import Flask
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
 from prometheus_flask_exporter import PrometheusMetrics
 
-# of this process; the master (or a lone process) has its own, so that it never writes to a worker's files
-_slot: int | str = "master"
+from digits.serving.inherited import inherited
 
 if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
     # the library's own way names files by pid; metrics take their class from here when they are made
-    values.ValueClass = values.MultiProcessValue(lambda: _slot)
+    values.ValueClass = values.MultiProcessValue(lambda: inherited.slot)
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 PROBABILITIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
 
 # any name can be sent as a method; a label for each would fill the memory
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
-
-
-def take_slot(slot: int) -> None:
-    """Write to this slot's files from now on; called in a worker just after the fork."""
-    global _slot
-    _slot = slot
 
 
 # counted by the master, which has no app

@@ -1,5 +1,9 @@
 """What happens around every request: it gets an id and a clock, and once it is answered it is counted and gets
-its line in the log. app.py registers it once an app."""
+its line in the log. app.py registers it once an app.
+
+A server may say in the WSGI environment how long a request has waited ("digits.waited", in seconds) and what is to
+be answered instead ("digits.problem", a Problem), so that its refusals are answered like everything else.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from typing import Any
 
 from flask import Flask, Response, g, request
 
+from digits.serving.errors import Overloaded, render_problem
 from digits.serving.metrics import Metrics
 
 log = logging.getLogger("digits.request")
@@ -32,10 +37,19 @@ def register(app: Flask, metrics: Metrics, version: str) -> None:
     @app.before_request
     def begin() -> None:
         here: Any = g._get_current_object()
+        environ = request.environ
         here.started = perf_counter()
+        here.waited = environ.get("digits.waited", 0.0)
         given = request.headers.get("X-Request-ID")
         here.request_id = given if given and SANE_ID.fullmatch(given) else os.urandom(16).hex()
         metrics.in_progress.inc()
+        if (problem := environ.get("digits.problem")) is not None:
+            raise problem
+
+    @app.errorhandler(Overloaded)
+    def shed(error: Overloaded) -> Response:
+        metrics.shed.inc()
+        return render_problem(error.status, error.detail, error.headers)
 
     @app.after_request
     def end(response: Response) -> Response:
@@ -48,7 +62,7 @@ def register(app: Flask, metrics: Metrics, version: str) -> None:
         classified = hasattr(here, "digit")
         if classified:
             headers["X-Model-Version"] = version
-        seconds = perf_counter() - here.started
+        seconds = perf_counter() - here.started + here.waited
         metrics.in_progress.dec()
         metrics.count_request(asked.method, status, route or "none", seconds)
         level = logging.DEBUG if asked.endpoint in QUIET else logging.INFO

@@ -14,7 +14,6 @@ import numpy as np
 import orjson
 from flask import Blueprint, Response, current_app, request
 
-from digits.serving import errors
 from digits.serving.errors import Problem
 from digits.serving.inputs import SIDE
 from digits.serving.protocols import tensors
@@ -36,9 +35,6 @@ bp = Blueprint("kserve", __name__, url_prefix="/v2")
 def error(status: int, detail: str) -> tuple[int, dict[str, Any]]:
     """A problem as the protocol tells it."""
     return status, {"error": detail}
-
-
-errors.shapes["v2"] = error
 
 
 @bp.get("")

@@ -58,11 +58,9 @@ def batch(array: np.ndarray, name: str, most: int, top: int = 1) -> np.ndarray:
     n = len(array)
     if n == 0:
         raise Problem(400, f"{name} is empty.")
-    if n > most:
-        raise Problem(413, f"{name} has {n} images; at most {most} are taken in one request.")
+    inputs.limit(n, most)
     # NaN compares false with everything, so it fails here too
     if not (array.min() >= 0 and array.max() <= top):
         hint = " Divide 0..255 by 255." if top == 1 else ""
         raise Problem(400, f"{name} has values outside 0 to {top}.{hint}")
-    scaled = array.astype(np.float32) if top == 1 else array.astype(np.float32) / np.float32(top)
-    return scaled.reshape(n, SIDE, SIDE, 1)
+    return inputs.scale(array, top)

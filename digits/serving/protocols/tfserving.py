@@ -14,10 +14,8 @@ import numpy as np
 import orjson
 from flask import Blueprint, Response, current_app, request
 
-from digits.imaging import pictures
-from digits.serving import errors
 from digits.serving.errors import Problem
-from digits.serving.inputs import SCALED, SIDE
+from digits.serving.inputs import SIDE, Items, limit, to_batch
 from digits.serving.protocols import tensors
 from digits.serving.service import service
 
@@ -29,9 +27,6 @@ bp = Blueprint("tfserving", __name__, url_prefix="/v1/models")
 def error(status: int, detail: str) -> tuple[int, dict[str, Any]]:
     """A problem as TF Serving tells it; what is wrong with an argument is 400 there."""
     return 400 if status in (415, 422) else status, {"error": detail}
-
-
-errors.shapes["v1"] = error
 
 
 def served() -> str:
@@ -131,11 +126,10 @@ def _batch(value: Any, field: str, body: bytes) -> np.ndarray:
     listed = value if isinstance(value, list) else [value]
     if not any(isinstance(each, dict) for each in listed):
         return tensors.batch(tensors.numbers(value, f"'{field}'", body), f"'{field}'", most)
-    if len(listed) > most:
-        raise Problem(413, f"'{field}' has {len(listed)} images; at most {most} are taken in one request.")
+    limit(len(listed), most)
     decoded = [_decoded(each, field) for each in listed]
     names = [f"'{field}'[{i}]" for i in range(len(listed))]
-    return SCALED[pictures.prepare(decoded, names)].reshape(-1, SIDE, SIDE, 1)
+    return to_batch(Items(decoded, names, False))
 
 
 def _decoded(value: Any, field: str) -> bytes:

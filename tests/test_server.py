@@ -1,0 +1,431 @@
+"""The worker and the master's hooks under a real gunicorn: what arrives slowly, in pieces or cut short, and what
+is refused. tests/test_faults.py measures the same under load."""
+
+import concurrent.futures
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import h5py
+import pytest
+from gunicorn.config import Config
+from gunicorn.http import RequestParser
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLE = (ROOT / "sample_request.json").read_bytes()
+MODELS = ROOT / "models"
+ORIGIN = "https://example.org"
+JSON = "Content-Type: application/json\r\n"
+
+
+def connect(server):
+    return socket.create_connection(("127.0.0.1", server.port), 20)
+
+
+def head(length, *lines, path="/predict"):
+    return "\r\n".join(
+        [f"POST {path} HTTP/1.1", "Host: x", f"Content-Length: {length}", *lines, "", ""]
+    ).encode()
+
+
+def chunked(body, size, *lines, path="/predict"):
+    """A request whose body comes in chunks of `size` bytes."""
+    begin = "\r\n".join(
+        [f"POST {path} HTTP/1.1", "Host: x", "Transfer-Encoding: chunked", *lines, "", ""]
+    ).encode()
+    pieces = [body[start : start + size] for start in range(0, len(body), size)]
+    return begin + b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+
+
+def answer(client):
+    """The next answer on a connection: status, headers, body."""
+    received = b""
+    while not received.endswith(b"\r\n\r\n"):
+        byte = client.recv(1)
+        assert byte, f"the connection ended after {received!r}"
+        received += byte
+    line, *lines = received.decode("latin-1").splitlines()[:-1]
+    headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+    body = b""
+    while len(body) < int(headers["content-length"]):
+        body += client.recv(int(headers["content-length"]) - len(body))
+    return int(line.split(" ")[1]), headers, body
+
+
+def ask(server, request, half_close=False):
+    with closing(connect(server)) as client:
+        client.sendall(request)
+        if half_close:
+            client.shutdown(socket.SHUT_WR)
+        return answer(client)
+
+
+def logged(server, request_id, seconds=10):
+    """The log line of a request."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        lines = [line for line in server.log() if line.get("request_id") == request_id]
+        if lines:
+            return lines[0]
+        time.sleep(0.05)
+    raise AssertionError("no line in the log")
+
+
+def until(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+# how the app is built
+
+
+def test_importing_the_factory_builds_no_app():
+    code = "import app, sys; from app import create_app; print('app' in vars(app), len(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split()[0] == "False"
+
+
+@pytest.mark.parametrize("target", ["app:app", "app:create_app()"])
+def test_gunicorn_serves_the_app_and_the_factory(start, target):
+    server = start(target=target, WEB_CONCURRENCY="1")
+    assert server.ask("/predict", json.loads(SAMPLE)).json["predicted_digit"] == 7
+    assert server.stop() == 0
+
+
+# bodies
+
+
+def test_pipelined_requests_are_answered_in_order(server):
+    bodies = [b'{"image": %d}' % i for i in range(5)]
+    with closing(connect(server)) as client:
+        client.sendall(b"".join(head(len(body), JSON.strip()) + body for body in bodies[:-1]))
+        client.sendall(head(len(SAMPLE), JSON.strip()) + SAMPLE)
+        found = [answer(client) for _ in range(5)]
+    assert [status for status, _, _ in found] == [422] * 4 + [200]
+    assert json.loads(found[-1][2])["predicted_digit"] == 7
+
+
+def test_a_client_that_stops_in_mid_body_holds_up_nobody(server):
+    with closing(connect(server)) as slow:
+        slow.sendall(head(len(SAMPLE), JSON.strip()) + SAMPLE[:100])
+        begun = time.monotonic()
+        # on every worker
+        for _ in range(8):
+            assert ask(server, head(len(SAMPLE), JSON.strip()) + SAMPLE)[0] == 200
+        assert time.monotonic() - begun < 5
+        slow.sendall(SAMPLE[100:])
+        assert answer(slow)[0] == 200
+
+
+@pytest.mark.parametrize("lines", [(), ("X-Large: " + "a" * 3000,)], ids=["short head", "long head"])
+def test_a_body_cut_short_is_400_whatever_its_framing(server, lines):
+    raw = "Content-Type: application/octet-stream"
+    # the first 784 of 1568 bytes would be an image
+    status, headers, body = ask(server, head(1568, raw, *lines) + bytes(784), half_close=True)
+    assert (status, headers["connection"]) == (400, "close")
+    assert json.loads(body)["detail"] == "The connection ended before the request was whole."
+    whole = chunked(bytes(784), 784, raw, *lines)
+    assert ask(server, whole.removesuffix(b"0\r\n\r\n"), half_close=True)[0] == 400
+    status, headers, body = ask(server, head(10, JSON.strip()) + b"{", half_close=True)
+    assert (status, headers["content-type"]) == (400, "application/problem+json")
+
+
+def test_a_body_that_comes_late_is_408_and_counted(start):
+    server = start(DIGITS_RECEIVE_SECONDS="1", DIGITS_CORS_ORIGINS=ORIGIN)
+    with closing(connect(server)) as client:
+        client.sendall(head(10, JSON.strip(), f"Origin: {ORIGIN}") + b"1234")
+        status, headers, _ = answer(client)
+    assert (status, headers["access-control-allow-origin"]) == (408, ORIGIN)
+    assert logged(server, headers["x-request-id"])["status"] == 408
+    assert b'status="408",url_rule="/predict"} 1.0' in server.ask("/metrics").body
+
+
+LIMIT = 100_000
+
+
+@pytest.fixture(scope="module")
+def small(start):
+    """A service with a limit on bodies that is reached soon."""
+    return start(DIGITS_MAX_BODY_BYTES=str(LIMIT), DIGITS_CORS_ORIGINS=ORIGIN)
+
+
+def posts():
+    from digits.serving.openapi import describe
+
+    return [
+        path.replace("{version}", "1") for path, there in describe("0", 1)["paths"].items() if "post" in there
+    ]
+
+
+@pytest.mark.parametrize("path", posts())
+@pytest.mark.parametrize(
+    "kind", ["application/json", "application/octet-stream", "image/png", "multipart/form-data; boundary=b"]
+)
+def test_a_chunked_body_over_the_limit_is_413(small, path, kind):
+    if "versions" in path:
+        version = small.ask("/health/ready").json["model_version"]
+        path = path.replace(
+            "versions/1", f"versions/{version if path.startswith('/v2') else int(version, 16)}"
+        )
+    picture = (ROOT / "digits/serving/static/samples/7.png").read_bytes()
+    body = {"application/json": SAMPLE, "image/png": picture}.get(kind, bytes(784 * 120))
+    if "form" in kind:
+        body = (
+            b'--b\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\n'
+            + picture
+            + b"\r\n--b--\r\n"
+        )
+    body += b" " * (LIMIT + 1 - len(body))
+    status, _, _ = ask(small, chunked(body, 4096, f"Content-Type: {kind}", path=path))
+    assert status == 413
+
+
+def test_a_chunked_body_at_the_limit_is_read(small):
+    body = SAMPLE + b" " * (LIMIT - len(SAMPLE))
+    assert ask(small, chunked(body, 4096, JSON.strip()))[0] == 200
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/health/live", "/predict"])
+@pytest.mark.parametrize("size", [1000, LIMIT])
+@pytest.mark.parametrize("frame", ["length", "chunked"])
+def test_what_connection_says_is_what_happens_to_it(small, path, size, frame):
+    kind = "Content-Type: text/plain"
+    body = bytes(size)
+    request = (
+        head(size, kind, path=path) + body if frame == "length" else chunked(body, 1000, kind, path=path)
+    )
+    with closing(connect(small)) as client:
+        client.sendall(request)
+        status, headers, _ = answer(client)
+        assert status in (404, 405, 415)
+        if headers["connection"] == "keep-alive":
+            client.sendall(head(len(SAMPLE), JSON.strip()) + SAMPLE)
+            assert answer(client)[0] == 200
+        else:
+            assert client.recv(1) == b""
+
+
+class Sent:
+    """A socket from which a request comes in pieces as a network brings them."""
+
+    def __init__(self, data):
+        self.file = io.BytesIO(data)
+
+    def recv(self, size):
+        return self.file.read(min(size, 1400))
+
+
+def calls(size):
+    """Python calls that it takes to read a body of so many bytes in chunks of 1 KiB."""
+    from digits.server.body import Body
+
+    class Worker:
+        held, max_held = 0, 1 << 40
+
+        class settings:
+            receive_seconds = 60
+
+    req = next(RequestParser(Config(), Sent(chunked(bytes(size), 1024)), ("127.0.0.1", 1)))
+    body = Body(req, Worker())
+    count = 0
+
+    def count_call(frame, event, argument):
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(count_call)
+    try:
+        assert len(body.read()) == size
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def test_reading_a_chunked_body_takes_work_in_proportion_to_its_length():
+    assert calls(1 << 20) < 2.2 * calls(1 << 19) < 5 * calls(1 << 18)
+
+
+# refusals and waiting
+
+
+def gif(width, height):
+    """Some forty bytes that declare a canvas of any size."""
+    file = io.BytesIO()
+    Image.new("P", (1, 1)).save(file, "GIF")
+    data = bytearray(file.getvalue())
+    data[6:10] = width.to_bytes(2, "little") + height.to_bytes(2, "little")
+    return bytes(data)
+
+
+def test_tiny_pictures_of_enormous_size_do_not_hold_up_others(start):
+    server = start(WEB_CONCURRENCY="1", DIGITS_MAX_WAIT_MS="60000")
+    import base64
+
+    text = base64.b64encode(gif(10_000, 1_600)).decode()
+    assert len(text) < 128
+    body = json.dumps({"images": [text] * 3}).encode()
+    with closing(connect(server)) as client:
+        client.sendall(head(len(body), JSON.strip()) + body)
+        begun, times = time.monotonic(), []
+        while time.monotonic() - begun < 1:
+            asked = time.monotonic()
+            assert server.ask("/health/live").status == 200
+            times.append(time.monotonic() - asked)
+        assert answer(client)[0] in (200, 413, 422)
+    assert max(times) < 0.25
+
+
+def test_overload_is_refused_through_the_app(start):
+    server = start(
+        WEB_CONCURRENCY="1", DIGITS_MAX_WAIT_MS="1", DIGITS_THREADS="1", DIGITS_CORS_ORIGINS=ORIGIN
+    )
+    file = io.BytesIO()
+    Image.effect_noise((2000, 2000), 50).save(file, "PNG", compress_level=0)
+    picture = file.getvalue()
+
+    def send(i):
+        return ask(
+            server,
+            head(len(picture), "Content-Type: image/png", f"Origin: {ORIGIN}", f"X-Request-ID: r{i}")
+            + picture,
+        )
+
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(send, range(32)))
+    refused = [(headers, body) for status, headers, body in answers if status == 503]
+    assert refused
+    assert {status for status, _, _ in answers} <= {200, 422, 503}
+    for headers, body in refused:
+        assert headers["retry-after"] == "1"
+        assert headers["access-control-allow-origin"] == ORIGIN
+        assert json.loads(body)["detail"] == "The service is overloaded; retry in one second."
+        assert logged(server, headers["x-request-id"])["status"] == 503
+    assert f"digits_requests_shed_total {len(refused)}.0".encode() in server.ask("/metrics").body
+
+
+def test_waiting_counts_in_the_duration(start):
+    server = start(WEB_CONCURRENCY="1", DIGITS_MAX_WAIT_MS="60000")
+    (worker,) = server.children()
+    with closing(connect(server)) as client:
+        client.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert answer(client)[0] == 200
+        os.kill(worker, signal.SIGSTOP)
+        client.sendall(head(len(SAMPLE), JSON.strip(), "X-Request-ID: waited") + SAMPLE)
+        time.sleep(0.5)
+        os.kill(worker, signal.SIGCONT)
+        assert answer(client)[0] == 200
+    assert 400 < logged(server, "waited")["duration_ms"] < 5000
+
+
+def test_what_is_not_http_is_answered_counted_and_logged_like_everything_else(server):
+    status, headers, body = ask(server, b"GET / HTTP/1.1\r\nHost : x\r\n\r\n")
+    assert (status, headers["content-type"], headers["connection"]) == (
+        400,
+        "application/problem+json",
+        "close",
+    )
+    assert json.loads(body)["request_id"] == headers["x-request-id"]
+    assert logged(server, headers["x-request-id"])["route"] is None
+    status, headers, _ = ask(server, b"GET /" + b"a" * 10_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert status == 414
+    assert re.search(
+        rb'flask_http_request_total{method="other",status="414",url_rule="none"} \d',
+        server.ask("/metrics").body,
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/models/mnist:predict", {"instances": [[0]], "signature_name": "x" * 50_000}),
+        ("/v2/models/mnist/infer", {"inputs": [], "outputs": [{"name": "x" * 50_000}]}),
+        ("/v2/models/mnist/versions/" + "9" * 3000 + "/infer", {}),
+    ],
+)
+def test_an_error_repeats_little_of_what_the_client_sent(server, path, body):
+    answer = server.ask(path, body)
+    assert 400 <= answer.status < 500
+    assert len(answer.body) < 1000
+
+
+# stopping and reloading
+
+
+def test_sigterm_closes_idle_connections_and_finishes_what_has_begun(start):
+    server = start(WEB_CONCURRENCY="1")
+    with closing(connect(server)) as idle, closing(connect(server)) as busy:
+        idle.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert answer(idle)[0] == 200
+        busy.sendall(head(len(SAMPLE), JSON.strip()) + SAMPLE[:100])
+        time.sleep(0.2)
+        server.process.send_signal(signal.SIGTERM)
+        assert idle.recv(1) == b""
+        time.sleep(1)
+        busy.sendall(SAMPLE[100:])
+        status, headers, _ = answer(busy)
+        assert (status, headers["connection"]) == (200, "close")
+        begun = time.monotonic()
+        assert server.process.wait(10) == 0
+        assert time.monotonic() - begun < 3.5
+
+
+def test_an_idle_connection_is_closed_for_a_new_one_when_all_are_taken(start):
+    server = start(within=("prlimit", "--nofile=800:800"), WEB_CONCURRENCY="1")
+    clients = []
+    try:
+        for _ in range(130):
+            clients.append(connect(server))
+            clients[-1].sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert answer(clients[-1])[0] == 200
+        assert clients[0].recv(1) == b""
+    finally:
+        for client in clients:
+            client.close()
+
+
+def test_sighup_with_a_model_to_compile_leaves_the_master_free(start, tmp_path):
+    for name in ("mnist.h5", "mnist.tflite", "mnist.json"):
+        shutil.copy(MODELS / name, tmp_path / name)
+    server = start(DIGITS_MODEL=str(tmp_path / "mnist.h5"), WEB_CONCURRENCY="1")
+    old = server.ask("/health/ready").json["model_version"]
+    # the same network in other bytes, which the card does not name
+    with h5py.File(tmp_path / "mnist.h5", "a") as file:
+        file.attrs["note"] = "changed"
+    new = hashlib.sha256((tmp_path / "mnist.h5").read_bytes()).hexdigest()[:12]
+    server.process.send_signal(signal.SIGHUP)
+    until(lambda: any("compiling" in line["message"] for line in server.log()))
+    # a worker that dies meanwhile is replaced at once, and serves the old model
+    os.kill(server.children()[0], signal.SIGKILL)
+    begun = time.monotonic()
+    assert server.ask("/health/ready").json["model_version"] in (old, new)
+    assert time.monotonic() - begun < 10
+    until(lambda: server.ask("/health/ready").json["model_version"] == new, seconds=120)
+    assert server.ask("/predict", json.loads(SAMPLE)).json["predicted_digit"] == 7
+    assert server.stop() == 0
+
+
+def test_sighup_with_a_model_that_cannot_be_compiled_keeps_the_old_one(start, tmp_path):
+    for name in ("mnist.h5", "mnist.tflite", "mnist.json"):
+        shutil.copy(MODELS / name, tmp_path / name)
+    server = start(DIGITS_MODEL=str(tmp_path / "mnist.h5"), WEB_CONCURRENCY="1")
+    old = server.ask("/health/ready").json["model_version"]
+    with h5py.File(tmp_path / "mnist.h5", "a") as file:
+        del file.attrs["model_config"]
+    server.process.send_signal(signal.SIGHUP)
+    until(lambda: any("keeping the old model" in line["message"] for line in server.log()), seconds=120)
+    until(lambda: b"digits_model_reload_failures_total 1.0" in server.ask("/metrics").body)
+    assert server.ask("/health/ready").json["model_version"] == old
+    assert server.stop() == 0
