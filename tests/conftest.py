@@ -67,7 +67,7 @@ class Server:
         # so no test can meet a status that the API's description does not name
         guarded = any(name.startswith("DIGITS_API_KEYS") for name in self.environ)
         known = described_statuses(request.get_method(), path, guarded)
-        assert answer.status in known, "not in digits/serving/openapi.py"
+        assert answer.status in known, "not in digits/serving/openapi.yaml"
         return answer
 
     def log(self) -> list[dict[str, Any]]:

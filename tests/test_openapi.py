@@ -17,7 +17,9 @@ from typing import Any
 import pytest
 from conftest import ROOT, SAMPLE, Server, described_statuses
 
-from digits.serving.openapi import describe
+from digits.serving.inputs import TAKEN
+from digits.serving.openapi import ASSETS, describe
+from digits.serving.protocols import kserve, tfserving
 
 CONFIG = Path(__file__).parent / "schemathesis"
 DESCRIBED = describe("0", 4)
@@ -62,6 +64,34 @@ def test_every_parameter_the_code_reads_is_described() -> None:
     }
     assert read
     assert read == told
+
+
+def test_the_description_names_what_the_code_takes() -> None:
+    paths, schemas = DESCRIBED["paths"], DESCRIBED["components"]["schemas"]
+    assert set(paths["/predict"]["post"]["requestBody"]["content"]) == set(TAKEN)
+    assert set(paths["/docs/{name}"]["get"]["parameters"][0]["schema"]["enum"]) == {*ASSETS, "docs.js"}
+    asked = schemas["V2Request"]["properties"]
+    tensor = asked["inputs"]["items"]["properties"]
+    assert tensor["name"] == {"const": kserve.INPUT}
+    assert set(tensor["datatype"]["enum"]) == set(kserve.TYPES)
+    outputs = [output["name"] for output in kserve.OUTPUTS]
+    assert asked["outputs"]["items"]["properties"]["name"]["enum"] == outputs
+    assert asked["outputs"]["maxItems"] == len(outputs)
+    infer = paths[f"/v2/models/{kserve.NAME}/infer"]["post"]
+    assert infer["parameters"][0]["name"] == kserve.HEADER
+    assert schemas["V2Answer"]["properties"]["model_name"] == {"const": kserve.NAME}
+    rows, columns = schemas["TFServingRequest"]["oneOf"]
+    assert rows["properties"]["signature_name"]["enum"] == [tfserving.SIGNATURE, ""]
+    assert rows["properties"]["instances"]["anyOf"][-1]["items"]["required"] == [tfserving.INPUT]
+    assert columns["properties"]["inputs"]["anyOf"][-1]["required"] == [tfserving.INPUT]
+
+
+def test_nothing_is_left_to_fill_in_and_keys_are_told_only_where_they_are_wanted() -> None:
+    for guarded in (False, True):
+        told = json.dumps(describe("ab12", 4, guarded))
+        assert not re.search(r"MAX_BATCH|VERSION|x-shared", told)
+        assert f'"enum": [{0xAB12}]' in told
+        assert ("securitySchemes" in told) == ('"401"' in told) == ('"security"' in told) == guarded
 
 
 def test_an_undescribed_status_is_noticed() -> None:

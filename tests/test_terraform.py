@@ -112,6 +112,14 @@ def test_every_variable_and_output_is_described(folder: Path, kind: str) -> None
         assert f"| {' | '.join([f'`{name}`', *given, description])} |" in document
 
 
+@pytest.mark.parametrize("environment", ["dev", "prod"])
+def test_every_variable_of_a_deployment_is_in_its_test(environment: str) -> None:
+    given = re.findall(r"^(\w+) +=", (MODULE / f"{environment}.tfvars").read_text(), re.MULTILINE)
+    tests = (MODULE / "tests" / "deployment.tftest.hcl").read_text()
+    assert given
+    assert re.findall(rf"^ +(\w+) += var\.{environment}\.\1$", tests, re.MULTILINE) == given
+
+
 @pytest.fixture
 def cost() -> ModuleType:
     """terraform/cost.py, which is a script and in no package."""
@@ -335,14 +343,14 @@ def module(initialised: Path, tmp_path: Path) -> Path:
     return shutil.copytree(initialised, tmp_path / "terraform")
 
 
-def planned(folder: Path, variables: str) -> list[dict[str, Any]]:
-    """The resources of a deployment's plan, as `terraform test` makes it with mocks: {"type", "change", ...}."""
-    words = ("test", "-json", "-verbose", f"-var-file={variables}", "-filter=tests/deployment.tftest.hcl")
-    done = terraform(folder, *words)
+def planned(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """The resources of dev's and prod's plans, as `terraform test` makes them: {"type", "change", ...}."""
+    done = terraform(folder, "test", "-json", "-verbose", "-filter=tests/deployment.tftest.hcl")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0, [line["diagnostic"] for line in lines if "diagnostic" in line] or done.stderr
-    (plan,) = [line["test_plan"] for line in lines if "test_plan" in line]
-    return plan["resource_changes"]
+    plans = {line["@testrun"]: line["test_plan"]["resource_changes"] for line in lines if "test_plan" in line}
+    assert plans.keys() == {"dev", "prod"}
+    return plans
 
 
 ENUMS = {
@@ -440,7 +448,7 @@ def test_bootstrap_is_valid(module: Path) -> None:
 
 @pytest.mark.terraform
 def test_terraform_test_passes(module: Path) -> None:
-    done = terraform(module, "test", "-no-color", "-var-file=prod.tfvars")
+    done = terraform(module, "test", "-no-color")
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"Success! \d+ passed, 0 failed\.", done.stdout)
 
@@ -457,19 +465,18 @@ def test_checkov_finds_nothing_and_every_skip_has_its_reason() -> None:
 
 
 @pytest.mark.terraform
-@pytest.mark.parametrize("variables", ["dev.tfvars", "prod.tfvars"])
-def test_the_plan_holds_what_aws_accepts(module: Path, variables: str) -> None:
-    resources = planned(module, variables)
-    assert refused_by_aws(resources) == []
-    (definition,) = values(resources, "aws_ecs_task_definition.container_definitions")
-    (container,) = json.loads(definition)
-    assert container["image"].endswith(".amazonaws.com/digits-prod:abc123")
-    assert container["readonlyRootFilesystem"]
-    assert container["user"] != "0"
-    assert container["linuxParameters"]["capabilities"] == {"drop": ["ALL"]}
-    # what Fargate refuses, and botocore's model does not know
-    assert not {"tmpfs", "sharedMemorySize", "maxSwap", "devices"} & set(container["linuxParameters"])
-    assert container["stopTimeout"] <= 120
+def test_the_plans_hold_what_aws_accepts(module: Path) -> None:
+    for resources in planned(module).values():
+        assert refused_by_aws(resources) == []
+        (definition,) = values(resources, "aws_ecs_task_definition.container_definitions")
+        (container,) = json.loads(definition)
+        assert container["image"].endswith(".amazonaws.com/digits-prod:abc123")
+        assert container["readonlyRootFilesystem"]
+        assert container["user"] != "0"
+        assert container["linuxParameters"]["capabilities"] == {"drop": ["ALL"]}
+        # what Fargate refuses, and botocore's model does not know
+        assert not {"tmpfs", "sharedMemorySize", "maxSwap", "devices"} & set(container["linuxParameters"])
+        assert container["stopTimeout"] <= 120
 
 
 def by_terraform(*words: str) -> Callable[[Path], str]:
@@ -486,14 +493,14 @@ def by_checkov(folder: Path) -> str:
 
 
 def by_botocore(folder: Path) -> str:
-    return "\n".join(refused_by_aws(planned(folder, "prod.tfvars")))
+    return "\n".join(refused for plan in planned(folder).values() for refused in refused_by_aws(plan))
 
 
 VALIDATE = by_terraform("validate")
 
 
 def by_test(name: str) -> Callable[[Path], str]:
-    return by_terraform("test", "-var-file=prod.tfvars", f"-filter=tests/{name}.tftest.hcl")
+    return by_terraform("test", f"-filter=tests/{name}.tftest.hcl")
 
 
 # a mistake: file, what is replaced, by what, the check that must refuse it, a word of what that says

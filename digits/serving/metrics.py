@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial, wraps
+from typing import Any
 
 import numpy as np
-from flask import Flask
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
+from flask import Flask, request
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app, values
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_flask_exporter import PrometheusMetrics
+from werkzeug.wrappers import Response
 
 from digits.serving.inherited import inherited
 
@@ -81,7 +84,8 @@ class Metrics:
 
         self._of = of
         # the exporter's own series have no url_rule on the total and cost three times as much
-        PrometheusMetrics(app, export_defaults=False, registry=registry)
+        exposing = partial(_exposing, registry)
+        PrometheusMetrics(app, export_defaults=False, registry=registry, metrics_decorator=exposing)
 
     def count_request(self, method: str, status: int, rule: str, seconds: float) -> None:
         """Count an answered request, by method, status and Flask's URL rule ("none" if there is none)."""
@@ -117,3 +121,32 @@ class Metrics:
         except OSError:
             # no /proc, as on macOS
             pass
+
+
+def _exposing(registry: CollectorRegistry, view: Callable[[], Any]) -> Callable[[], Response]:
+    """The exporter's view of the metrics, answered by prometheus_client itself.
+
+    With several processes the exporter's own fails when it is asked for a `name[]`: it restricts the registry
+    before it adds what collects from the workers' files. Nor does it compress.
+    """
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        # that collector has no names to find it by
+        registry = CollectorRegistry(support_collectors_without_names=True)
+        MultiProcessCollector(registry)
+    exposition = make_wsgi_app(registry)
+
+    @wraps(view)
+    def exposed() -> Response:
+        # prometheus_client refuses HEAD and takes the first format and encoding that it knows, whatever their q
+        kinds = sorted(request.accept_mimetypes, key=lambda kind: kind[1], reverse=True)
+        known = ("application/openmetrics-text", "text/plain", "text/*", "*/*")
+        environ = request.environ | {
+            "REQUEST_METHOD": "GET",
+            "HTTP_ACCEPT": next((kind for kind, q in kinds if q and kind.startswith(known)), ""),
+            "HTTP_ACCEPT_ENCODING": "gzip" if request.accept_encodings["gzip"] else "",
+        }
+        response = Response.from_app(exposition, environ, buffered=True)
+        response.vary.update(("Accept", "Accept-Encoding"))
+        return response
+
+    return exposed
