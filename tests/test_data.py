@@ -155,12 +155,12 @@ def test_drawn_digits_depend_on_the_seed_alone() -> None:
     assert (first["x_train"] != other["x_train"]).any()
 
 
-def test_coarse_digits_have_mnists_form_and_show_the_same() -> None:
+def test_digits_of_low_resolution_have_mnists_form_and_show_the_same() -> None:
     # brings TensorFlow, which the other tests here do without
-    from digits.training.augment import coarse
+    from digits.training.augment import low_resolution
 
     images = draw(200, 0, seed=3)["x_train"]
-    seen = coarse(images, seed=1)
+    seen = low_resolution(images, seed=1)
     assert (seen.shape, seen.dtype) == (images.shape, np.uint8)
     alike = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(seen, images, strict=True)]
     assert np.mean(alike) > 0.7
@@ -170,7 +170,7 @@ def test_coarse_digits_have_mnists_form_and_show_the_same() -> None:
         assert max(rows[-1] - rows[0], columns[-1] - columns[0]) == 19
         mass = image / image.sum()
         assert abs((mass.sum(0) * np.arange(28)).sum() - 13.5) < 1.1
-    np.testing.assert_array_equal(seen, coarse(images, seed=1))
-    assert (seen != coarse(images, seed=2)).any()
+    np.testing.assert_array_equal(seen, low_resolution(images, seed=1))
+    assert (seen != low_resolution(images, seed=2)).any()
     with pytest.raises(ValueError, match="without ink"):
-        coarse(np.zeros((1, 28, 28), np.uint8), seed=1)
+        low_resolution(np.zeros((1, 28, 28), np.uint8), seed=1)

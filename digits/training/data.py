@@ -91,19 +91,30 @@ def from_keras() -> Arrays:
 def write(arrays: Arrays, path: Path) -> None:
     """Write the canonical file: uncompressed, arrays in fixed order, so that equal arrays give equal bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with beside.open("wb") as file:
+        with temporary.open("wb") as file:
             np.savez(file, allow_pickle=False, **{name: arrays[name] for name in MNIST_SHA256})
-        beside.replace(path)
+        temporary.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def load(path: Path = CANONICAL) -> Arrays:
-    """The canonical file's arrays: x_train, x_test uint8 (n, 28, 28); y_train, y_test uint8 (n,), 0 to 9."""
-    with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in MNIST_SHA256}
+    """The canonical file's arrays: x_train, x_test uint8 (n, 28, 28); y_train, y_test uint8 (n,), 0 to 9.
+
+    Raises DataError when the file is missing.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in MNIST_SHA256}
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing: run `dvc repro`, or python -m digits.training.data") from None
+
+
+def origin(arrays: Arrays) -> str:
+    """What the model card calls these arrays: "mnist" or "synthetic"."""
+    return "mnist" if idx_sha256(arrays["x_train"]) == MNIST_SHA256["x_train"] else "synthetic"
 
 
 def main() -> None:
