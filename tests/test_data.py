@@ -76,6 +76,28 @@ def test_offline_there_is_one_message_with_both_ways_out(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
+    ("error", "reason"), [("TimeoutError()", "TimeoutError"), ("OSError('gone\\nfor good')", "gone")]
+)
+def test_a_download_that_fails_is_told_with_or_without_a_message(
+    tmp_path: Path, error: str, reason: str
+) -> None:
+    code = f"""
+import keras
+def load_data():
+    raise {error}
+keras.datasets.mnist.load_data = load_data
+from digits.training.data import main
+main()
+"""
+    env = {k: v for k, v in os.environ.items() if k != "MNIST_NPZ"}
+    command = [sys.executable, "-c", code, "--out", str(tmp_path / "a.npz")]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"MNIST could not be downloaded: {reason}\n" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [
         (b"", "can't be read"),

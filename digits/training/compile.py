@@ -115,7 +115,9 @@ def compile_h5(path: Path) -> bytes:
     try:
         network = keras.models.load_model(path, compile=False)
     except Exception as error:
-        raise CompileError(f"{path} can't be loaded by this Keras: {str(error).splitlines()[0]}") from None
+        # some errors come without a message
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise CompileError(f"{path} can't be loaded by this Keras: {reason}") from None
     shapes = network.input_shape, network.output_shape
     if shapes != ((None, 28, 28, 1), (None, 10)):
         raise CompileError(

@@ -82,7 +82,9 @@ def from_keras() -> Arrays:
     try:
         (x_train, y_train), (x_test, y_test) = keras.datasets.mnist.load_data()
     except Exception as error:
-        raise DataError(OFFLINE.format(error=str(error).splitlines()[0])) from None
+        # some errors come without a message
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise DataError(OFFLINE.format(error=reason)) from None
     arrays = {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
     verify(arrays, "What Keras downloaded")
     return arrays
