@@ -20,9 +20,10 @@ from digits.model import Classifier, load
 SMALL = {"data": {"source": "synthetic", "synthetic": {"train": 600, "test": 100, "seed": 5}}}
 
 
-def run(folder: Path, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, *args: str, check: bool = True, **environ: str) -> subprocess.CompletedProcess[str]:
     """A command in the clone with the tests' own Python first on the path, and outside of any network."""
-    env = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    env = os.environ | {"PATH": path} | environ
     done = subprocess.run(args, cwd=folder, env=env, capture_output=True, text=True, check=False)
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done
@@ -81,6 +82,18 @@ def test_afterwards_nothing_is_out_of_date(trained: Path) -> None:
     assert run(trained, "git", "status", "--porcelain").stdout == ""
 
 
+def test_the_train_stage_depends_on_every_file_that_it_loads() -> None:
+    code = "import sys, train; print(*(m.__file__ for m in sys.modules.values() if getattr(m, '__file__', None)))"
+    loaded = {Path(name) for name in run(ROOT, sys.executable, "-c", code).stdout.split()}
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    deps = {ROOT / name for name in stages["train"]["deps"]}
+    # a docstring and nothing else: tests/test_layout.py sees to it that it imports nothing
+    deps.add(ROOT / "digits" / "__init__.py")
+    own = {path for path in loaded if path.is_relative_to(ROOT / "digits") or path.parent == ROOT}
+    assert ROOT / "train.py" in own
+    assert {path for path in own if not deps & {path, *path.parents}} == set()
+
+
 def test_plots_and_metrics_are_shown(trained: Path, tmp_path: Path) -> None:
     assert "test.accuracy" in run(trained, "dvc", "metrics", "show").stdout
     run(trained, "dvc", "plots", "show", "--out", str(tmp_path / "plots"))
@@ -103,6 +116,17 @@ def test_push_and_pull_through_a_local_folder(trained: Path, tmp_path: Path) -> 
 def test_two_runs_with_one_seed_give_the_same_bytes(trained: Path, tmp_path: Path) -> None:
     run(trained, sys.executable, "train.py", "--out", str(tmp_path))
     assert (tmp_path / "models" / "mnist.h5").read_bytes() == (trained / "models" / "mnist.h5").read_bytes()
+
+
+def test_a_run_needs_no_git(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    done = run(
+        trained,
+        *(sys.executable, "train.py", "--epochs", "1", "--limit", "200", "--out", str(tmp_path)),
+        PATH=str(tmp_path / "bin"),
+    )
+    assert "Test accuracy:" in done.stdout
+    assert json.loads((tmp_path / "models" / "mnist.json").read_text())["git_revision"] is None
 
 
 def test_a_run_that_is_stopped_leaves_the_old_model_whole(trained: Path, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """The model card, models/mnist.json: what the model files are and where they come from. train.py calls `revision`
 when it begins, as the code may change while it trains, and `write_card` once the files are written; the service
-answers with the card on `GET /model`."""
+answers with the card on `GET /model`. A fact that can't be had is null in it: none is worth a training."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import hashlib
 import json
 import platform
 import subprocess
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARIES = ("tensorflow", "keras", "numpy", "h5py")
@@ -29,21 +31,34 @@ def write_card(folder: Path, git_revision: str | None, **facts: Any) -> None:
         "h5_sha256": h5,
         "tflite_sha256": tflite,
         "git_revision": git_revision,
-        "libraries": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
+        "libraries": {"python": platform.python_version()} | {name: _version(name) for name in LIBRARIES},
         **facts,
     }
     (folder / "mnist.json").write_text(json.dumps(card, indent=2) + "\n")
 
 
-def revision() -> str | None:
-    """The git commit of the code that trains, "-dirty" behind it if that code differs; None outside git."""
+def revision(project: Path = ROOT) -> str | None:
+    """The git commit of the code that trains, "-dirty" behind it if that code differs; None where git can't tell.
+
+    The code that trains is params.yaml and what the stages in dvc.yaml depend on: a style sheet is not part of it.
+    """
 
     def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", *words], cwd=ROOT, capture_output=True, text=True, check=False
-        ).stdout.strip()
+        done = subprocess.run(["git", *words], cwd=project, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
 
-    commit = git("rev-parse", "HEAD")
-    # dvc.lock changes while the pipeline runs; what counts is what trains
-    changed = git("status", "--porcelain", "--", "train.py", "params.yaml", "digits")
-    return (commit + ("-dirty" if changed else "")) or None
+    try:
+        stages = yaml.safe_load((project / "dvc.yaml").read_text())["stages"].values()
+        trains = sorted({path for stage in stages for path in stage["deps"]})
+        dirty = git("status", "--porcelain", "--", "params.yaml", *trains)
+        return git("rev-parse", "HEAD") + ("-dirty" if dirty else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _version(library: str) -> str | None:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        # TensorFlow also comes as tensorflow-cpu
+        return None
