@@ -14,7 +14,6 @@ import hashlib
 import logging
 import logging.config
 import os
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -33,7 +32,7 @@ from dvclive.keras import DVCLiveCallback
 from digits import logs
 from digits.training import data, synthetic
 from digits.training.augment import batches, low_resolution
-from digits.training.card import revision, write_card
+from digits.training.card import replace, revision, write_card
 from digits.training.compile import compile_h5
 from digits.training.evaluate import calibrate, confusion_matrix, evaluate
 from digits.training.network import build, normalize
@@ -42,6 +41,9 @@ from digits.training.plots import write_plots
 ROOT = Path(__file__).resolve().parent
 # so many before Keras returns to Python: with batches of 32 that is felt
 STEPS_PER_CALL = 100
+# an image to train on, one to calibrate on, one to validate on
+MIN_LIMIT = 3
+ONE_HOT = np.eye(10, dtype=np.float32)
 log = logging.getLogger("digits.train")
 
 
@@ -51,29 +53,31 @@ def sources(x: np.ndarray, y: np.ndarray, params: dict[str, Any]) -> list[tuple[
 
     x, y: the data set's training images, uint8 (n, 28, 28) in random order, and their digits, uint8 (n,).
     """
-    one_hot = np.eye(10, dtype=np.float32)
     drawn = synthetic.draw(round(params["synthetic_fraction"] * len(x)), 0, params["seed"])
     n = round(params["low_resolution_fraction"] * len(x))
+    # outliers, say, would be one more pair: pictures of no digit, each digit as probable as the others
     return [
-        (x, one_hot[y]),
-        (drawn["x_train"], one_hot[drawn["y_train"]]),
-        (low_resolution(x[:n], params["seed"]), one_hot[y[:n]]),
+        (x, ONE_HOT[y]),
+        (drawn["x_train"], ONE_HOT[drawn["y_train"]]),
+        (low_resolution(x[:n], params["seed"]), ONE_HOT[y[:n]]),
     ]
 
 
 def fit(arrays: data.Arrays, params: dict[str, Any], live: Live) -> tuple[keras.Model, dict[str, float]]:
-    """Train on `arrays` and return the network and its loss and accuracy on validation images."""
+    """Train on `arrays` and return the network and its loss and accuracy on validation images that nothing was
+    fitted to: neither the weights nor the temperature."""
     # the same run gives the same bytes on the same machine
     keras.utils.set_random_seed(params["seed"])
     tf.config.experimental.enable_op_determinism()
 
     x, y = arrays["x_train"], arrays["y_train"]
-    order = np.random.default_rng(params["seed"]).permutation(len(x))
-    val, train = order[: params["validation"]], order[params["validation"] :]
+    train, calibration, val = data.split(
+        len(x), params["validation"], params["calibration_fraction"], params["seed"]
+    )
+    held_out = np.concatenate([calibration, val])
     parts = sources(x[train], y[train], params)
     images = normalize(np.concatenate([images for images, _ in parts]))
     labels = np.concatenate([labels for _, labels in parts])
-    val_images, val_labels = normalize(x[val]), y[val]
 
     network = build(params["filters"], params["dense"], params["dropout"])
     steps = -(-len(images) // params["batch_size"])
@@ -90,27 +94,28 @@ def fit(arrays: data.Arrays, params: dict[str, Any], live: Live) -> tuple[keras.
         metrics=["accuracy"],
         steps_per_execution=min(steps, STEPS_PER_CALL),
     )
-    # a terminal shows Keras's progress bar, anything else gets a log line an epoch
-    terminal = sys.stdout.isatty()
-    log_epochs = keras.callbacks.LambdaCallback(
-        on_epoch_end=lambda epoch, figures: log.info(
-            "epoch", extra={"epoch": epoch + 1} | {name: round(figure, 5) for name, figure in figures.items()}
-        )
-    )
     network.fit(
         batches(images, labels, params["batch_size"], params["seed"], params["augment"]),
         steps_per_epoch=steps,
         # the batches come shuffled; Keras would only warn that it can't
         shuffle=False,
         epochs=params["epochs"],
-        validation_data=(val_images, keras.utils.to_categorical(val_labels, 10)),
+        validation_data=(normalize(x[held_out]), ONE_HOT[y[held_out]]),
         validation_batch_size=500,
-        callbacks=[DVCLiveCallback(live=live)] + ([] if terminal else [log_epochs]),
-        verbose=1 if terminal else 0,
+        callbacks=[DVCLiveCallback(live=live), keras.callbacks.LambdaCallback(on_epoch_end=log_epoch)],
+        # a progress bar, where a terminal shows it
+        verbose=1 if sys.stdout.isatty() else 0,
     )
-    calibrate(network, val_images, val_labels)
-    figures, _ = evaluate(network, val_images, val_labels)
+    calibrate(network, normalize(x[calibration]), y[calibration])
+    figures, _ = evaluate(network, normalize(x[val]), y[val])
     return network, figures
+
+
+def log_epoch(epoch: int, figures: dict[str, float]) -> None:
+    """Log an epoch's loss and accuracy where no terminal shows Keras's progress bar."""
+    if not sys.stdout.isatty():
+        rounded = {name: round(figure, 5) for name, figure in figures.items()}
+        log.info("epoch", extra={"epoch": epoch + 1, **rounded})
 
 
 def main() -> None:
@@ -121,21 +126,20 @@ def main() -> None:
     parser.add_argument("--seed", type=int, help="another seed than params.yaml's")
     parser.add_argument("--out", type=Path, help="write models/ and metrics/ there")
     args = parser.parse_args()
+    if args.limit is not None and args.limit < MIN_LIMIT:
+        parser.error(f"--limit: at least {MIN_LIMIT} images")
     own = {name: value for name in ("epochs", "seed") if (value := getattr(args, name)) is not None}
     out = args.out or (ROOT / "tmp" / "train" if own or args.limit else ROOT)
     params = yaml.safe_load((ROOT / "params.yaml").read_text())["train"] | own
     logging.config.dictConfig(logs.config("info"))
     logging.getLogger("absl").setLevel(logging.ERROR)
 
-    try:
-        arrays = data.load()
-    except data.DataError as error:
-        sys.exit(str(error))
+    arrays = data.load()
     trained_on, git_revision = data.origin(arrays), revision()
     if args.limit:
         arrays = {name: array[: args.limit] for name, array in arrays.items()}
         trained_on += f", {args.limit} images"
-        params["validation"] = min(params["validation"], args.limit // 5)
+        params["validation"] = min(params["validation"], max(2, args.limit // 5))
 
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".train-", dir=out) as temporary:
@@ -169,15 +173,8 @@ def main() -> None:
         print(f"Written to {out}, not to models/: this run was not the pipeline's.")
 
 
-def replace(new: Path, out: Path) -> None:
-    """Move models/ and metrics/ from `new` into their places in `out`."""
-    (out / "models").mkdir(exist_ok=True)
-    # the card last: until then it names the old .h5, and a service that starts now waits for the three to fit
-    for name in ("mnist.h5", "mnist.tflite", "mnist.json"):
-        (new / "models" / name).replace(out / "models" / name)
-    shutil.rmtree(out / "metrics", ignore_errors=True)
-    (new / "metrics").replace(out / "metrics")
-
-
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except data.DataError as error:
+        sys.exit(str(error))

@@ -11,11 +11,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from conftest import ROOT
 
 from digits.model import Classifier, load
+from digits.training import data
 
 SMALL = {"data": {"source": "synthetic", "synthetic": {"train": 600, "test": 100, "seed": 5}}}
 
@@ -75,6 +77,18 @@ def test_a_run_writes_model_card_metrics_and_plots(trained: Path) -> None:
     Classifier(load(trained / "models" / "mnist.h5"))
 
 
+def test_validation_figures_come_from_images_that_nothing_was_fitted_to(trained: Path) -> None:
+    card = json.loads((trained / "models" / "mnist.json").read_text())
+    arrays = data.load(trained / "data" / "digits.npz")
+    held_out = np.random.default_rng(card["params"]["seed"]).permutation(600)[:100]
+    unseen = held_out[50:]
+    assert card["params"]["calibration_fraction"] == 0.5
+    classifier = Classifier(load(trained / "models" / "mnist.h5"))
+    probabilities = classifier.probabilities(arrays["x_train"][unseen][..., None] / np.float32(255))
+    right = probabilities[np.arange(50), arrays["y_train"][unseen]]
+    assert card["validation"]["loss"] == pytest.approx(-np.log(np.maximum(right, 1e-7)).mean(), rel=1e-3)
+
+
 def test_afterwards_nothing_is_out_of_date(trained: Path) -> None:
     assert "up to date" in run(trained, "dvc", "status").stdout
     done = run(trained, "dvc", "repro")
@@ -127,6 +141,33 @@ def test_a_run_needs_no_git(trained: Path, tmp_path: Path) -> None:
     )
     assert "Test accuracy:" in done.stdout
     assert json.loads((tmp_path / "models" / "mnist.json").read_text())["git_revision"] is None
+
+
+def test_a_run_on_a_handful_of_images_and_nothing_besides_works(trained: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(trained, tmp_path / "project")
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params["train"] |= {"synthetic_fraction": 0, "low_resolution_fraction": 0}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    run(folder, sys.executable, "train.py", "--epochs", "1", "--limit", "3")
+    card = json.loads((folder / "tmp" / "train" / "models" / "mnist.json").read_text())
+    assert card["trained_on"] == "synthetic, 3 images"
+    assert card["params"]["validation"] == 2
+
+
+def test_a_run_with_too_few_images_says_so(trained: Path, tmp_path: Path) -> None:
+    done = run(trained, sys.executable, "train.py", "--limit", "2", check=False)
+    assert done.returncode == 2
+    assert "--limit: at least 3 images" in done.stderr
+    folder = shutil.copytree(trained, tmp_path / "project")
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params["train"]["validation"] = 600
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    before = (folder / "models" / "mnist.json").read_bytes()
+    done = run(folder, sys.executable, "train.py", check=False)
+    assert done.returncode == 1
+    assert "validation: 600" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (folder / "models" / "mnist.json").read_bytes() == before
 
 
 def test_a_run_that_is_stopped_leaves_the_old_model_whole(trained: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The model card, models/mnist.json: what the model files are and where they come from. train.py calls `revision`
-when it begins, as the code may change while it trains, and `write_card` once the files are written; the service
-answers with the card on `GET /model`. A fact that can't be had is null in it: none is worth a training."""
+when it begins, as the code may change while it trains, `write_card` once the files are written, and `replace` when
+all is there; the service answers with the card on `GET /model`. A fact that can't be had is null in it: none is
+worth a training."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import datetime
 import hashlib
 import json
 import platform
+import shutil
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -54,6 +56,16 @@ def revision(project: Path = ROOT) -> str | None:
         return git("rev-parse", "HEAD") + ("-dirty" if dirty else "")
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def replace(new: Path, out: Path) -> None:
+    """Move models/ and metrics/ from `new` into their places in `out`, on the same file system."""
+    (out / "models").mkdir(exist_ok=True)
+    # the card last: until then it names the old .h5, and a service that starts now waits for the three to fit
+    for name in ("mnist.h5", "mnist.tflite", "mnist.json"):
+        (new / "models" / name).replace(out / "models" / name)
+    shutil.rmtree(out / "metrics", ignore_errors=True)
+    (new / "metrics").replace(out / "metrics")
 
 
 def _version(library: str) -> str | None:

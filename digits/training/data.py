@@ -1,6 +1,6 @@
 """The images to learn from: `python -m digits.training.data`, the pipeline's `data` stage, brings them from
-Keras, from a local file or from digits/training/synthetic.py, verifies them and writes one canonical file;
-train.py loads that.
+Keras, from a local file or from digits/training/synthetic.py, verifies them and writes one canonical file.
+train.py calls `load` for that and `split` for which of its images are held out.
 
 MNIST's authors: LeCun, Cortes, Burges, http://yann.lecun.com/exdb/mnist/ (CC BY-SA 3.0).
 """
@@ -117,6 +117,24 @@ def load(path: Path = CANONICAL) -> Arrays:
 def origin(arrays: Arrays) -> str:
     """What the model card calls these arrays: "mnist" or "synthetic"."""
     return "mnist" if idx_sha256(arrays["x_train"]) == MNIST_SHA256["x_train"] else "synthetic"
+
+
+def split(
+    n: int, validation: int, calibration_fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which of `n` images to train on, to calibrate on and to validate on: their indices in random order, int64.
+
+    validation: how many not to train on. calibration_fraction: the share of these to calibrate on.
+    Raises DataError where one of the three would get none.
+    """
+    calibration = round(calibration_fraction * validation)
+    if not 0 < calibration < validation < n:
+        raise DataError(
+            f"Of {n} images none are left to train on, to calibrate on or to validate on: "
+            f"params.yaml has validation: {validation} and calibration_fraction: {calibration_fraction}."
+        )
+    order = np.random.default_rng(seed).permutation(n)
+    return order[validation:], order[:calibration], order[calibration:validation]
 
 
 def main() -> None:

@@ -32,7 +32,9 @@ def draw(train: int, test: int, seed: int) -> dict[str, np.ndarray]:
     """
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 10, train + test, dtype=np.uint8)
-    images = np.stack([_digit(int(label), rng) for label in labels])
+    images = np.empty((len(labels), 28, 28), np.uint8)
+    for i, label in enumerate(labels):
+        images[i] = _digit(int(label), rng)
     return {
         "x_train": images[:train],
         "y_train": labels[:train],
