@@ -56,11 +56,13 @@ def learn_keras(way: str, epochs: int, arrays: dict[str, np.ndarray]) -> dict:
     import yaml
 
     import train
-    from digits.training.network import build
+    from digits.training.augment import batches
+    from digits.training.evaluate import evaluate
+    from digits.training.network import build, normalize
 
     params = yaml.safe_load((ROOT / "params.yaml").read_text())["train"]
-    images, labels = train.scaled(arrays["x_train"]), keras.utils.to_categorical(arrays["y_train"], 10)
-    test, digits = train.scaled(arrays["x_test"]), arrays["y_test"]
+    images, labels = normalize(arrays["x_train"]), keras.utils.to_categorical(arrays["y_train"], 10)
+    test, digits = normalize(arrays["x_test"]), arrays["y_test"]
     keras.utils.set_random_seed(params["seed"])
     if way != "fit":
         tf.config.experimental.enable_op_determinism()
@@ -76,21 +78,26 @@ def learn_keras(way: str, epochs: int, arrays: dict[str, np.ndarray]) -> dict:
 
         def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
             seconds.append(time.perf_counter() - self.begun)
-            right.append(train.measure(network, test, digits)[0]["accuracy"])
+            right.append(evaluate(network, test, digits)[0]["accuracy"])
 
     network.compile(
         keras.optimizers.Adam(1e-3),
         "categorical_crossentropy",
         metrics=["accuracy"],
-        steps_per_execution=1 if way == "fit" else train.STEPS_AT_ONCE,
+        steps_per_execution=1 if way == "fit" else train.STEPS_PER_CALL,
     )
     every = {"epochs": epochs, "verbose": 0, "callbacks": [Clock()]}
     if way == "fit":
         network.fit(images, labels, batch_size=BATCH, **every)
     else:
-        varied = params | {"batch_size": BATCH} | ({} if way == "shipped" else {"augment": None})
+        varied = params["augment"] if way == "shipped" else None
         steps = -(-len(images) // BATCH)
-        network.fit(train.batches(images, labels, varied), steps_per_epoch=steps, shuffle=False, **every)
+        network.fit(
+            batches(images, labels, BATCH, params["seed"], varied),
+            steps_per_epoch=steps,
+            shuffle=False,
+            **every,
+        )
     versions = {"tensorflow": tf.__version__, "keras": keras.__version__}
     return {"seconds": seconds, "accuracy": right, "versions": versions}
 

@@ -236,3 +236,26 @@ def test_a_truncated_model_is_refused(tmp_path: Path) -> None:
     done = compile_it(path, tmp_path / "out.tflite")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"), [("NotImplementedError()", "NotImplementedError"), ("ValueError('no\\nway')", "no")]
+)
+def test_a_model_that_keras_cannot_load_is_told_with_or_without_a_message(
+    tmp_path: Path, error: str, reason: str
+) -> None:
+    path = written(tmp_path / "plain.h5", CONFIG)
+    # only Keras's error is stood in for: which ones come without a message changes with its version
+    code = f"""
+import keras
+def load_model(path, compile):
+    raise {error}
+keras.models.load_model = load_model
+from digits.training.compile import main
+main()
+"""
+    command = [sys.executable, "-c", code, str(path), str(tmp_path / "out.tflite")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == f"{path} can't be loaded by this Keras: {reason}"
+    assert "Traceback" not in done.stderr

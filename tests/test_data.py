@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from digits.training.data import DataError, from_file, idx_sha256, load, verify, write
+from digits.training.data import DataError, from_file, idx_sha256, load, split, verify, write
 from digits.training.synthetic import draw
 
 
@@ -76,6 +76,28 @@ def test_offline_there_is_one_message_with_both_ways_out(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
+    ("error", "reason"), [("TimeoutError()", "TimeoutError"), ("OSError('gone\\nfor good')", "gone")]
+)
+def test_a_download_that_fails_is_told_with_or_without_a_message(
+    tmp_path: Path, error: str, reason: str
+) -> None:
+    code = f"""
+import keras
+def load_data():
+    raise {error}
+keras.datasets.mnist.load_data = load_data
+from digits.training.data import main
+main()
+"""
+    env = {k: v for k, v in os.environ.items() if k != "MNIST_NPZ"}
+    command = [sys.executable, "-c", code, "--out", str(tmp_path / "a.npz")]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"MNIST could not be downloaded: {reason}\n" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [
         (b"", "can't be read"),
@@ -123,6 +145,11 @@ def test_one_changed_pixel_is_noticed(mnist: dict[str, np.ndarray]) -> None:
         verify(arrays, "it")
 
 
+def test_where_the_canonical_file_is_missing_the_way_to_it_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"digits\.npz is missing: run `dvc repro`"):
+        load(tmp_path / "digits.npz")
+
+
 def test_a_pickle_in_the_file_is_not_run(tmp_path: Path) -> None:
     np.savez(tmp_path / "evil.npz", x_train=np.array([object()]))
     with pytest.raises(DataError, match="can't be read"):
@@ -149,18 +176,42 @@ def test_drawn_digits_have_mnists_form() -> None:
         assert abs((mass.sum(1) * np.arange(28)).sum() - 13.5) < 1.1
 
 
+def test_each_image_is_trained_calibrated_or_validated_on() -> None:
+    train, calibration, val = split(1000, validation=100, calibration_fraction=0.3, seed=1)
+    assert (len(train), len(calibration), len(val)) == (900, 30, 70)
+    assert sorted([*train, *calibration, *val]) == list(range(1000))
+    assert [len(part) for part in split(3, validation=2, calibration_fraction=0.5, seed=1)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("n", "validation", "calibration_fraction"),
+    [(100, 100, 0.5), (100, 5000, 0.5), (100, 20, 0), (100, 20, 1), (100, 0, 0.5), (100, 1, 0.5)],
+)
+def test_a_split_that_leaves_a_part_empty_is_refused(
+    n: int, validation: int, calibration_fraction: float
+) -> None:
+    with pytest.raises(DataError, match=rf"Of {n} images .* validation: {validation} "):
+        split(n, validation, calibration_fraction, seed=1)
+
+
+def test_no_digits_are_drawn_where_none_are_wanted() -> None:
+    arrays = draw(0, 0, seed=3)
+    assert arrays["x_train"].shape == arrays["x_test"].shape == (0, 28, 28)
+    assert arrays["y_train"].shape == arrays["y_test"].shape == (0,)
+
+
 def test_drawn_digits_depend_on_the_seed_alone() -> None:
     first, again, other = draw(60, 5, seed=4), draw(60, 5, seed=4), draw(60, 5, seed=5)
     np.testing.assert_array_equal(first["x_train"], again["x_train"])
     assert (first["x_train"] != other["x_train"]).any()
 
 
-def test_coarse_digits_have_mnists_form_and_show_the_same() -> None:
+def test_digits_of_low_resolution_have_mnists_form_and_show_the_same() -> None:
     # brings TensorFlow, which the other tests here do without
-    from digits.training.augment import coarse
+    from digits.training.augment import low_resolution
 
     images = draw(200, 0, seed=3)["x_train"]
-    seen = coarse(images, seed=1)
+    seen = low_resolution(images, seed=1)
     assert (seen.shape, seen.dtype) == (images.shape, np.uint8)
     alike = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(seen, images, strict=True)]
     assert np.mean(alike) > 0.7
@@ -170,7 +221,8 @@ def test_coarse_digits_have_mnists_form_and_show_the_same() -> None:
         assert max(rows[-1] - rows[0], columns[-1] - columns[0]) == 19
         mass = image / image.sum()
         assert abs((mass.sum(0) * np.arange(28)).sum() - 13.5) < 1.1
-    np.testing.assert_array_equal(seen, coarse(images, seed=1))
-    assert (seen != coarse(images, seed=2)).any()
+    np.testing.assert_array_equal(seen, low_resolution(images, seed=1))
+    assert (seen != low_resolution(images, seed=2)).any()
+    assert low_resolution(images[:0], seed=1).shape == (0, 28, 28)
     with pytest.raises(ValueError, match="without ink"):
-        coarse(np.zeros((1, 28, 28), np.uint8), seed=1)
+        low_resolution(np.zeros((1, 28, 28), np.uint8), seed=1)

@@ -11,18 +11,21 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from conftest import ROOT
 
 from digits.model import Classifier, load
+from digits.training import data
 
 SMALL = {"data": {"source": "synthetic", "synthetic": {"train": 600, "test": 100, "seed": 5}}}
 
 
-def run(folder: Path, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, *args: str, check: bool = True, **environ: str) -> subprocess.CompletedProcess[str]:
     """A command in the clone with the tests' own Python first on the path, and outside of any network."""
-    env = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    env = os.environ | {"PATH": path} | environ
     done = subprocess.run(args, cwd=folder, env=env, capture_output=True, text=True, check=False)
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done
@@ -74,11 +77,35 @@ def test_a_run_writes_model_card_metrics_and_plots(trained: Path) -> None:
     Classifier(load(trained / "models" / "mnist.h5"))
 
 
+def test_validation_figures_come_from_images_that_nothing_was_fitted_to(trained: Path) -> None:
+    card = json.loads((trained / "models" / "mnist.json").read_text())
+    arrays = data.load(trained / "data" / "digits.npz")
+    held_out = np.random.default_rng(card["params"]["seed"]).permutation(600)[:100]
+    unseen = held_out[50:]
+    assert card["params"]["calibration_fraction"] == 0.5
+    classifier = Classifier(load(trained / "models" / "mnist.h5"))
+    probabilities = classifier.probabilities(arrays["x_train"][unseen][..., None] / np.float32(255))
+    right = probabilities[np.arange(50), arrays["y_train"][unseen]]
+    assert card["validation"]["loss"] == pytest.approx(-np.log(np.maximum(right, 1e-7)).mean(), rel=1e-3)
+
+
 def test_afterwards_nothing_is_out_of_date(trained: Path) -> None:
     assert "up to date" in run(trained, "dvc", "status").stdout
     done = run(trained, "dvc", "repro")
     assert "Running stage" not in done.stdout
     assert run(trained, "git", "status", "--porcelain").stdout == ""
+
+
+def test_the_train_stage_depends_on_every_file_that_it_loads() -> None:
+    code = "import sys, train; print(*(m.__file__ for m in sys.modules.values() if getattr(m, '__file__', None)))"
+    loaded = {Path(name) for name in run(ROOT, sys.executable, "-c", code).stdout.split()}
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    deps = {ROOT / name for name in stages["train"]["deps"]}
+    # a docstring and nothing else: tests/test_layout.py sees to it that it imports nothing
+    deps.add(ROOT / "digits" / "__init__.py")
+    own = {path for path in loaded if path.is_relative_to(ROOT / "digits") or path.parent == ROOT}
+    assert ROOT / "train.py" in own
+    assert {path for path in own if not deps & {path, *path.parents}} == set()
 
 
 def test_plots_and_metrics_are_shown(trained: Path, tmp_path: Path) -> None:
@@ -103,6 +130,44 @@ def test_push_and_pull_through_a_local_folder(trained: Path, tmp_path: Path) -> 
 def test_two_runs_with_one_seed_give_the_same_bytes(trained: Path, tmp_path: Path) -> None:
     run(trained, sys.executable, "train.py", "--out", str(tmp_path))
     assert (tmp_path / "models" / "mnist.h5").read_bytes() == (trained / "models" / "mnist.h5").read_bytes()
+
+
+def test_a_run_needs_no_git(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    done = run(
+        trained,
+        *(sys.executable, "train.py", "--epochs", "1", "--limit", "200", "--out", str(tmp_path)),
+        PATH=str(tmp_path / "bin"),
+    )
+    assert "Test accuracy:" in done.stdout
+    assert json.loads((tmp_path / "models" / "mnist.json").read_text())["git_revision"] is None
+
+
+def test_a_run_on_a_handful_of_images_and_nothing_besides_works(trained: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(trained, tmp_path / "project")
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params["train"] |= {"synthetic_fraction": 0, "low_resolution_fraction": 0}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    run(folder, sys.executable, "train.py", "--epochs", "1", "--limit", "3")
+    card = json.loads((folder / "tmp" / "train" / "models" / "mnist.json").read_text())
+    assert card["trained_on"] == "synthetic, 3 images"
+    assert card["params"]["validation"] == 2
+
+
+def test_a_run_with_too_few_images_says_so(trained: Path, tmp_path: Path) -> None:
+    done = run(trained, sys.executable, "train.py", "--limit", "2", check=False)
+    assert done.returncode == 2
+    assert "--limit: at least 3 images" in done.stderr
+    folder = shutil.copytree(trained, tmp_path / "project")
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params["train"]["validation"] = 600
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    before = (folder / "models" / "mnist.json").read_bytes()
+    done = run(folder, sys.executable, "train.py", check=False)
+    assert done.returncode == 1
+    assert "validation: 600" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (folder / "models" / "mnist.json").read_bytes() == before
 
 
 def test_a_run_that_is_stopped_leaves_the_old_model_whole(trained: Path, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""Training images varied at random, so that the network meets more hands than MNIST's five hundred: turned,
-slanted, scaled, moved, written with a thicker or thinner pen, seen less sharply. train.py maps `augment`
-over its batches, and adds `coarse` images to MNIST's."""
+"""Makes more of the training images, so that the network meets more hands than MNIST's five hundred. train.py's
+`fit` learns from `batches`, in which every image is varied at random by `augment`: turned, slanted, scaled, moved,
+written with a thicker or thinner pen, seen less sharply. `low_resolution` makes images to add to MNIST's."""
 
 from __future__ import annotations
 
@@ -14,48 +14,50 @@ from PIL import Image, ImageOps
 from digits.imaging.pictures import prepare
 
 
-def coarse(images: np.ndarray, seed: int) -> np.ndarray:
-    """Digits as a picture of few pixels shows them to the service; uint8 (n, 28, 28) like `images`.
+def batches(
+    images: np.ndarray, labels: np.ndarray, batch_size: int, seed: int, varied: dict[str, float] | None
+) -> tf.data.Dataset:
+    """Endless shuffled batches of images float32 (n, 28, 28, 1) in [0, 1] and labels float32 (n, 10).
 
-    Each is seen 7 to 16 pixels high, squeezed or stretched a little, enlarged smoothly as whoever sends it would,
-    and prepared as the service prepares pictures. Raises ValueError for an image without ink.
+    varied: how much, as the keyword arguments of `augment`; without it the images stay as they are. The same seed
+    gives the same batches.
     """
-    rng = np.random.default_rng(seed)
-    seen = []
-    for image in images:
-        picture = Image.fromarray(image)
-        box = picture.getbbox()
-        if box is None:
-            raise ValueError("an image without ink")
-        high = rng.uniform(7, 16)
-        wide = high * (box[2] - box[0]) / (box[3] - box[1]) * np.exp(rng.normal(0, 0.15))
-        # a wide digit keeps its shape
-        least = min(1.0, 20 / wide)
-        size = max(2, round(wide * least)), max(2, round(high * least))
-        enlarged = rng.uniform(40, 120) / high
-        few = picture.resize(size, Image.Resampling.BOX, box)
-        many = few.resize((round(size[0] * enlarged), round(size[1] * enlarged)), Image.Resampling.BICUBIC)
-        file = BytesIO()
-        ImageOps.expand(many, 8).save(file, "BMP")
-        seen.append(prepare([file.getvalue()], ["image"]))
-    return np.concatenate(seen)
+    # numbers are shuffled and a batch is gathered at once: cheaper than moving images one by one
+    everything = tf.constant(images), tf.constant(labels)
+    order = tf.data.Dataset.range(len(images)).shuffle(len(images), seed=seed).repeat().batch(batch_size)
+    pairs = order.map(lambda indices: tuple(tf.gather(all, indices) for all in everything))
+    if not varied:
+        return pairs.prefetch(tf.data.AUTOTUNE)
+    # a seed a batch, so that the maps may run side by side and still give the same images every time
+    seeds = tf.data.Dataset.counter().map(lambda count: tf.stack([tf.cast(count, tf.int32), seed]))
+
+    def vary(pair: tuple[tf.Tensor, tf.Tensor], seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return augment(pair[0], seed, **varied), pair[1]
+
+    return (
+        tf.data.Dataset.zip(pairs, seeds)
+        .map(vary, tf.data.AUTOTUNE, deterministic=True)
+        .prefetch(tf.data.AUTOTUNE)
+    )
 
 
 def augment(
     images: tf.Tensor,
     seed: tf.Tensor,
+    *,
     rotation: float,
     shear: float,
     zoom: float,
     shift: float,
-    pen: float,
-    soft: float,
+    stroke_width: float,
+    blur: float,
 ) -> tf.Tensor:
     """A varied batch, float32 (n, 28, 28, 1) in [0, 1] like `images`; the same seed, int32 (2,), varies alike.
 
     rotation: at most so many degrees. shear: at most so many pixels sideways for each down. zoom: width and
-    height change at most by this share. shift: at most so many pixels. pen: the share of images whose strokes
-    are made thicker or thinner. soft: the share of images blurred, as a picture of few pixels is when enlarged.
+    height change at most by this share. shift: at most so many pixels. stroke_width: the share of images whose
+    strokes are made thicker or thinner. blur: the share of images blurred, as a picture of few pixels is when
+    enlarged.
     """
     n = tf.shape(images)[0]
     turn, slant, wide, high, right, down = tf.unstack(tf.random.stateless_uniform((6, n), seed, -1.0, 1.0))
@@ -79,7 +81,36 @@ def augment(
     thin = -tf.nn.max_pool2d(-images, 3, 1, "SAME")
     thicker = images + (thick - images) * share
     thinner = images + (thin - images) * share * 0.7
-    images = tf.where(chance < pen / 2, thicker, tf.where(chance < pen * 0.8, thinner, images))
+    images = tf.where(
+        chance < stroke_width / 2, thicker, tf.where(chance < stroke_width * 0.8, thinner, images)
+    )
     chance, share = tf.unstack(tf.random.stateless_uniform((2, n, 1, 1, 1), seed + 2))
     blurred = images + (tf.nn.avg_pool2d(images, 3, 1, "SAME") - images) * share
-    return tf.where(chance < soft, blurred, images)
+    return tf.where(chance < blur, blurred, images)
+
+
+def low_resolution(images: np.ndarray, seed: int) -> np.ndarray:
+    """Digits as a picture of few pixels shows them to the service; uint8 (n, 28, 28) like `images`.
+
+    Each is seen 7 to 16 pixels high, squeezed or stretched a little, enlarged smoothly as whoever sends it would,
+    and prepared as the service prepares pictures. Raises ValueError for an image without ink.
+    """
+    rng = np.random.default_rng(seed)
+    seen = np.empty_like(images)
+    for i, image in enumerate(images):
+        picture = Image.fromarray(image)
+        box = picture.getbbox()
+        if box is None:
+            raise ValueError("an image without ink")
+        height = rng.uniform(7, 16)
+        width = height * (box[2] - box[0]) / (box[3] - box[1]) * np.exp(rng.normal(0, 0.15))
+        # a wide digit keeps its shape
+        shrink = min(1.0, 20 / width)
+        size = max(2, round(width * shrink)), max(2, round(height * shrink))
+        enlarge = rng.uniform(40, 120) / height
+        small = picture.resize(size, Image.Resampling.BOX, box)
+        large = small.resize((round(size[0] * enlarge), round(size[1] * enlarge)), Image.Resampling.BICUBIC)
+        file = BytesIO()
+        ImageOps.expand(large, 8).save(file, "BMP")
+        seen[i] = prepare([file.getvalue()], ["image"])[0]
+    return seen

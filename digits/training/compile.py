@@ -43,7 +43,7 @@ CLASSES = frozenset(
 PARTS = ("layers", "models", "initializers", "regularizers", "constraints")
 MODULES = frozenset([None, "keras", *(f"keras.{part}" for part in PARTS)])
 # of all weights; a file of some bytes may declare any number
-MOST_BYTES = 1 << 30
+MAX_BYTES = 1 << 30
 
 
 class CompileError(Exception):
@@ -66,8 +66,8 @@ def check(path: Path) -> None:
             raise CompileError(f"{path} has a Lambda layer, which would run code out of the file.")
         known = isinstance(name, str) and name in CLASSES and module in MODULES
         if not known or registered not in (None, name):
-            told = ".".join(str(word)[:40] for word in (module, registered or name) if word)
-            raise CompileError(f"{path} has a part that is not taken, as it might run code: {told}")
+            described = ".".join(str(word)[:40] for word in (module, registered or name) if word)
+            raise CompileError(f"{path} has a part that is not taken, as it might run code: {described}")
 
 
 def _check_data(file: h5py.File, path: Path) -> None:
@@ -90,8 +90,8 @@ def _check_data(file: h5py.File, path: Path) -> None:
                 if item.external or item.is_virtual:
                     raise CompileError(f"{path} leads elsewhere: {name[:40]}")
                 total += item.size * item.dtype.itemsize
-    if total > MOST_BYTES:
-        raise CompileError(f"{path} declares {total} bytes of weights; {MOST_BYTES} are taken.")
+    if total > MAX_BYTES:
+        raise CompileError(f"{path} declares {total} bytes of weights; {MAX_BYTES} are taken.")
 
 
 def _parts(value: Any) -> Iterator[dict[str, Any]]:
@@ -115,7 +115,9 @@ def compile_h5(path: Path) -> bytes:
     try:
         network = keras.models.load_model(path, compile=False)
     except Exception as error:
-        raise CompileError(f"{path} can't be loaded by this Keras: {str(error).splitlines()[0]}") from None
+        # some errors come without a message
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise CompileError(f"{path} can't be loaded by this Keras: {reason}") from None
     shapes = network.input_shape, network.output_shape
     if shapes != ((None, 28, 28, 1), (None, 10)):
         raise CompileError(

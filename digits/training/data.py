@@ -1,6 +1,6 @@
 """The images to learn from: `python -m digits.training.data`, the pipeline's `data` stage, brings them from
-Keras, from a local file or from digits/training/synthetic.py, verifies them and writes one canonical file;
-train.py loads that.
+Keras, from a local file or from digits/training/synthetic.py, verifies them and writes one canonical file.
+train.py calls `load` for that and `split` for which of its images are held out.
 
 MNIST's authors: LeCun, Cortes, Burges, http://yann.lecun.com/exdb/mnist/ (CC BY-SA 3.0).
 """
@@ -82,7 +82,9 @@ def from_keras() -> Arrays:
     try:
         (x_train, y_train), (x_test, y_test) = keras.datasets.mnist.load_data()
     except Exception as error:
-        raise DataError(OFFLINE.format(error=str(error).splitlines()[0])) from None
+        # some errors come without a message
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise DataError(OFFLINE.format(error=reason)) from None
     arrays = {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
     verify(arrays, "What Keras downloaded")
     return arrays
@@ -91,19 +93,48 @@ def from_keras() -> Arrays:
 def write(arrays: Arrays, path: Path) -> None:
     """Write the canonical file: uncompressed, arrays in fixed order, so that equal arrays give equal bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with beside.open("wb") as file:
+        with temporary.open("wb") as file:
             np.savez(file, allow_pickle=False, **{name: arrays[name] for name in MNIST_SHA256})
-        beside.replace(path)
+        temporary.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def load(path: Path = CANONICAL) -> Arrays:
-    """The canonical file's arrays: x_train, x_test uint8 (n, 28, 28); y_train, y_test uint8 (n,), 0 to 9."""
-    with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in MNIST_SHA256}
+    """The canonical file's arrays: x_train, x_test uint8 (n, 28, 28); y_train, y_test uint8 (n,), 0 to 9.
+
+    Raises DataError when the file is missing.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in MNIST_SHA256}
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing: run `dvc repro`, or python -m digits.training.data") from None
+
+
+def origin(arrays: Arrays) -> str:
+    """What the model card calls these arrays: "mnist" or "synthetic"."""
+    return "mnist" if idx_sha256(arrays["x_train"]) == MNIST_SHA256["x_train"] else "synthetic"
+
+
+def split(
+    n: int, validation: int, calibration_fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which of `n` images to train on, to calibrate on and to validate on: their indices in random order, int64.
+
+    validation: how many not to train on. calibration_fraction: the share of these to calibrate on.
+    Raises DataError where one of the three would get none.
+    """
+    calibration = round(calibration_fraction * validation)
+    if not 0 < calibration < validation < n:
+        raise DataError(
+            f"Of {n} images none are left to train on, to calibrate on or to validate on: "
+            f"params.yaml has validation: {validation} and calibration_fraction: {calibration_fraction}."
+        )
+    order = np.random.default_rng(seed).permutation(n)
+    return order[validation:], order[:calibration], order[calibration:validation]
 
 
 def main() -> None:

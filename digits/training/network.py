@@ -1,15 +1,21 @@
 """The network, built in code: three convolutions, two poolings, two fully connected layers and the output layer.
-train.py calls `build`."""
+train.py calls `build`, and `normalize` for what the network is given."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import keras
+import numpy as np
 from keras import layers
 
 # Keras's 0.99 remembers for so long that a run of a few hundred steps ends with the statistics it began with
 MOMENTUM = 0.9
+
+
+def normalize(images: np.ndarray) -> np.ndarray:
+    """The network's input, float32 (n, 28, 28, 1) in [0, 1], of images uint8 (n, 28, 28), 0 to 255."""
+    return images[..., None] / np.float32(255)
 
 
 def build(filters: Sequence[int], dense: Sequence[int], dropout: Sequence[float]) -> keras.Sequential:

@@ -1,193 +1,26 @@
 """Digits drawn by the computer: train.py calls `draw` for a few beside MNIST's, in styles that MNIST lacks;
-digits/training/data.py for the pipeline's `synthetic` source, where MNIST can't be had; tests train on
-them, and `python -m digits.training.synthetic FOLDER` makes the drawing page's samples. Each digit is a
-few strokes whose shape, slant, proportions, width and jitter vary, brought into MNIST's form: ink bright
-on black, fitted in 20x20, centred by mass in 28x28."""
+digits/training/data.py for the pipeline's `synthetic` source, where MNIST can't be had; tests train on them, and
+`python -m digits.training.synthetic FOLDER` makes the drawing page's samples. Each digit is a few strokes whose
+shape, slant, proportions, width and jitter vary, brought into MNIST's form: ink bright on black, fitted in 20x20,
+centred by mass in 28x28.
+
+strokes.json holds the shapes: for each digit the styles that people write it in, each with its strokes, each of
+these a list of points [x, y] in a unit square, x to the right and y down. A smooth curve passes through them; a
+point given twice makes a corner.
+"""
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-# the ways people write a digit, each a list of strokes, each a list of points (x, y) in a unit square that a
-# smooth curve passes through; a point given twice makes a corner
-SHAPES: dict[int, list[list[list[tuple[float, float]]]]] = {
-    0: [[[(0.5, 0), (0.1, 0.25), (0.05, 0.7), (0.45, 1), (0.9, 0.75), (0.95, 0.3), (0.55, 0.0)]]],
-    1: [
-        [[(0.5, 0), (0.5, 0.5), (0.5, 1)]],
-        [[(0.25, 0.25), (0.4, 0.15), (0.55, 0), (0.55, 0), (0.55, 0.5), (0.55, 1)]],
-        # with a long upstroke, as taught in much of Europe
-        [[(0.15, 0.4), (0.4, 0.2), (0.65, 0), (0.65, 0), (0.65, 0.5), (0.65, 1)]],
-        [[(0.0, 0.55), (0.35, 0.3), (0.7, 0), (0.7, 0), (0.68, 0.5), (0.66, 1)]],
-        # with a foot
-        [
-            [(0.25, 0.3), (0.4, 0.18), (0.55, 0), (0.55, 0), (0.55, 0.5), (0.55, 0.98)],
-            [(0.15, 1), (0.5, 0.98), (0.95, 0.98)],
-        ],
-    ],
-    2: [
-        [[(0.1, 0.25), (0.45, 0), (0.85, 0.25), (0.6, 0.6), (0.1, 1), (0.1, 1), (0.5, 0.98), (0.95, 0.97)]],
-        [
-            [
-                (0.1, 0.2),
-                (0.5, 0),
-                (0.85, 0.3),
-                (0.5, 0.75),
-                (0.15, 0.95),
-                (0.1, 0.8),
-                (0.35, 0.78),
-                (0.65, 0.95),
-                (0.95, 0.9),
-            ]
-        ],
-        # narrow, so that it is told from a 1 with a foot
-        [[(0.2, 0.22), (0.5, 0), (0.72, 0.22), (0.5, 0.65), (0.15, 1), (0.15, 1), (0.5, 0.98), (0.95, 0.97)]],
-    ],
-    3: [
-        [
-            [
-                (0.15, 0.1),
-                (0.55, 0),
-                (0.85, 0.2),
-                (0.45, 0.47),
-                (0.45, 0.47),
-                (0.9, 0.7),
-                (0.55, 1),
-                (0.1, 0.9),
-            ]
-        ],
-        [
-            [
-                (0.1, 0.02),
-                (0.85, 0.02),
-                (0.85, 0.02),
-                (0.45, 0.42),
-                (0.45, 0.42),
-                (0.9, 0.65),
-                (0.6, 1),
-                (0.1, 0.9),
-            ]
-        ],
-    ],
-    4: [
-        [[(0.25, 0), (0.1, 0.5), (0.1, 0.5), (0.5, 0.53), (0.9, 0.5)], [(0.8, 0.05), (0.75, 0.5), (0.7, 1)]],
-        [[(0.7, 1), (0.7, 0.5), (0.72, 0), (0.72, 0), (0.05, 0.65), (0.05, 0.65), (0.95, 0.65)]],
-        # with a stem that begins low
-        [
-            [(0.55, 0), (0.3, 0.3), (0.1, 0.62), (0.1, 0.62), (0.5, 0.65), (0.95, 0.62)],
-            [(0.7, 0.35), (0.62, 1)],
-        ],
-        [
-            [(0.5, 0), (0.2, 0.35), (0.15, 0.6), (0.5, 0.65), (0.85, 0.55)],
-            [(0.8, 0.3), (0.7, 0.65), (0.6, 1)],
-        ],
-        [
-            [(0.5, 0), (0.25, 0.4), (0.1, 0.73), (0.1, 0.73), (0.5, 0.73), (0.9, 0.68)],
-            [(0.62, 0.42), (0.5, 1)],
-        ],
-        # rounded like a 6, with a stem through its end
-        [
-            [(0.45, 0), (0.2, 0.35), (0.1, 0.65), (0.35, 0.75), (0.75, 0.6)],
-            [(0.8, 0.25), (0.65, 0.6), (0.45, 1)],
-        ],
-        [[(0.5, 0), (0.2, 0.4), (0.08, 0.62), (0.4, 0.7), (0.95, 0.6)], [(0.72, 0.3), (0.64, 0.6), (0.5, 1)]],
-    ],
-    5: [
-        [
-            [
-                (0.9, 0.02),
-                (0.2, 0),
-                (0.2, 0),
-                (0.15, 0.42),
-                (0.15, 0.42),
-                (0.7, 0.42),
-                (0.85, 0.75),
-                (0.4, 1),
-                (0.05, 0.9),
-            ]
-        ],
-        [
-            [(0.2, 0), (0.15, 0.42), (0.15, 0.42), (0.7, 0.4), (0.85, 0.75), (0.4, 1), (0.05, 0.9)],
-            [(0.2, 0), (0.9, 0.02)],
-        ],
-    ],
-    6: [
-        [[(0.7, 0), (0.25, 0.35), (0.1, 0.75), (0.45, 1), (0.85, 0.8), (0.6, 0.52), (0.2, 0.65)]],
-        [[(0.45, 0), (0.15, 0.5), (0.2, 0.9), (0.6, 1), (0.8, 0.7), (0.45, 0.55), (0.15, 0.75)]],
-    ],
-    7: [
-        [[(0.05, 0.05), (0.5, 0.03), (0.9, 0), (0.9, 0), (0.6, 0.5), (0.4, 1)]],
-        [[(0.1, 0.1), (0.9, 0.05), (0.9, 0.05), (0.55, 0.5), (0.35, 1)], [(0.3, 0.55), (0.8, 0.5)]],
-    ],
-    8: [
-        [
-            [
-                (0.8, 0.15),
-                (0.45, 0),
-                (0.2, 0.2),
-                (0.5, 0.47),
-                (0.85, 0.75),
-                (0.5, 1),
-                (0.12, 0.78),
-                (0.5, 0.47),
-                (0.8, 0.15),
-            ]
-        ],
-        [
-            [(0.5, 0.47), (0.2, 0.25), (0.5, 0), (0.8, 0.25), (0.5, 0.47)],
-            [(0.5, 0.47), (0.1, 0.75), (0.5, 1), (0.9, 0.75), (0.5, 0.47)],
-        ],
-    ],
-    9: [
-        [[(0.8, 0.2), (0.45, 0), (0.15, 0.25), (0.45, 0.5), (0.8, 0.25), (0.8, 0.2), (0.78, 0.6), (0.7, 1)]],
-        [
-            [
-                (0.8, 0.2),
-                (0.45, 0),
-                (0.15, 0.25),
-                (0.45, 0.5),
-                (0.8, 0.25),
-                (0.8, 0.6),
-                (0.6, 0.95),
-                (0.2, 0.95),
-            ]
-        ],
-        # with a broad foot, and with a loop that stays open
-        [
-            [
-                (0.75, 0.12),
-                (0.45, 0),
-                (0.2, 0.2),
-                (0.45, 0.42),
-                (0.75, 0.25),
-                (0.85, 0.6),
-                (0.85, 0.9),
-                (0.45, 1),
-                (0.05, 0.95),
-            ]
-        ],
-        [[(0.7, 0.05), (0.3, 0.08), (0.25, 0.4), (0.7, 0.4), (0.8, 0.1), (0.8, 0.1), (0.78, 0.6), (0.7, 1)]],
-        # with a foot that turns back at a corner
-        [
-            [
-                (0.7, 0.12),
-                (0.4, 0),
-                (0.15, 0.2),
-                (0.35, 0.42),
-                (0.68, 0.3),
-                (0.7, 0.12),
-                (0.75, 0.5),
-                (0.88, 0.95),
-                (0.88, 0.95),
-                (0.5, 0.98),
-                (0.1, 0.92),
-            ]
-        ],
-    ],
-}
+# digit: the ways people write it
+SHAPES: dict[str, list[dict[str, Any]]] = json.loads(Path(__file__).with_name("strokes.json").read_text())
 
 CANVAS = 96
 
@@ -199,7 +32,9 @@ def draw(train: int, test: int, seed: int) -> dict[str, np.ndarray]:
     """
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 10, train + test, dtype=np.uint8)
-    images = np.stack([_digit(int(label), rng) for label in labels])
+    images = np.empty((len(labels), 28, 28), np.uint8)
+    for i, label in enumerate(labels):
+        images[i] = _digit(int(label), rng)
     return {
         "x_train": images[:train],
         "y_train": labels[:train],
@@ -210,12 +45,13 @@ def draw(train: int, test: int, seed: int) -> dict[str, np.ndarray]:
 
 def smooth_digit(label: int, rng: np.random.Generator) -> list[np.ndarray]:
     """A digit's strokes as someone might write them: float (n, 2) each, x right, y down, about 1 high."""
-    shape = SHAPES[label][rng.integers(len(SHAPES[label]))]
+    styles = SHAPES[str(label)]
+    style = styles[rng.integers(len(styles))]
     narrow, slant, turn = rng.uniform(0.5, 0.95), rng.normal(0, 0.22), rng.normal(0, 0.12)
     matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     matrix = matrix @ np.array([[1, -slant], [0, 1]]) @ np.diag([narrow, 1])
     strokes = []
-    for points in shape:
+    for points in style["strokes"]:
         moved = np.array(points) - 0.5
         # points given twice stay together, or the corner would become a loop
         _, same = np.unique(moved, axis=0, return_inverse=True)

@@ -1,0 +1,37 @@
+"""The plots that show where a network errs: train.py calls `write_plots` once the test images are read. `dvc plots
+diff` draws confusion.csv and shows misclassified.png beside that of another run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+# a picture of more is no longer looked at
+MAX_SHOWN = 100
+COLUMNS = 10
+
+
+def write_plots(folder: Path, images: np.ndarray, labels: np.ndarray, predicted: np.ndarray) -> None:
+    """Write confusion.csv and misclassified.png into `folder`.
+
+    images: uint8 (n, 28, 28), bright on black. labels, predicted: what each is and what it was read as, (n,).
+    """
+    pairs = zip(labels, predicted, strict=True)
+    rows = "".join(f"{label},{answer}\n" for label, answer in pairs)
+    (folder / "confusion.csv").write_text(f"actual,predicted\n{rows}")
+    draw_misclassified(images, labels, predicted).save(folder / "misclassified.png")
+
+
+def draw_misclassified(images: np.ndarray, labels: np.ndarray, predicted: np.ndarray) -> Image.Image:
+    """The images that were read wrongly, MAX_SHOWN at most, dark on light, each under "label > prediction"."""
+    wrong = np.flatnonzero(predicted != labels)[:MAX_SHOWN]
+    rows = max(1, -(-len(wrong) // COLUMNS))
+    sheet = Image.new("L", (COLUMNS * 64, rows * 80), 255)
+    draw = ImageDraw.Draw(sheet)
+    for place, i in enumerate(wrong):
+        x, y = place % COLUMNS * 64, place // COLUMNS * 80
+        draw.text((x + 18, y + 2), f"{labels[i]} > {predicted[i]}", fill=0)
+        sheet.paste(Image.fromarray(255 - images[i]).resize((56, 56)), (x + 4, y + 18))
+    return sheet
