@@ -293,7 +293,7 @@ def test_sighup_takes_a_new_model_and_keeps_the_old_one_if_the_new_is_bad(
     server.process.send_signal(signal.SIGHUP)
     time.sleep(3)
     assert server.ask("/predict", SAMPLE).headers["x-model-version"] == old
-    assert any("the old model goes on" in line["message"] for line in server.log())
+    assert any("keeping the old model" in line["message"] for line in server.log())
     assert b"digits_model_reload_failures_total 1.0" in server.ask("/metrics").body
 
     shutil.copy(other, files)

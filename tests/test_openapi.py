@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from conftest import ROOT, SAMPLE, Server, described_statuses
 
-from digits.serving.inputs import TAKEN
+from digits.serving.inputs import ACCEPTED_TYPES
 from digits.serving.openapi import ASSETS, describe
 from digits.serving.protocols import kserve, tfserving
 
@@ -68,7 +68,7 @@ def test_every_parameter_the_code_reads_is_described() -> None:
 
 def test_the_description_names_what_the_code_takes() -> None:
     paths, schemas = DESCRIBED["paths"], DESCRIBED["components"]["schemas"]
-    assert set(paths["/predict"]["post"]["requestBody"]["content"]) == set(TAKEN)
+    assert set(paths["/predict"]["post"]["requestBody"]["content"]) == set(ACCEPTED_TYPES)
     assert set(paths["/docs/{name}"]["get"]["parameters"][0]["schema"]["enum"]) == {*ASSETS, "docs.js"}
     asked = schemas["V2Request"]["properties"]
     tensor = asked["inputs"]["items"]["properties"]
