@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 from werkzeug.utils import cached_property
 
-from digits.imaging import pictures
+from digits.imaging import prepare
 from digits.serving.errors import Problem
 from digits.serving.settings import Settings
 
@@ -62,14 +62,14 @@ def from_request(request: flask.Request, settings: Settings) -> tuple[np.ndarray
     if kind == "application/octet-stream":
         return from_raw(request.get_data(cache=False), settings.max_batch)
     if kind in PICTURES:
-        return _scaled(pictures.prepare([request.get_data(cache=False)], ["the body"], as_is), 1), True
+        return _scaled(prepare([request.get_data(cache=False)], ["the body"], as_is), 1), True
     if kind == "multipart/form-data":
         files = [(name, file) for name, many in request.files.lists() for file in many]
         if not files:
             raise Problem(422, "The form has no file.", field="image", found="no file")
         _limit(len(files), settings.max_batch)
         names = [name if len(files) == 1 else f"{name} ({i})" for i, (name, _) in enumerate(files)]
-        images = pictures.prepare([file.read() for _, file in files], names, as_is)
+        images = prepare([file.read() for _, file in files], names, as_is)
         return _scaled(images, len(files)), len(files) == 1
     raise Problem(
         415,
@@ -131,7 +131,7 @@ def from_json(body: bytes, max_batch: int, as_is: bool = False) -> tuple[np.ndar
     if "image" in document:
         image = document["image"]
         if isinstance(image, str):
-            return _scaled(pictures.prepare([_from_base64(image, "image")], ["image"], as_is), 1), True
+            return _scaled(prepare([_from_base64(image, "image")], ["image"], as_is), 1), True
         return _scaled(_pixels(image, "image", suspicious), 1), True
     if "images" not in document:
         raise Problem(422, "The field image (or images) is missing.", field="image", found="nothing")
@@ -146,7 +146,7 @@ def from_json(body: bytes, max_batch: int, as_is: bool = False) -> tuple[np.ndar
     texts = sum(isinstance(image, str) for image in images)
     if texts == n:
         decoded = [_from_base64(image, name) for image, name in zip(images, names, strict=True)]
-        return _scaled(pictures.prepare(decoded, names, as_is), n), False
+        return _scaled(prepare(decoded, names, as_is), n), False
     if texts:
         raise Problem(422, "images is to be all pixels or all pictures.", field="images", found="both")
     batch = [_pixels(image, name, suspicious) for image, name in zip(images, names, strict=True)]

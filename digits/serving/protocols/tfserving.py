@@ -14,7 +14,7 @@ import numpy as np
 import orjson
 from flask import Blueprint, Response, current_app, request
 
-from digits.imaging import pictures
+from digits.imaging import prepare
 from digits.serving import errors
 from digits.serving.errors import Problem
 from digits.serving.inputs import SCALED, SIDE
@@ -135,7 +135,7 @@ def _batch(value: Any, field: str, body: bytes) -> np.ndarray:
         raise Problem(413, f"'{field}' has {len(listed)} images; at most {most} are taken in one request.")
     decoded = [_decoded(each, field) for each in listed]
     names = [f"'{field}'[{i}]" for i in range(len(listed))]
-    return SCALED[pictures.prepare(decoded, names)].reshape(-1, SIDE, SIDE, 1)
+    return SCALED[prepare(decoded, names)].reshape(-1, SIDE, SIDE, 1)
 
 
 def _decoded(value: Any, field: str) -> bytes:

@@ -1,0 +1,261 @@
+"""Which of a picture's pixels are the digit's ink. The background is a plane along the picture's border, for a soft
+shadow, and on it whatever is too wide for a stroke, for a shadow's hard edge or a sheet of paper; what departs from
+both is ink (`ink`). Connected components of it are then kept or dropped by size and place (`pick_digit`), a ground
+with writing on it is looked at by itself, and so is the place of a small digit (`find_digit`)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+# a worker process a CPU: threads of OpenCV's own would only get in each other's way
+cv2.setNumThreads(1)
+
+# pixels of the longer side that a digit is looked at with: six for each that the network sees
+WORK_SIZE = 160
+# the same for large pictures, in which the digit has to be found first
+FIRST_SIZE = 480
+# of 255: what is fainter is no writing
+MIN_CONTRAST = 14
+# of the picture's longer side: a marker's digit that fills the picture has places this wide where strokes meet
+WIDE_STROKE = 0.45
+# the same for a digit on uneven ground, which has to be small for its ground to be seen
+NARROW_STROKE = 0.08
+# of an ink map: above it a pixel belongs to a component, which must not hang together by a blur
+INK = 0.3
+# the same for the box around the digit, whose faint ends count
+EDGE = 0.25
+# of the largest component's area: what is smaller is a speck
+MIN_AREA = 0.06
+# of the picture's side: a component clear of the border that is larger may be the digit
+MIN_DIGIT = 0.06
+# of the picture's sides: a component with so much room around it does not touch the border
+MARGIN = 0.08
+# of its box: what fills more is no writing but a ground, as a sheet of paper
+GROUND_FILL = 0.72
+
+
+class Components(NamedTuple):
+    """Pixels that hang together (8 neighbours): label 0 is what is no ink.
+
+    labels: int32 (height, width). boxes: int32 (n, 4), left, top, right, bottom. areas: int32 (n,), pixels.
+    Row i of boxes and areas is of label i + 1.
+    """
+
+    labels: np.ndarray
+    boxes: np.ndarray
+    areas: np.ndarray
+
+
+def components(mask: np.ndarray) -> Components:
+    """The components of a mask, bool or uint8 (height, width)."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    left, top, width, height, areas = stats[1:].T
+    return Components(labels, np.stack([left, top, left + width, top + height], 1), areas)
+
+
+def fit_background(grey: np.ndarray) -> np.ndarray:
+    """The plane that most of the border of `grey` (uint8, height x width) lies on, float32 like it.
+
+    The least median of squares (Rousseeuw 1984, doi:10.1080/01621459.1984.10477105) bears ink on nearly half of the
+    border; ink on more of it is rarer than ink on more than half of a tight crop.
+    """
+    height, width = grey.shape
+    step = max(1, max(height, width) // 32)
+    x, y = np.arange(0, width, step), np.arange(0, height, step)
+    places = np.concatenate(
+        [
+            np.stack([np.tile(x, 2), np.repeat([0, height - 1], x.size)], 1),
+            np.stack([np.repeat([0, width - 1], y.size), np.tile(y, 2)], 1),
+        ]
+    )
+    levels = grey[places[:, 1], places[:, 0]].astype(np.float32)
+    places = places.astype(np.float32)
+    # OpenCV fits affine maps robustly: the plane is the one that moves each place aside by its brightness
+    moved = places + np.stack([levels, np.zeros_like(levels)], 1)
+    fit, _ = cv2.estimateAffine2D(places, moved, method=cv2.LMEDS)
+    if fit is None:
+        return np.full(grey.shape, np.median(levels), np.float32)
+    a, b, c = fit[0] - (1, 0, 0)
+    plane = np.arange(width) * a + c + np.arange(height)[:, None] * b
+    return plane.astype(np.float32)
+
+
+def ink(grey: np.ndarray, max_stroke: float = WIDE_STROKE, flat: bool = True) -> np.ndarray | None:
+    """How much each pixel is ink, float32 (height, width) in [0, 1]; None where there is no writing.
+
+    grey: uint8 (height, width). max_stroke: what is wider, of the longer side, is background. flat: the border's plane
+    says which side of it the ink is on; else the side with more of what is no wider than max_stroke is. Dark ink is
+    what a closing fills (black top-hat; Meyer 1979), bright ink the same of the negative.
+    """
+    kernel = np.ones((int(max_stroke * max(grey.shape)) | 1,) * 2, np.uint8)
+    if flat:
+        plane = fit_background(cv2.medianBlur(grey, 3))
+        level = float(np.clip(plane.mean(), 0, 255))
+        grey = cv2.add(cv2.subtract(grey, plane, dtype=cv2.CV_32F), level, dtype=cv2.CV_8U)
+        dark, bright = cv2.subtract(level, grey), cv2.subtract(grey, level)
+    else:
+        smooth = cv2.medianBlur(grey, 3)
+        dark = cv2.morphologyEx(smooth, cv2.MORPH_BLACKHAT, kernel)
+        bright = cv2.morphologyEx(smooth, cv2.MORPH_TOPHAT, kernel)
+    if cv2.norm(bright) > cv2.norm(dark):
+        grey = cv2.bitwise_not(grey)
+    # one noisy pixel must not raise its surroundings
+    background = cv2.morphologyEx(cv2.medianBlur(grey, 3), cv2.MORPH_CLOSE, kernel)
+    return _strength(cv2.subtract(background, grey))
+
+
+def _strength(departs: np.ndarray) -> np.ndarray | None:
+    """`departs`, uint8, scaled so that paper's noise is 0 and ink 1."""
+    counts = np.bincount(departs.ravel(), minlength=256)
+    # of the few pixels that depart most, not of the one that a scratch may be
+    few = max(4, departs.size // 16_000)
+    strong = 255 - int(np.searchsorted(np.cumsum(counts[::-1]), few))
+    # told by what is paper, as a tight crop is mostly ink
+    paper = np.cumsum(counts[: max(1, strong // 2)])
+    noise = int(np.searchsorted(paper, paper[-1] / 2))
+    if strong < max(MIN_CONTRAST, 5 * noise):
+        return None
+    low = max(0.12 * strong, min(2.5 * noise, 0.4 * strong))
+    table = np.clip((np.arange(256) - low) / (0.85 * strong - low), 0, 1).astype(np.float32)
+    return table[departs]
+
+
+class Found(NamedTuple):
+    """A picture's ink without what is not the digit.
+
+    strength: float32 (height, width) in [0, 1], as `ink`. kept: uint8 (height, width), 1 where ink was not taken away.
+    box: left, top, right, bottom of the largest component. area: its pixels. clear: it keeps off the border.
+    """
+
+    strength: np.ndarray
+    kept: np.ndarray
+    box: tuple[int, int, int, int]
+    area: int
+    clear: bool
+
+
+def pick_digit(strength: np.ndarray) -> Found | None:
+    """The digit among what an ink map (float32, height x width) shows, without specks, frames and neighbours; None
+    where nothing is ink."""
+    height, width = strength.shape
+    labels, boxes, areas = components(strength > INK)
+    if not areas.size:
+        return None
+    score = areas.copy()
+    left, top, right, bottom = boxes.T
+    touches = (left == 0) | (top == 0) | (right == width) | (bottom == height)
+    inside = np.minimum(left / width, top / height) > MARGIN
+    inside &= np.maximum(right / width, bottom / height) < 1 - MARGIN
+    inside &= np.maximum((right - left) / width, (bottom - top) / height) > MIN_DIGIT
+    if inside.any() and not inside.all():
+        # a digit that fills its picture runs through the middle; its parts are like each other in size
+        aside = np.ones(areas.size + 1, bool)
+        aside[labels[height // 4 : height - height // 4, width // 4 : width - width // 4]] = False
+        score[touches & (aside[1:] | (areas < areas[inside].max() / 2))] = 0
+    main = int(score.argmax())
+    kept = np.ones(strength.shape, np.uint8)
+    drop = np.zeros(areas.size + 1, np.uint8)
+    drop[1:] = score < MIN_AREA * score[main]
+    if drop.any():
+        # the specks' faint rims go with them, the digit's stay
+        dropped = cv2.dilate(drop[labels], np.ones((5, 5), np.uint8))
+        digit = cv2.dilate((labels > 0).astype(np.uint8) - drop[labels], np.ones((3, 3), np.uint8))
+        kept = (1 - dropped) | digit
+        strength = strength * kept
+    return Found(strength, kept, tuple(boxes[main].tolist()), int(areas[main]), not touches[main])
+
+
+def find_digit(grey: np.ndarray) -> np.ndarray | None:
+    """The digit's ink, float32 in [0, 1], cropped to its box; None where there is none.
+
+    grey: uint8 (height, width) of any size.
+    """
+    found = _look(grey)
+    return None if found is None else _cropped(found.strength)
+
+
+def _look(grey: np.ndarray) -> Found | None:
+    small = shrink(grey, FIRST_SIZE if max(grey.shape) > 4 * WORK_SIZE else WORK_SIZE)
+    found = _pick(ink(small))
+    if max(small.shape) > WORK_SIZE and (found is None or _border_share(found.strength) > 0.25):
+        # light and shade may have been taken for the writing
+        uneven = _pick(ink(small, NARROW_STROKE, flat=False))
+        if uneven is not None and uneven.clear:
+            found = uneven
+    if found is None:
+        return None
+    scale = max(grey.shape) / max(small.shape)
+    left, top, right, bottom = found.box
+    longer = max(right - left, bottom - top)
+    if found.area > GROUND_FILL * (right - left) * (bottom - top) and longer > 0.25 * max(small.shape):
+        # its edge is neither
+        inset = 0.03 * longer
+        ground = grey[
+            int((top + inset) * scale) : int((bottom - inset) * scale),
+            int((left + inset) * scale) : int((right - inset) * scale),
+        ]
+        if min(ground.shape) > 28 and ground.size < 0.95 * grey.size:
+            inner = _look(ground)
+            if inner is not None and inner.clear and _share(inner) > 0.4:
+                return inner
+    if scale > 1 and longer < WORK_SIZE / 2:
+        return _closer(grey, found, scale)
+    return found
+
+
+def _border_share(strength: np.ndarray) -> float:
+    there = strength > INK
+    return float(np.mean(np.concatenate([there[0], there[-1], there[:, 0], there[:, -1]])))
+
+
+def _share(found: Found) -> float:
+    left, top, right, bottom = found.box
+    height, width = found.kept.shape
+    return max((right - left) / width, (bottom - top) / height)
+
+
+def _closer(grey: np.ndarray, found: Found, scale: float) -> Found:
+    """A small digit in a large picture, looked at again in that part only."""
+    x, y, width, height = _box(found.strength)
+    margin = 0.4 * max(width, height)
+    rows = max(0, int(y - margin)), min(found.kept.shape[0], int(y + height + margin) + 1)
+    columns = max(0, int(x - margin)), min(found.kept.shape[1], int(x + width + margin) + 1)
+    part = grey[
+        int(rows[0] * scale) : int(rows[1] * scale) + 1, int(columns[0] * scale) : int(columns[1] * scale) + 1
+    ]
+    strength = ink(shrink(part, WORK_SIZE))
+    if strength is None:
+        return found
+    # what the first look took away, as a frame around the digit, stays away
+    kept = cv2.dilate(found.kept[slice(*rows), slice(*columns)] & (found.strength[slice(*rows), slice(*columns)] > 0), np.ones((5, 5), np.uint8))
+    kept = cv2.resize(kept, strength.shape[::-1], interpolation=cv2.INTER_NEAREST)
+    return pick_digit(strength * kept) or found
+
+
+def _pick(strength: np.ndarray | None) -> Found | None:
+    return None if strength is None else pick_digit(strength)
+
+
+def _box(strength: np.ndarray) -> tuple[int, int, int, int]:
+    """Left, top, width, height of what is ink."""
+    x, y, width, height = cv2.boundingRect((strength > EDGE).astype(np.uint8))
+    return x, y, width, height
+
+
+def _cropped(strength: np.ndarray) -> np.ndarray:
+    x, y, width, height = _box(strength)
+    return strength[y : y + height, x : x + width]
+
+
+def shrink(grey: np.ndarray, longest: int) -> np.ndarray:
+    """The picture with its longer side at most `longest` pixels, uint8 like it."""
+    height, width = grey.shape
+    ratio = longest / max(height, width)
+    if ratio >= 1:
+        return grey
+    size = (max(1, round(width * ratio)), max(1, round(height * ratio)))
+    # down to a half, no pixel is left out by the faster way
+    return cv2.resize(grey, size, interpolation=cv2.INTER_AREA if ratio < 0.5 else cv2.INTER_LINEAR)
