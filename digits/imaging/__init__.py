@@ -9,7 +9,7 @@ import numpy as np
 from digits.imaging.decode import MAX_DECLARED_TOGETHER, MAX_PIXELS_TOGETHER, decode_grey, open_picture
 from digits.imaging.errors import HugePictures, PictureError
 from digits.imaging.find import find_digit
-from digits.imaging.normalize import normalize
+from digits.imaging.normalize import to_mnist
 
 __all__ = ["HugePictures", "PictureError", "prepare"]
 
@@ -51,5 +51,5 @@ def prepare(
                 422, f"{name} shows nothing: its pixels hardly differ.", field=name, found="an empty picture"
             )
         else:
-            out[i] = normalize(ink)
+            out[i] = to_mnist(ink)
     return out

@@ -7,7 +7,7 @@ import numpy as np
 MIN_STROKE, MAX_STROKE = 1.5, 4.6
 
 
-def normalize(ink):
+def to_mnist(ink):
     """uint8 (28,28)"""
     before = ink.shape
     ink = normalize_stroke(ink)
