@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFilter
 
-from digits.imaging.errors import PictureError
 from digits.imaging import prepare
+from digits.imaging.errors import PictureError
 from digits.serving.errors import Problem
 from digits.serving.inputs import from_json, from_raw
 from digits.serving.settings import Settings

@@ -20,7 +20,7 @@ FIRST_SIZE = 480
 # of 255: what is fainter is no writing
 MIN_CONTRAST = 14
 # of the picture's longer side: a marker's digit that fills the picture has places this wide where strokes meet
-WIDE_STROKE = 0.45
+WIDE_STROKE = 0.6
 # the same for a digit on uneven ground, which has to be small for its ground to be seen
 NARROW_STROKE = 0.08
 # of an ink map: above it a pixel belongs to a component, which must not hang together by a blur
@@ -33,8 +33,13 @@ MIN_AREA = 0.06
 MIN_DIGIT = 0.06
 # of the picture's sides: a component with so much room around it does not touch the border
 MARGIN = 0.08
-# of its box: what fills more is no writing but a ground, as a sheet of paper
+# of the border: light and shade, not writing, lie along more of it in a photograph
+MAX_BORDER = 0.25
+# of its box: what fills more, and is larger than this share of the picture, is no writing but a ground with writing
+# on it, as a sheet of paper; a thick 8 fills as much, but what is within it is smaller than MIN_WRITTEN of it
 GROUND_FILL = 0.72
+MIN_GROUND = 0.25
+MIN_WRITTEN = 0.4
 
 
 class Components(NamedTuple):
@@ -77,7 +82,7 @@ def fit_background(grey: np.ndarray) -> np.ndarray:
     # OpenCV fits affine maps robustly: the plane is the one that moves each place aside by its brightness
     moved = places.copy()
     moved[:, 0] += levels
-    fit, _ = cv2.estimateAffine2D(places, moved, method=cv2.LMEDS, refineIters=0)
+    fit, _ = cv2.estimateAffine2D(places, moved, method=cv2.LMEDS)
     if fit is None:
         return np.full(grey.shape, np.median(levels), np.float32)
     a, b, c = (fit[0] - (1, 0, 0)).tolist()
@@ -135,46 +140,59 @@ def _strength(departs: np.ndarray) -> np.ndarray | None:
 class Found(NamedTuple):
     """A picture's ink without what is not the digit.
 
-    strength: float32 (height, width) in [0, 1], as `ink`. kept: uint8 (height, width), 1 where ink was not taken away.
-    box: left, top, right, bottom of the largest component. area: its pixels. clear: it keeps off the border.
+    strength: float32 (height, width) in [0, 1], as `ink`. box: left, top, right, bottom of the largest component.
+    area: its pixels. share: its longer side's of the picture's same side. clear: it keeps off the border.
+    border: how much of the border is ink, 0 to 1.
     """
 
     strength: np.ndarray
-    kept: np.ndarray
     box: tuple[int, int, int, int]
     area: int
+    share: float
     clear: bool
+    border: float
 
 
-def pick_digit(strength: np.ndarray) -> Found | None:
+def pick_digit(strength: np.ndarray | None) -> Found | None:
     """The digit among what an ink map (float32, height x width) shows, without specks, frames and neighbours; None
     where nothing is ink."""
+    if strength is None:
+        return None
     height, width = strength.shape
-    labels, boxes, areas = components(strength > INK)
+    mask = (strength > INK).astype(np.uint8)
+    labels, boxes, areas = components(mask)
     if not areas.size:
         return None
-    score = areas.copy()
     left, top, right, bottom = boxes.T
+    share = np.maximum((right - left) / width, (bottom - top) / height)
     touches = (left == 0) | (top == 0) | (right == width) | (bottom == height)
     inside = np.minimum(left / width, top / height) > MARGIN
     inside &= np.maximum(right / width, bottom / height) < 1 - MARGIN
-    inside &= np.maximum((right - left) / width, (bottom - top) / height) > MIN_DIGIT
+    inside &= share > MIN_DIGIT
+    size = areas.copy()
     if inside.any() and not inside.all():
-        # a digit that fills its picture runs through the middle; its parts are like each other in size
+        # a digit that fills its picture runs through the middle, or is no smaller than what lies within
         aside = np.ones(areas.size + 1, bool)
         aside[labels[height // 4 : height - height // 4, width // 4 : width - width // 4]] = False
-        score[touches & (aside[1:] | (areas < areas[inside].max() / 2))] = 0
-    main = int(score.argmax())
-    kept = np.ones(strength.shape, np.uint8)
+        size[touches & (aside[1:] | (areas < areas[inside].max() / 2))] = 0
+    main = int(size.argmax())
     drop = np.zeros(areas.size + 1, np.uint8)
-    drop[1:] = score < MIN_AREA * score[main]
+    drop[1:] = size < MIN_AREA * size[main]
     if drop.any():
         # the specks' faint rims go with them, the digit's stay
         dropped = cv2.dilate(drop[labels], np.ones((5, 5), np.uint8))
-        digit = cv2.dilate((labels > 0).astype(np.uint8) - drop[labels], np.ones((3, 3), np.uint8))
-        kept = (1 - dropped) | digit
-        strength = strength * kept
-    return Found(strength, kept, tuple(boxes[main].tolist()), int(areas[main]), not touches[main])
+        digit = cv2.dilate(mask - drop[labels], np.ones((3, 3), np.uint8))
+        strength = np.where((dropped == 1) & (digit == 0), np.float32(0), strength)
+    border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]]).mean()
+    x, y, right_, bottom_ = boxes[main].tolist()
+    return Found(
+        strength,
+        (x, y, right_, bottom_),
+        int(areas[main]),
+        float(share[main]),
+        not touches[main],
+        float(border),
+    )
 
 
 def find_digit(grey: np.ndarray) -> np.ndarray | None:
@@ -183,80 +201,64 @@ def find_digit(grey: np.ndarray) -> np.ndarray | None:
     grey: uint8 (height, width) of any size.
     """
     found = _look(grey)
-    return None if found is None else _cropped(found.strength)
+    if found is None:
+        return None
+    x, y, width, height = _ink_box(found.strength)
+    return found.strength[y : y + height, x : x + width]
 
 
 def _look(grey: np.ndarray) -> Found | None:
     small = shrink(grey, FIRST_SIZE if max(grey.shape) > 4 * WORK_SIZE else WORK_SIZE)
-    found = _pick(ink(small))
-    if max(small.shape) > WORK_SIZE and (found is None or _border_share(found.strength) > 0.25):
-        # light and shade may have been taken for the writing
-        uneven = _pick(ink(small, NARROW_STROKE, flat=False))
+    found, flat = pick_digit(ink(small)), True
+    # small pictures are crops, and a crop's digit may be on much of its border
+    if max(small.shape) > WORK_SIZE and (found is None or found.border > MAX_BORDER):
+        uneven = pick_digit(ink(small, NARROW_STROKE, flat=False))
         if uneven is not None and uneven.clear:
-            found = uneven
+            found, flat = uneven, False
     if found is None:
         return None
     scale = max(grey.shape) / max(small.shape)
     left, top, right, bottom = found.box
     longer = max(right - left, bottom - top)
-    if found.area > GROUND_FILL * (right - left) * (bottom - top) and longer > 0.25 * max(small.shape):
-        # its edge is neither
+    fill = found.area / ((right - left) * (bottom - top))
+    if fill > GROUND_FILL and longer > MIN_GROUND * max(small.shape) and min(small.shape) > WORK_SIZE / 4:
+        # what is seen of a ground's edge is neither the one nor the other
         inset = 0.03 * longer
-        ground = grey[
-            int((top + inset) * scale) : int((bottom - inset) * scale),
-            int((left + inset) * scale) : int((right - inset) * scale),
-        ]
-        if min(ground.shape) > 28 and ground.size < 0.95 * grey.size:
-            inner = _look(ground)
-            if inner is not None and _border_share(inner.strength) < 0.1 and _share(inner) > 0.4:
-                return inner
+        top, bottom = int((top + inset) * scale), int((bottom - inset) * scale)
+        left, right = int((left + inset) * scale), int((right - inset) * scale)
+        written = _look(grey[top:bottom, left:right]) if top < bottom and left < right else None
+        if written is not None and written.border < MAX_BORDER / 2 and written.share > MIN_WRITTEN:
+            return written
     if scale > 1 and longer < WORK_SIZE / 2:
-        return _closer(grey, found, scale)
+        return _look_closer(grey, found, scale, flat)
     return found
 
 
-def _border_share(strength: np.ndarray) -> float:
-    there = strength > INK
-    return float(np.mean(np.concatenate([there[0], there[-1], there[:, 0], there[:, -1]])))
-
-
-def _share(found: Found) -> float:
-    left, top, right, bottom = found.box
-    height, width = found.kept.shape
-    return max((right - left) / width, (bottom - top) / height)
-
-
-def _closer(grey: np.ndarray, found: Found, scale: float) -> Found:
-    """A small digit in a large picture, looked at again in that part only."""
-    x, y, width, height = _box(found.strength)
-    margin = 0.4 * max(width, height)
-    rows = max(0, int(y - margin)), min(found.kept.shape[0], int(y + height + margin) + 1)
-    columns = max(0, int(x - margin)), min(found.kept.shape[1], int(x + width + margin) + 1)
+def _look_closer(grey: np.ndarray, found: Found, scale: float, flat: bool) -> Found:
+    """A small digit in a large picture, `scale` times as large as it was found in, seen with more pixels."""
+    x, y, width, height = _ink_box(found.strength)
+    margin = int(0.4 * max(width, height))
+    rows = slice(max(0, y - margin), y + height + margin + 1)
+    columns = slice(max(0, x - margin), x + width + margin + 1)
     part = grey[
-        int(rows[0] * scale) : int(rows[1] * scale) + 1, int(columns[0] * scale) : int(columns[1] * scale) + 1
+        int(rows.start * scale) : int(rows.stop * scale),
+        int(columns.start * scale) : int(columns.stop * scale),
     ]
-    strength = ink(shrink(part, WORK_SIZE))
+    strength = ink(shrink(part, WORK_SIZE), WIDE_STROKE if flat else WIDE_STROKE / 2, flat)
     if strength is None:
         return found
     # what the first look took away, as a frame around the digit, stays away
-    kept = cv2.dilate(found.kept[slice(*rows), slice(*columns)] & (found.strength[slice(*rows), slice(*columns)] > 0), np.ones((5, 5), np.uint8))
-    kept = cv2.resize(kept, strength.shape[::-1], interpolation=cv2.INTER_NEAREST)
-    return pick_digit(strength * kept) or found
+    seen = (found.strength[rows, columns] > 0).astype(np.uint8)
+    seen = cv2.resize(
+        cv2.dilate(seen, np.ones((5, 5), np.uint8)), strength.shape[::-1], interpolation=cv2.INTER_NEAREST
+    )
+    return pick_digit(strength * seen) or found
 
 
-def _pick(strength: np.ndarray | None) -> Found | None:
-    return None if strength is None else pick_digit(strength)
-
-
-def _box(strength: np.ndarray) -> tuple[int, int, int, int]:
+def _ink_box(strength: np.ndarray) -> tuple[int, int, int, int]:
     """Left, top, width, height of what is ink."""
     x, y, width, height = cv2.boundingRect((strength > EDGE).astype(np.uint8))
     return x, y, width, height
-
-
-def _cropped(strength: np.ndarray) -> np.ndarray:
-    x, y, width, height = _box(strength)
-    return strength[y : y + height, x : x + width]
 
 
 def shrink(grey: np.ndarray, longest: int) -> np.ndarray:

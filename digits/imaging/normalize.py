@@ -18,8 +18,8 @@ def to_mnist(ink):
     peak = float(np.sort(pixels, axis=None)[-5:][0])
     pixels = np.minimum(pixels * (255 / max(peak, 1 / 255)), 255)
     moments = cv2.moments(pixels)
-    x = round(13.5 - moments["m10"] / max(moments["m00"],1e-6))
-    y = round(13.5 - moments["m01"] / max(moments["m00"],1e-6))
+    x = round(13.5 - moments["m10"] / max(moments["m00"], 1e-6))
+    y = round(13.5 - moments["m01"] / max(moments["m00"], 1e-6))
     x, y = min(max(x, 0), 28 - size[0]), min(max(y, 0), 28 - size[1])
     image = np.zeros((28, 28), np.uint8)
     image[y : y + size[1], x : x + size[0]] = pixels.round()
@@ -29,7 +29,9 @@ def to_mnist(ink):
 def normalize_stroke(ink):
     area = float(ink.sum())
     padded = cv2.copyMakeBorder(ink, 1, 1, 1, 1, cv2.BORDER_CONSTANT)
-    edge = cv2.norm(padded[1:], padded[:-1], cv2.NORM_L1) + cv2.norm(padded[:, 1:], padded[:, :-1], cv2.NORM_L1)
+    edge = cv2.norm(padded[1:], padded[:-1], cv2.NORM_L1) + cv2.norm(
+        padded[:, 1:], padded[:, :-1], cv2.NORM_L1
+    )
     pixel = max(ink.shape) / 20
     wide = 2 * 1.27 * area / max(edge, 1e-6) / pixel
     if wide < MIN_STROKE:
