@@ -22,9 +22,8 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from digits.imaging import prepare  # noqa: E402
+from digits.imaging import PictureError, prepare  # noqa: E402
 from digits.model import Classifier, load  # noqa: E402
-from digits.serving.errors import Problem  # noqa: E402
 from digits.training.synthetic import smooth_digit  # noqa: E402
 
 Labelled = Iterator[tuple[Image.Image, int]]
@@ -117,7 +116,7 @@ def read(classifier: Classifier, picture: bytes) -> int:
     """The digit found, or -1 where the picture was refused."""
     try:
         image = prepare([picture], ["image"])
-    except Problem:
+    except PictureError:
         return -1
     return int(classifier.probabilities(image.reshape(1, 28, 28, 1) / np.float32(255)).argmax())
 

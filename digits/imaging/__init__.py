@@ -1,12 +1,12 @@
-"""A picture's bytes become an image in MNIST's form, with Pillow, OpenCV and NumPy; no Flask and no TensorFlow here.
-`prepare` is all that others call: decode.py makes brightness of bytes, find.py tells the digit's ink from everything
-else, normalize.py makes MNIST's 28x28 of it, and errors.py says what may be wrong."""
+"""A picture's bytes become an image in MNIST's form, with Pillow, OpenCV and NumPy; no Flask and no
+TensorFlow. `prepare` is all that others call: decode.py makes brightness of bytes, find.py tells the digit's
+ink from all else, normalize.py makes MNIST's 28x28 of it, and errors.py says what may be wrong."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from digits.imaging.decode import MAX_DECLARED_TOGETHER, MAX_PIXELS_TOGETHER, decode_grey, open_picture
+from digits.imaging.decode import MAX_DECLARED_TOGETHER, MAX_HELD_PIXELS, decode_grey, open_picture
 from digits.imaging.errors import HugePictures, PictureError
 from digits.imaging.find import find_digit
 from digits.imaging.normalize import to_mnist
@@ -20,19 +20,19 @@ def prepare(
     """The pictures in `data` as uint8 (n, 28, 28), ink bright on black.
 
     names: what to call each in a problem. as_is: take pictures of 28x28 pixels as they are, only made grey.
-    max_pixels: raise HugePictures, before anything is decoded, if the pictures need more pixels than this in memory
-    together. A caller with many threads sets it, and on HugePictures repeats the call without it while no other
-    such call runs: one picture of 50 megapixels takes 250 MB while it is decoded, and so a few at once would take
-    more than a worker has. What counts is what is decoded, a fraction of a JPEG's size.
+    max_pixels: raise HugePictures, before anything is decoded, if the pictures need more pixels than this in
+    memory together. A caller with many threads sets it, and on HugePictures repeats the call without it while no
+    other such call runs: a picture of 50 megapixels takes 250 MB while it is decoded, and a few at once more than
+    a worker has. What counts is what is decoded, a fraction of a JPEG's size.
 
     Raises PictureError: 413 for too many pixels, 415 for another format, 422 for a damaged picture, one without a
     digit, or as_is with another size.
     """
     opened = [open_picture(content, name, as_is) for content, name in zip(data, names, strict=True)]
-    held = sum(each[1] for each in opened)
-    if held > MAX_PIXELS_TOGETHER or sum(each[2] for each in opened) > MAX_DECLARED_TOGETHER:
-        detail = f"The pictures have more than {MAX_PIXELS_TOGETHER} pixels to decode together."
-        raise PictureError(413, detail, field=names[0], found=f"{sum(each[2] for each in opened)} pixels")
+    held, declared = sum(each.held for each in opened), sum(each.declared for each in opened)
+    if held > MAX_HELD_PIXELS or declared > MAX_DECLARED_TOGETHER:
+        detail = "The pictures have more pixels together than are taken in one request."
+        raise PictureError(413, detail, field=names[0], found=f"{declared} pixels")
     if max_pixels is not None and held > max_pixels:
         raise HugePictures(held)
     out = np.empty((len(opened), 28, 28), np.uint8)

@@ -1,12 +1,14 @@
-"""A file's bytes become a picture's brightness, with Pillow. What a picture would take is told from its header, so
-that one over the limits, or a request over the caller's, costs nothing. JPEGs are decoded at a half to an eighth of
-their size. Anything that is not plain 8-bit grey or colour (transparency, 16 bits, floats) is brought to 0..255 in
-strips, for a copy of a whole 50-megapixel picture in a wider type would double a worker's memory."""
+"""A file's bytes become a picture's brightness, with Pillow. What a picture would take is told from its
+header, so that one over the limits, or a request over the caller's, costs nothing. JPEGs are decoded at a half
+to an eighth of their size. Whatever is not plain 8-bit grey or colour (transparency, 16 bits, floats) is
+brought to 0..255 in strips, for a copy of a whole 50-megapixel picture in a wider type would double a worker's
+memory."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from io import BytesIO
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -17,22 +19,36 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 MAX_SIDE = 10_000
 # of any picture, however little of it is decoded: a JPEG's bits are all read
 MAX_DECLARED_PIXELS = 80_000_000
-# a phone's 50 megapixels (8160x6120); at Pillow's four bytes each, 200 MB
+# decoded, of any picture: a phone's 50 megapixels are 8160x6120
 MAX_PIXELS = 50_000_000
-# of all pictures of a request: a few kilobytes may hold a picture of millions, and a request a thousand of them
-MAX_PIXELS_TOGETHER = 64_000_000
+# of four bytes, that decoding holds at once, for a picture and for all of a request: a few kilobytes may hold a
+# picture of millions, and a request a thousand of them. With a worker's own 80 MB that stays below 400 MB
+MAX_HELD_PIXELS = 64_000_000
+# of all pictures of a request
 MAX_DECLARED_TOGETHER = 200_000_000
-# libwebp keeps two canvases, and libtiff a strip, which may be the picture, beside Pillow's own copy
-COPIES = {"WEBP": 2, "TIFF": 2}
+# libwebp keeps two canvases and hands out a third beside Pillow's; libtiff keeps a strip, which may be the picture
+COPIES = {"WEBP": 4, "TIFF": 2}
 # pixels that a JPEG keeps at least, wide or high; enough for a digit that is a quarter of the picture
 DRAFT_SIDE = 640
+# the Exif tag of a camera's rotation mark
+ORIENTATION = 0x0112
 # pixels of a strip that is brought to grey at once
 STRIP = 1_000_000
 
 
-def open_picture(data: bytes, name: str, as_is: bool = False) -> tuple[Image.Image, int, int]:
-    """The picture with only its header read, the pixels that decoding it holds in memory (of four bytes, see
-    `_held`), and the pixels that its header declares.
+class Opened(NamedTuple):
+    """A picture with only its header read.
+
+    held: how many pixels of four bytes decoding it holds in memory at once. declared: how many its header states.
+    """
+
+    picture: Image.Image
+    held: int
+    declared: int
+
+
+def open_picture(data: bytes, name: str, as_is: bool = False) -> Opened:
+    """The picture with only its header read: nothing is spent on one that is refused here.
 
     as_is: a JPEG will be decoded at its full size. Raises PictureError: 413 over a limit, 415 for another format.
     """
@@ -51,9 +67,9 @@ def open_picture(data: bytes, name: str, as_is: bool = False) -> tuple[Image.Ima
     if picture.format == "JPEG" and not as_is:
         picture.draft(None, (DRAFT_SIDE, DRAFT_SIDE))
     held = _held(picture, declared)
-    if held > MAX_PIXELS:
+    if picture.width * picture.height > MAX_PIXELS or held > MAX_HELD_PIXELS:
         raise _too_large(name, f"{width}x{height} pixels")
-    return picture, held, declared
+    return Opened(picture, held, declared)
 
 
 def _held(picture: Image.Image, declared: int) -> int:
@@ -64,16 +80,13 @@ def _held(picture: Image.Image, declared: int) -> int:
     if "progressive" not in picture.info:
         return pixels
     # libjpeg holds all coefficients of a progressive file, two bytes each, at whatever size it is decoded
-    layers = getattr(picture, "layer", [])
-    sampled = [across * down for _, across, down, _ in layers]
-    most = max((across for _, across, _, _ in layers), default=1) * max(
-        (down for _, _, down, _ in layers), default=1
-    )
-    return pixels + int(declared * sum(sampled) / most / 2)
+    sampling = [(across, down) for _, across, down, _ in getattr(picture, "layer", [])]
+    full = max(across for across, _ in sampling) * max(down for _, down in sampling)
+    return pixels + declared * sum(across * down for across, down in sampling) // full // 2
 
 
 def _too_large(name: str, found: str) -> PictureError:
-    detail = f"{name} has more than {MAX_PIXELS} pixels to decode or a side over {MAX_SIDE}."
+    detail = f"{name} has more pixels than are taken or a side over {MAX_SIDE}."
     return PictureError(413, detail, field=name, found=found)
 
 
@@ -84,12 +97,11 @@ def decode_grey(picture: Image.Image, name: str) -> np.ndarray:
     Raises PictureError 422 for a damaged picture or for pixels that are no numbers.
     """
     try:
-        with picture:
-            picture.load()
-            orientation = picture.getexif().get(0x0112, 1)
-            grey = _grey(picture, name)
+        picture.load()
+        orientation = picture.getexif().get(ORIENTATION, 1)
+        grey = _grey(picture, name)
         if orientation != 1:
-            grey.getexif()[0x0112] = orientation
+            grey.getexif()[ORIENTATION] = orientation
             grey = ImageOps.exif_transpose(grey)
         return np.asarray(grey)
     except PictureError:
@@ -98,6 +110,8 @@ def decode_grey(picture: Image.Image, name: str) -> np.ndarray:
         # a damaged file shows as almost any exception, from OSError to struct.error
         reason = type(error).__name__
         raise PictureError(422, f"{name} is a damaged picture.", field=name, found=reason) from None
+    finally:
+        picture.close()
 
 
 def _grey(picture: Image.Image, name: str) -> Image.Image:
@@ -105,7 +119,10 @@ def _grey(picture: Image.Image, name: str) -> Image.Image:
     if picture.mode in ("I", "F") or "16" in picture.mode:
         return _from_wide(picture, name)
     if "A" not in picture.getbands() and "transparency" not in picture.info:
-        return picture.convert("L")
+        grey = picture.convert("L")
+        # frees its pixels, four bytes each
+        picture.close()
+        return grey
     grey, alpha = Image.new("L", picture.size), Image.new("L", picture.size)
     ink = weight = 0.0
     for top, strip in _strips(picture):
@@ -115,8 +132,10 @@ def _grey(picture: Image.Image, name: str) -> Image.Image:
         opacity = np.asarray(strip_alpha, np.float32)
         weight += float(opacity.sum())
         ink += float(np.vdot(np.asarray(strip_grey, np.float32), opacity))
+    size = picture.size
+    picture.close()
     paper = 255 if not weight or ink / weight < 128 else 0
-    return Image.composite(grey, Image.new("L", picture.size, paper), alpha)
+    return Image.composite(grey, Image.new("L", size, paper), alpha)
 
 
 def _from_wide(picture: Image.Image, name: str) -> Image.Image:

@@ -1,6 +1,6 @@
 """What is wrong with a picture, for whoever asked to read it. Decoding raises `PictureError`, which
-digits/serving/errors.py answers as a problem, and `HugePictures`, which asks for a second, lone call. Neither knows
-more of HTTP than the status that fits."""
+digits/serving/errors.py answers as a problem, and `HugePictures`, which asks for a second, lone call. Neither
+knows more of HTTP than the status that fits."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Which of a picture's pixels are the digit's ink. The background is a plane along the picture's border, for a soft
-shadow, and on it whatever is too wide for a stroke, for a shadow's hard edge or a sheet of paper; what departs from
-both is ink (`ink`). Connected components of it are then kept or dropped by size and place (`pick_digit`), a ground
-with writing on it is looked at by itself, and so is the place of a small digit (`find_digit`)."""
+"""Which of a picture's pixels are the digit's ink. The background is a plane along the picture's border, for a
+soft shadow, and on it whatever is too wide for a stroke, for a shadow's hard edge or a sheet of paper; what
+departs from both is ink (`ink`). Connected components of it are then kept or dropped by size and place
+(`pick_digit`). A ground with writing on it is looked at by itself, and so is the place of a small digit
+(`find_digit`)."""
 
 from __future__ import annotations
 
@@ -35,8 +36,8 @@ MIN_DIGIT = 0.06
 MARGIN = 0.08
 # of the border: light and shade, not writing, lie along more of it in a photograph
 MAX_BORDER = 0.25
-# of its box: what fills more, and is larger than this share of the picture, is no writing but a ground with writing
-# on it, as a sheet of paper; a thick 8 fills as much, but what is within it is smaller than MIN_WRITTEN of it
+# of its box: what fills more, and is larger than this share of the picture, is a ground with writing on it, as a
+# sheet of paper; a thick 8 fills as much, but what is within it is smaller than MIN_WRITTEN of it
 GROUND_FILL = 0.72
 MIN_GROUND = 0.25
 MIN_WRITTEN = 0.4
@@ -45,8 +46,8 @@ MIN_WRITTEN = 0.4
 class Components(NamedTuple):
     """Pixels that hang together (8 neighbours): label 0 is what is no ink.
 
-    labels: uint16 or int32 (height, width). boxes: int32 (n, 4), left, top, right, bottom. areas: int32 (n,), pixels.
-    Row i of boxes and areas is of label i + 1.
+    labels: uint16 or int32 (height, width). boxes: int32 (n, 4): left, top, right, bottom. areas: int32 (n,), in
+    pixels. Row i of boxes and areas is of label i + 1.
     """
 
     labels: np.ndarray
@@ -66,8 +67,8 @@ def components(mask: np.ndarray) -> Components:
 def fit_background(grey: np.ndarray) -> np.ndarray:
     """The plane that most of the border of `grey` (uint8, height x width) lies on, float32 like it.
 
-    The least median of squares (Rousseeuw 1984, doi:10.1080/01621459.1984.10477105) bears ink on nearly half of the
-    border; ink on more of it is rarer than ink on more than half of a tight crop.
+    The least median of squares (Rousseeuw 1984, doi:10.1080/01621459.1984.10477105) bears ink on nearly half of
+    the border; ink on more of it is rarer than ink on more than half of a tight crop.
     """
     height, width = grey.shape
     step = max(1, max(height, width) // 24)
@@ -96,17 +97,19 @@ def fit_background(grey: np.ndarray) -> np.ndarray:
 def ink(grey: np.ndarray, max_stroke: float = WIDE_STROKE, flat: bool = True) -> np.ndarray | None:
     """How much each pixel is ink, float32 (height, width) in [0, 1]; None where there is no writing.
 
-    grey: uint8 (height, width). max_stroke: what is wider, of the longer side, is background. flat: the border's plane
-    says which side of it the ink is on; else the side with more of what is no wider than max_stroke is. Dark ink is
-    what a closing fills (black top-hat; Meyer 1979), bright ink the same of the negative.
+    grey: uint8 (height, width). max_stroke: of the longer side; what is wider is background. flat: the ground
+    is evenly lit, and ink is on that side of the border's plane where more departs from it; else on the side
+    with more of what is no wider than max_stroke. Dark ink is what a closing fills (black top-hat; Serra
+    1982, "Image Analysis and Mathematical Morphology"), bright ink what it fills in the negative.
     """
     kernel = np.ones((int(max_stroke * max(grey.shape)) | 1,) * 2, np.uint8)
-    level = 0.0
+    level = 0
     if flat:
         plane = fit_background(cv2.medianBlur(grey, 3))
-        level = min(max(float(plane[plane.shape[0] // 2, plane.shape[1] // 2]), 0.0), 255.0)
-        grey = cv2.add(cv2.subtract(grey, plane, dtype=cv2.CV_32F), level, dtype=cv2.CV_8U)
-        dark, bright = cv2.subtract(level, grey), cv2.subtract(grey, level)
+        level = round(min(max(float(plane[plane.shape[0] // 2, plane.shape[1] // 2]), 0), 255))
+        grey = cv2.subtract(grey, plane - np.float32(level), dtype=cv2.CV_8U)
+        levels = np.full_like(grey, level)
+        dark, bright = cv2.subtract(levels, grey), cv2.subtract(grey, levels)
     else:
         smooth = cv2.medianBlur(grey, 3)
         dark = cv2.morphologyEx(smooth, cv2.MORPH_BLACKHAT, kernel)
@@ -248,11 +251,9 @@ def _look_closer(grey: np.ndarray, found: Found, scale: float, flat: bool) -> Fo
     if strength is None:
         return found
     # what the first look took away, as a frame around the digit, stays away
-    seen = (found.strength[rows, columns] > 0).astype(np.uint8)
-    seen = cv2.resize(
-        cv2.dilate(seen, np.ones((5, 5), np.uint8)), strength.shape[::-1], interpolation=cv2.INTER_NEAREST
-    )
-    return pick_digit(strength * seen) or found
+    seen = cv2.dilate((found.strength[rows, columns] > 0).astype(np.uint8), np.ones((5, 5), np.uint8))
+    size = strength.shape[1], strength.shape[0]
+    return pick_digit(strength * cv2.resize(seen, size, interpolation=cv2.INTER_NEAREST)) or found
 
 
 def _ink_box(strength: np.ndarray) -> tuple[int, int, int, int]:
