@@ -433,15 +433,16 @@ def test_the_largest_pictures_take_no_more_than_a_worker_may(
 ) -> None:
     (tmp_path / "picture").write_bytes(large(size, kind, mode, **options))
     code = """if True:
-        import resource, sys
+        import sys
         from app import app
         from digits.imaging import prepare
         assert prepare([open(sys.argv[1], "rb").read()], ["image"]).any()
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+        # not getrusage, whose peak is inherited from whoever started this
+        print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
     """
     command = [sys.executable, "-c", code, str(tmp_path / "picture")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert int(done.stdout.split()[-1]) < 400
+    assert int(done.stdout.split()[-1]) < 400 * 1024
 
 
 def test_a_progressive_jpeg_counts_with_its_coefficients() -> None:
@@ -471,7 +472,7 @@ def test_a_caller_may_have_huge_pictures_put_off() -> None:
     with pytest.raises(PictureError, match="damaged"):
         prepare([header], ["image"], max_pixels=8_000_000)
     photo = large((4962, 7014), "JPEG", "RGB")
-    assert prepare([photo], ["image"], max_pixels=1_000_000).any()
+    assert prepare([photo], ["image"], max_pixels=3_000_000).any()
 
 
 def test_a_large_picture_to_be_taken_as_it_is_is_refused_before_it_is_decoded() -> None:

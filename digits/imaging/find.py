@@ -32,6 +32,8 @@ EDGE = 0.25
 MIN_AREA = 0.06
 # of the picture's side: a component clear of the border that is larger may be the digit
 MIN_DIGIT = 0.06
+# the same for a frame, which need not touch the border
+FRAME = 0.84
 # of the picture's sides: a component with so much room around it does not touch the border
 MARGIN = 0.08
 # of the border: light and shade, not writing, lie along more of it in a photograph
@@ -111,9 +113,10 @@ def ink(grey: np.ndarray, max_stroke: float = WIDE_STROKE, flat: bool = True) ->
         levels = np.full_like(grey, level)
         dark, bright = cv2.subtract(levels, grey), cv2.subtract(grey, levels)
     else:
-        smooth = cv2.medianBlur(grey, 3)
-        dark = cv2.morphologyEx(smooth, cv2.MORPH_BLACKHAT, kernel)
-        bright = cv2.morphologyEx(smooth, cv2.MORPH_TOPHAT, kernel)
+        # strokes are thinner than the gaps between them, or between them and a shadow's edge
+        smooth, thin = cv2.medianBlur(grey, 3), kernel[::2, ::2]
+        dark = cv2.morphologyEx(smooth, cv2.MORPH_BLACKHAT, thin)
+        bright = cv2.morphologyEx(smooth, cv2.MORPH_TOPHAT, thin)
     if cv2.norm(bright) > cv2.norm(dark):
         grey, level = cv2.bitwise_not(grey), 255 - level
     # one noisy pixel must not raise its surroundings; ink on the border has paper beyond it
@@ -174,10 +177,12 @@ def pick_digit(strength: np.ndarray | None) -> Found | None:
     inside &= share > MIN_DIGIT
     size = areas.copy()
     if inside.any() and not inside.all():
-        # a digit that fills its picture runs through the middle, or is no smaller than what lies within
+        # a digit that fills its picture runs through the middle, which a frame, a table's lines and a neighbour do
+        # not, and is no smaller than what lies within
         aside = np.ones(areas.size + 1, bool)
         aside[labels[height // 4 : height - height // 4, width // 4 : width - width // 4]] = False
-        size[touches & (aside[1:] | (areas < areas[inside].max() / 2))] = 0
+        frame = (touches | (share > FRAME)) & aside[1:]
+        size[frame | (touches & (areas < areas[inside].max() / 2))] = 0
     main = int(size.argmax())
     drop = np.zeros(areas.size + 1, np.uint8)
     drop[1:] = size < MIN_AREA * size[main]
