@@ -1,7 +1,7 @@
 """Whatever a client sends to POST /predict becomes a batch of images, or a Problem that says what is wrong
 with it; app.py calls `from_request`. A batch is float32 (n, 28, 28, 1) with values in [0, 1].
 
-Pixels, as JSON or raw, are taken as they are, only scaled; pictures are prepared (digits/imaging/pictures.py).
+Pixels, as JSON or raw, are taken as they are, only scaled; pictures are prepared (digits/imaging).
 """
 
 from __future__ import annotations
