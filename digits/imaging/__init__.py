@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from digits.imaging.decode import MAX_DECLARED_TOGETHER, MAX_HELD_PIXELS, decode_grey, open_picture
+from digits.imaging.decode import MAX_DECLARED_TOGETHER, MAX_PIXELS_TOGETHER, decode_grey, open_picture
 from digits.imaging.errors import HugePictures, PictureError
 from digits.imaging.find import find_digit
 from digits.imaging.normalize import to_mnist
@@ -29,10 +29,12 @@ def prepare(
     digit, or as_is with another size.
     """
     opened = [open_picture(content, name, as_is) for content, name in zip(data, names, strict=True)]
-    held, declared = sum(each.held for each in opened), sum(each.declared for each in opened)
-    if held > MAX_HELD_PIXELS or declared > MAX_DECLARED_TOGETHER:
+    pixels = sum(each.picture.width * each.picture.height for each in opened)
+    declared = sum(each.declared for each in opened)
+    if pixels > MAX_PIXELS_TOGETHER or declared > MAX_DECLARED_TOGETHER:
         detail = "The pictures have more pixels together than are taken in one request."
         raise PictureError(413, detail, field=names[0], found=f"{declared} pixels")
+    held = sum(each.held for each in opened)
     if max_pixels is not None and held > max_pixels:
         raise HugePictures(held)
     out = np.empty((len(opened), 28, 28), np.uint8)

@@ -21,10 +21,11 @@ MAX_SIDE = 10_000
 MAX_DECLARED_PIXELS = 80_000_000
 # decoded, of any picture: a phone's 50 megapixels are 8160x6120
 MAX_PIXELS = 50_000_000
-# of four bytes, that decoding holds at once, for a picture and for all of a request: a few kilobytes may hold a
-# picture of millions, and a request a thousand of them. With a worker's own 80 MB that stays below 400 MB
+# of four bytes, that decoding a picture holds at once: with a worker's own 80 MB that stays below 400 MB
 MAX_HELD_PIXELS = 64_000_000
-# of all pictures of a request
+# of all pictures of a request, for the time they take: a few kilobytes may hold a picture of millions, and a
+# request a thousand of them
+MAX_PIXELS_TOGETHER = 64_000_000
 MAX_DECLARED_TOGETHER = 200_000_000
 # libwebp keeps two canvases and hands out a third beside Pillow's; libtiff keeps a strip, which may be the picture
 COPIES = {"WEBP": 4, "TIFF": 2}
