@@ -210,6 +210,15 @@ def test_a_table_and_a_neighbour_cut_off_are_no_part_of_the_digit() -> None:
     assert digit(encoded(picture)) == 7
 
 
+def test_a_zero_with_a_dot_that_fills_its_picture_keeps_its_ring() -> None:
+    picture = Image.new("L", (100, 140), 255)
+    pen = ImageDraw.Draw(picture)
+    pen.ellipse((0, 0, 99, 139), outline=0, width=12)
+    pen.ellipse((42, 55, 58, 85), fill=0)
+    image = prepare([encoded(picture)], ["image"])[0]
+    assert (image > 128).sum() > 100
+
+
 def test_a_digit_in_pieces_that_fills_its_picture_keeps_them() -> None:
     picture = Image.new("L", (90, 140), 255)
     pen = ImageDraw.Draw(picture)

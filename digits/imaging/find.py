@@ -34,6 +34,9 @@ MIN_AREA = 0.06
 MIN_DIGIT = 0.06
 # the same for a frame, which need not touch the border
 FRAME = 0.84
+# a frame and a table's lines keep to this part, one in so many, of the picture; a round 0 does not even where it
+# touches all sides, as its ring comes to 0.146 of the sides from a corner
+FRAME_MARGIN = 7
 # of the picture's sides: a component with so much room around it does not touch the border
 MARGIN = 0.08
 # of the border: light and shade, not writing, lie along more of it in a photograph
@@ -43,6 +46,8 @@ MAX_BORDER = 0.25
 GROUND_FILL = 0.72
 MIN_GROUND = 0.25
 MIN_WRITTEN = 0.4
+
+LEVELS = np.arange(256, dtype=np.float32)
 
 
 class Components(NamedTuple):
@@ -66,8 +71,9 @@ def components(mask: np.ndarray) -> Components:
     return Components(labels, np.stack([left, top, left + width, top + height], 1), areas)
 
 
-def fit_background(grey: np.ndarray) -> np.ndarray:
-    """The plane that most of the border of `grey` (uint8, height x width) lies on, float32 like it.
+def fit_background(grey: np.ndarray) -> tuple[np.ndarray, int]:
+    """The plane that most of the border of `grey` (uint8, height x width) lies on: its slope, float32 (height,
+    width) and 0 in the middle, and its level there, 0 to 255.
 
     The least median of squares (Rousseeuw 1984, doi:10.1080/01621459.1984.10477105) bears ink on nearly half of
     the border; ink on more of it is rarer than ink on more than half of a tight crop.
@@ -87,13 +93,12 @@ def fit_background(grey: np.ndarray) -> np.ndarray:
     moved[:, 0] += levels
     fit, _ = cv2.estimateAffine2D(places, moved, method=cv2.LMEDS)
     if fit is None:
-        return np.full(grey.shape, np.median(levels), np.float32)
+        return np.zeros(grey.shape, np.float32), int(np.median(levels))
     a, b, c = (fit[0] - (1, 0, 0)).tolist()
-    plane: np.ndarray = np.add.outer(
-        np.arange(height, dtype=np.float32) * np.float32(b) + np.float32(c),
-        np.arange(width, dtype=np.float32) * np.float32(a),
-    )
-    return plane
+    across = (np.arange(width, dtype=np.float32) - np.float32(width / 2)) * np.float32(a)
+    down = (np.arange(height, dtype=np.float32) - np.float32(height / 2)) * np.float32(b)
+    level = round(min(max(c + a * width / 2 + b * height / 2, 0), 255))
+    return down[:, None] + across, level
 
 
 def ink(grey: np.ndarray, max_stroke: float = WIDE_STROKE, flat: bool = True) -> np.ndarray | None:
@@ -107,9 +112,8 @@ def ink(grey: np.ndarray, max_stroke: float = WIDE_STROKE, flat: bool = True) ->
     kernel = np.ones((int(max_stroke * max(grey.shape)) | 1,) * 2, np.uint8)
     level = 0
     if flat:
-        plane = fit_background(cv2.medianBlur(grey, 3))
-        level = round(min(max(float(plane[plane.shape[0] // 2, plane.shape[1] // 2]), 0), 255))
-        grey = cv2.subtract(grey, plane - np.float32(level), dtype=cv2.CV_8U)
+        slope, level = fit_background(cv2.medianBlur(grey, 3))
+        grey = cv2.subtract(grey, slope, dtype=cv2.CV_8U)
         levels = np.full_like(grey, level)
         dark, bright = cv2.subtract(levels, grey), cv2.subtract(grey, levels)
     else:
@@ -139,7 +143,7 @@ def _strength(departs: np.ndarray) -> np.ndarray | None:
     if strong < max(MIN_CONTRAST, 5 * noise):
         return None
     low = max(0.12 * strong, min(2.5 * noise, 0.4 * strong))
-    table = np.clip((np.arange(256) - low) / (0.85 * strong - low), 0, 1).astype(np.float32)
+    table = np.clip((LEVELS - np.float32(low)) * np.float32(1 / (0.85 * strong - low)), 0, 1)
     return cv2.LUT(departs, table)
 
 
@@ -148,15 +152,19 @@ class Found(NamedTuple):
 
     strength: float32 (height, width) in [0, 1], as `ink`. box: left, top, right, bottom of the largest component.
     area: its pixels. share: its longer side's of the picture's same side. clear: it keeps off the border.
-    border: how much of the border is ink, 0 to 1.
     """
 
     strength: np.ndarray
-    box: tuple[int, int, int, int]
+    box: list[int]
     area: int
     share: float
     clear: bool
-    border: float
+
+    def border(self) -> float:
+        """How much of the picture's border is ink, 0 to 1."""
+        ink_mask = self.strength > INK
+        sides = ink_mask[0], ink_mask[-1], ink_mask[:, 0], ink_mask[:, -1]
+        return float(np.concatenate(sides).mean())
 
 
 def pick_digit(strength: np.ndarray | None) -> Found | None:
@@ -176,11 +184,12 @@ def pick_digit(strength: np.ndarray | None) -> Found | None:
     inside &= np.maximum(right / width, bottom / height) < 1 - MARGIN
     inside &= share > MIN_DIGIT
     size = areas.copy()
-    if inside.any() and not inside.all():
-        # a digit that fills its picture runs through the middle, which a frame, a table's lines and a neighbour do
-        # not, and is no smaller than what lies within
+    if areas.size > 1 and inside.any() and not inside.all():
+        # a digit that fills its picture is within it, which a frame and a table's lines are not, and is no smaller
+        # than what lies inside, as a neighbour that is cut off is
+        y, x = height // FRAME_MARGIN, width // FRAME_MARGIN
         aside = np.ones(areas.size + 1, bool)
-        aside[labels[height // 4 : height - height // 4, width // 4 : width - width // 4]] = False
+        aside[labels[y : height - y, x : width - x]] = False
         frame = (touches | (share > FRAME)) & aside[1:]
         size[frame | (touches & (areas < areas[inside].max() / 2))] = 0
     main = int(size.argmax())
@@ -191,16 +200,7 @@ def pick_digit(strength: np.ndarray | None) -> Found | None:
         dropped = cv2.dilate(drop[labels], np.ones((5, 5), np.uint8))
         digit = cv2.dilate(mask - drop[labels], np.ones((3, 3), np.uint8))
         strength = np.where((dropped == 1) & (digit == 0), np.float32(0), strength)
-    border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]]).mean()
-    x, y, right_, bottom_ = boxes[main].tolist()
-    return Found(
-        strength,
-        (x, y, right_, bottom_),
-        int(areas[main]),
-        float(share[main]),
-        not touches[main],
-        float(border),
-    )
+    return Found(strength, boxes[main].tolist(), int(areas[main]), float(share[main]), not touches[main])
 
 
 def find_digit(grey: np.ndarray) -> np.ndarray | None:
@@ -219,7 +219,7 @@ def _look(grey: np.ndarray) -> Found | None:
     small = shrink(grey, FIRST_SIZE if max(grey.shape) > 4 * WORK_SIZE else WORK_SIZE)
     found, flat = pick_digit(ink(small)), True
     # small pictures are crops, and a crop's digit may be on much of its border
-    if max(small.shape) > WORK_SIZE and (found is None or found.border > MAX_BORDER):
+    if max(small.shape) > WORK_SIZE and (found is None or found.border() > MAX_BORDER):
         uneven = pick_digit(ink(small, NARROW_STROKE, flat=False))
         if uneven is not None and uneven.clear:
             found, flat = uneven, False
@@ -235,7 +235,7 @@ def _look(grey: np.ndarray) -> Found | None:
         top, bottom = int((top + inset) * scale), int((bottom - inset) * scale)
         left, right = int((left + inset) * scale), int((right - inset) * scale)
         written = _look(grey[top:bottom, left:right]) if top < bottom and left < right else None
-        if written is not None and written.border < MAX_BORDER / 2 and written.share > MIN_WRITTEN:
+        if written is not None and written.border() < MAX_BORDER / 2 and written.share > MIN_WRITTEN:
             return written
     if scale > 1 and longer < WORK_SIZE / 2:
         return _look_closer(grey, found, scale, flat)
