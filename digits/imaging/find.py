@@ -34,9 +34,12 @@ MIN_AREA = 0.06
 MIN_DIGIT = 0.06
 # the same for a frame, which need not touch the border
 FRAME = 0.84
-# a frame and a table's lines keep to this part, one in so many, of the picture; a round 0 does not even where it
-# touches all sides, as its ring comes to 0.146 of the sides from a corner
+# a frame keeps to this part, one in so many, of the picture; a round 0 that touches all sides does not, as
+# its ring is 0.146 of the sides away from a corner
 FRAME_MARGIN = 7
+# a table's lines may be further in, around what is larger than this share of the picture: no dot in a 0 is
+TABLE_MARGIN = 4
+MIN_IN_TABLE = 0.36
 # of the picture's sides: a component with so much room around it does not touch the border
 MARGIN = 0.08
 # of the border: light and shade, not writing, lie along more of it in a photograph
@@ -187,7 +190,8 @@ def pick_digit(strength: np.ndarray | None) -> Found | None:
     if areas.size > 1 and inside.any() and not inside.all():
         # a digit that fills its picture is within it, which a frame and a table's lines are not, and is no smaller
         # than what lies inside, as a neighbour that is cut off is
-        y, x = height // FRAME_MARGIN, width // FRAME_MARGIN
+        part = TABLE_MARGIN if share[inside].max() > MIN_IN_TABLE else FRAME_MARGIN
+        y, x = height // part, width // part
         aside = np.ones(areas.size + 1, bool)
         aside[labels[y : height - y, x : width - x]] = False
         frame = (touches | (share > FRAME)) & aside[1:]
