@@ -14,8 +14,8 @@ import numpy as np
 # a worker process a CPU: threads of OpenCV's own would only get in each other's way
 cv2.setNumThreads(1)
 
-# pixels of the longer side that a digit is looked at with: six for each that the network sees
-WORK_SIZE = 160
+# pixels of the longer side that a digit is looked at with: more than four for each that the network sees
+WORK_SIZE = 128
 # the same for large pictures, in which the digit has to be found first
 FIRST_SIZE = 480
 # of 255: what is fainter is no writing
