@@ -22,8 +22,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from digits.imaging.errors import PictureError  # noqa: E402
-from digits.imaging.pictures import prepare  # noqa: E402
+from digits.imaging import PictureError, prepare  # noqa: E402
 from digits.model import Classifier, load  # noqa: E402
 from digits.training.synthetic import smooth_digit  # noqa: E402
 

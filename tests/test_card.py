@@ -26,7 +26,7 @@ def project(tmp_path: Path) -> Path:
         "params.yaml",
         "README.md",
         "digits/logs.py",
-        "digits/imaging/pictures.py",
+        "digits/imaging/find.py",
         "digits/training/strokes.json",
         "digits/serving/static/page.css",
     ):
@@ -52,7 +52,7 @@ def test_a_revision_is_clean_after_a_change_of_what_does_not_train(project: Path
         "train.py",
         "params.yaml",
         "digits/logs.py",
-        "digits/imaging/pictures.py",
+        "digits/imaging/find.py",
         "digits/training/strokes.json",
         "digits/training/new.py",
     ],

@@ -42,7 +42,7 @@ def test_a_module_imports_only_what_its_package_may(path):
 @pytest.mark.parametrize(
     ("module", "without"),
     [
-        ("digits.imaging.pictures", {"flask", "gunicorn", "gevent", "tensorflow", "keras"}),
+        ("digits.imaging", {"flask", "gunicorn", "gevent", "tensorflow", "keras"}),
         ("digits.training.augment", {"flask", "gunicorn", "gevent", "prometheus_client"}),
         ("app", {"tensorflow", "keras", "digits.training"}),
     ],

@@ -1,5 +1,6 @@
-"""What is wrong with a picture, for whoever asked to read it: decoding raises `PictureError`, and
-digits/serving/errors.py answers it as a problem. It knows nothing of HTTP but the status that fits."""
+"""What is wrong with a picture, for whoever asked to read it. Decoding raises `PictureError`, which
+digits/serving/errors.py answers as a problem, and `HugePictures`, which asks for a second, lone call. Neither
+knows more of HTTP than the status that fits."""
 
 from __future__ import annotations
 
@@ -18,3 +19,14 @@ class PictureError(ValueError):
         self.status = status
         self.detail = detail
         self.extra = extra
+
+
+class HugePictures(Exception):
+    """The pictures would decode to more pixels than the caller's `max_pixels`; none of them has been decoded.
+
+    pixels: how many they would decode to together.
+    """
+
+    def __init__(self, pixels: int) -> None:
+        super().__init__(f"the pictures decode to {pixels} pixels")
+        self.pixels = pixels

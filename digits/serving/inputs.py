@@ -22,7 +22,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.utils import cached_property
 from werkzeug.wsgi import LimitedStream
 
-from digits.imaging import pictures
+from digits.imaging import HugePictures, prepare
 from digits.serving.errors import Problem
 from digits.serving.service import service
 from digits.serving.settings import Settings
@@ -34,6 +34,8 @@ WANTED = "28 rows of 28 numbers from 0 to 255 (or 28x28x1, or 784 numbers), or a
 PICTURES = ("image/png", "image/jpeg", "image/webp", "image/bmp", "image/gif", "image/tiff")
 # a larger body is decoded in another thread; an image as JSON has 2 to 4 KB
 MAX_QUICK_BYTES = 1 << 16
+# pictures that need more pixels in memory are prepared one request at a time, so that a worker stays below 400 MB
+MAX_SHARED_PIXELS = 16_000_000
 
 
 class Request(flask.Request):
@@ -113,7 +115,11 @@ def to_batch(items: Items, as_is: bool = False) -> np.ndarray:
     as_is: take pictures of 28x28 pixels as they are. Raises PictureError.
     """
     if isinstance(items.values[0], bytes):
-        return scale(service().offload(partial(pictures.prepare, items.values, items.names, as_is)))
+        work = partial(prepare, items.values, items.names, as_is)
+        try:
+            return scale(service().offload(partial(work, max_pixels=MAX_SHARED_PIXELS)))
+        except HugePictures:
+            return scale(service().offload(work, alone=True))
     return scale(np.stack(items.values))
 
 

@@ -65,7 +65,7 @@ class Settings:
     )
     max_body_bytes: int = _setting(
         "DIGITS_MAX_BODY_BYTES",
-        8 << 20,
+        32 << 20,
         _whole(1, 1 << 30),
         "largest request body in bytes; a larger one is 413",
     )

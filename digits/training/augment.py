@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from digits.imaging.pictures import prepare
+from digits.imaging import prepare
 
 
 def batches(
