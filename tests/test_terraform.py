@@ -642,9 +642,7 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 @pytest.mark.terraform
 def test_dvc_push_and_pull_through_s3(s3: Any, tmp_path: Path) -> None:
     """The commands of docs/aws.md, with the bucket that `terraform output -raw dvc_remote` would name."""
-    section = (
-        (ROOT / "docs" / "aws.md").read_text().partition("## Data by DVC")[2].partition("\n## ")[0]
-    )
+    section = (ROOT / "docs" / "aws.md").read_text().partition("## Data by DVC")[2].partition("\n## ")[0]
     commands = re.findall(r"^dvc .*$", section, re.MULTILINE)
     remote, push, pull = (
         shlex.split(
