@@ -1,1 +1,1 @@
-"""What training, serving and the client share, one idea a module, for app.py, train.py and predicted.py."""
+"""The code behind app.py, train.py and gunicorn.conf.py; docs/architecture.md says what is where."""

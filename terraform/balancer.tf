@@ -1,6 +1,6 @@
 resource "aws_lb" "main" {
   #checkov:skip=CKV2_AWS_20:with a certificate the listener redirects; the dynamic block hides it from checkov
-  #checkov:skip=CKV2_AWS_28:a WAF costs more than the service; docs/architecture.md says when to add one
+  #checkov:skip=CKV2_AWS_28:a WAF costs more than the service; docs/aws.md says when to add one
   #checkov:skip=CKV_AWS_91:access logs are optional (access_logs_bucket)
   #checkov:skip=CKV_AWS_150:deletion protection follows protect
   name                       = local.full_name

@@ -1,5 +1,5 @@
 """What the AWS deployment costs a month, idle and under load: `python3 terraform/cost.py` prints the table of
-docs/architecture.md from the prices below and the service's own measured throughput. A test compares the two."""
+docs/aws.md from the prices below and the service's own measured throughput. A test compares the two."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HOURS = 730
 # 4,420 on two cores, which the load generator shared: 2,210 a core; times 0.6, the CPU share that scaling aims at;
 # times 0.7, what a vCPU (a hyperthread) is taken to be of such a core, is 928. Planned with less, as it was
 # measured at 1,190 a core before and never on Fargate. variables.tf has the same number as requests_per_vcpu; if
-# `make bench` finds another, change both and docs/architecture.md (tests compare them).
+# `make bench` finds another, change both and docs/aws.md (tests compare them).
 PER_VCPU = 500
 
 # bytes: a request with its headers, an answer with its headers, a line of the log

@@ -7,7 +7,7 @@ terraform {
       version = "~> 6.0"
     }
   }
-  # filled in at init from what bootstrap prints; docs/architecture.md has the commands
+  # filled in at init from what bootstrap prints; docs/aws.md has the commands
   backend "s3" {}
 }
 

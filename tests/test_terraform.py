@@ -101,7 +101,7 @@ def test_every_variable_of_the_container_is_a_setting() -> None:
 @pytest.mark.parametrize("kind", ["variable", "output"])
 @pytest.mark.parametrize("folder", [MODULE, MODULE / "bootstrap"])
 def test_every_variable_and_output_is_described(folder: Path, kind: str) -> None:
-    document = (ROOT / "docs" / "architecture.md").read_text()
+    document = (ROOT / "docs" / "aws.md").read_text()
     text = "".join(path.read_text() for path in folder.glob("*.tf"))
     blocks = re.findall(rf'^{kind} "(\w+)" \{{\n(.*?)^\}}', text, re.MULTILINE | re.DOTALL)
     assert blocks
@@ -134,7 +134,7 @@ def cost() -> ModuleType:
 
 def test_the_cost_table_is_what_the_script_prints() -> None:
     printed = run(MODULE, sys.executable, "cost.py").stdout
-    assert printed.strip() in (ROOT / "docs" / "architecture.md").read_text()
+    assert printed.strip() in (ROOT / "docs" / "aws.md").read_text()
     quoted = re.findall(r"(\d+) \$", (ROOT / "README.md").read_text())
     assert quoted
     assert {f"**{dollars}**" for dollars in quoted} <= set(re.findall(r"\*\*\d+\*\*", printed))
@@ -590,7 +590,7 @@ MISTAKES: dict[str, tuple[str, str, str, Callable[[Path], str], str]] = {
 
 
 def test_the_mistakes_that_are_caught_are_listed() -> None:
-    document = (ROOT / "docs" / "architecture.md").read_text()
+    document = (ROOT / "docs" / "aws.md").read_text()
     for mistake in MISTAKES:
         assert mistake in document
 
@@ -641,10 +641,8 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 @pytest.mark.terraform
 def test_dvc_push_and_pull_through_s3(s3: Any, tmp_path: Path) -> None:
-    """The commands of docs/architecture.md, with the bucket that `terraform output -raw dvc_remote` would name."""
-    section = (
-        (ROOT / "docs" / "architecture.md").read_text().partition("## Data by DVC")[2].partition("\n## ")[0]
-    )
+    """The commands of docs/aws.md, with the bucket that `terraform output -raw dvc_remote` would name."""
+    section = (ROOT / "docs" / "aws.md").read_text().partition("## Data by DVC")[2].partition("\n## ")[0]
     commands = re.findall(r"^dvc .*$", section, re.MULTILINE)
     remote, push, pull = (
         shlex.split(

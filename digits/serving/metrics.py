@@ -114,7 +114,7 @@ class Metrics:
         self.beat()
 
     def beat(self) -> None:
-        """Write down this process's memory; the worker's loop calls it about once a second."""
+        """Record this process's memory; the worker calls it about once a second."""
         try:
             with open("/proc/self/statm") as statm:
                 self.memory.set(int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE"))

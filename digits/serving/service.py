@@ -42,7 +42,7 @@ class Service:
     def classify(self, images: np.ndarray) -> np.ndarray:
         """Probabilities float32 (n, 10) for images float32 (n, 28, 28, 1) in [0, 1], counted and timed.
 
-        What came before in this request counts as decoding, as nothing but routing precedes it.
+        What came before in this request counts as decoding, also receiving the body and waiting for a thread.
         """
         metrics, here = self.metrics, g._get_current_object()
         begun = perf_counter()

@@ -85,27 +85,29 @@ class Settings:
         "DIGITS_API_KEYS",
         "",
         str,
-        "hashes of the API keys that predictions want, parted by commas; empty lets everyone call",
+        "hashes of the API keys that predictions require, separated by commas; empty lets everyone call",
     )
     api_keys_file: str = _setting("DIGITS_API_KEYS_FILE", "", str, "file with such hashes, one a line")
     metrics_bind: str = _setting(
         "DIGITS_METRICS_BIND", "", _address, "address and port on which alone /metrics is then answered"
     )
     cors_origins: str = _setting(
-        "DIGITS_CORS_ORIGINS", "", _origins, "origins whose pages may call, parted by commas"
+        "DIGITS_CORS_ORIGINS", "", _origins, "origins whose pages may call, separated by commas"
     )
-    threads: int = _setting("DIGITS_THREADS", 4, _whole(1, 256), "threads of a worker")
+    threads: int = _setting(
+        "DIGITS_THREADS", 4, _whole(1, 256), "threads that decode pictures and large bodies"
+    )
     max_wait_ms: int = _setting(
         "DIGITS_MAX_WAIT_MS",
         500,
         _whole(1, 60_000),
-        "longest time a prediction may wait for its turn, in milliseconds; then it gets 503",
+        "longest time a prediction may wait for the worker, and for a thread, in milliseconds; then it gets 503",
     )
     receive_seconds: int = _setting(
         "DIGITS_RECEIVE_SECONDS",
         60,
         _whole(1, 3600),
-        "time for a request to arrive whole, in seconds; then it gets 408",
+        "time for a request's body to arrive, in seconds; then it gets 408",
     )
     grace_seconds: int = _setting(
         "DIGITS_GRACE_SECONDS",
