@@ -11,6 +11,7 @@ import os  # noqa: E402
 from digits import logs  # noqa: E402
 from digits.server import master  # noqa: E402
 from digits.server.cpus import usable_cpus  # noqa: E402
+from digits.server.errorlog import ErrorLog  # noqa: E402
 from digits.serving.settings import SettingError, Settings  # noqa: E402
 
 try:
@@ -43,7 +44,7 @@ control_socket_disable = True
 forwarder_headers = ""
 secure_scheme_headers = {}
 
-logger_class = logs.ErrorLog
+logger_class = ErrorLog
 logconfig_dict = logs.config(settings.log_level)
 
 on_starting = master.on_starting

@@ -43,7 +43,7 @@ MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*")
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 LINES = frozenset({".jsonl", ".ndjson"})
 
-# in base64 a third more, which stays below the 8 MiB that the service takes by default
+# in base64 a third more, far below the 32 MiB that the service reads by default
 BATCH_BYTES = 4 << 20
 # larger files are no scans of digits, and would only fill the memory
 FILE_BYTES = 64 << 20

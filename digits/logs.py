@@ -6,8 +6,6 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from gunicorn.glogging import Logger
-
 # every record would look up its caller, thread and process, which no line shows: a third of a line's cost
 # (Python's Logging HOWTO, "Optimization")
 logging._srcfile = None
@@ -38,10 +36,3 @@ def config(level: str = "info") -> dict[str, Any]:
             "gunicorn.error": {"level": server, "handlers": ["stdout"], "propagate": False},
         },
     }
-
-
-class ErrorLog(Logger):
-    """gunicorn's own log without its access log, whose line it would put together for every request, unread."""
-
-    def access(self, *args: Any) -> None:
-        """Nothing: digits/serving/request_log.py writes the line a request."""

@@ -25,7 +25,7 @@ class Body(io.RawIOBase):
     """A binary stream whose reads raise `Problem`: 400 if the body is cut short, 408 if it takes longer than
     DIGITS_RECEIVE_SECONDS, 503 if the worker would hold too many bytes of bodies.
 
-    held: bytes read so far. ended: whether nothing is left to read.
+    held: bytes read so far. seconds_received: spent waiting for them. ended: whether nothing is left to read.
     """
 
     def __init__(self, req: Any, worker: Worker) -> None:
@@ -34,6 +34,7 @@ class Body(io.RawIOBase):
         self.left: int | None = getattr(self.body.reader, "length", None)
         self.deadline = time.monotonic() + worker.settings.receive_seconds
         self.held = 0
+        self.seconds_received = 0.0
         self.ended = self.left == 0
 
     def readable(self) -> bool:
@@ -58,12 +59,15 @@ class Body(io.RawIOBase):
         size = min(size, CHUNKED_PIECE if self.left is None else PIECE)
         wanted = size if self.left is None else min(size, self.left)
         late = Problem(408, "The request did not arrive in time.")
+        begun = time.monotonic()
         try:
             with gevent.Timeout(max(self.deadline - time.monotonic(), 0.001), late):
                 piece = self.body.read(wanted)
         except NoMoreData:
             piece = b""
             self.left = 1
+        finally:
+            self.seconds_received += time.monotonic() - begun
         if self.left is None:
             self.ended = not piece
         elif len(piece) < wanted:

@@ -4,6 +4,7 @@ gunicorn.conf.py names it; docs/reliability.md says what it promises."""
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -90,6 +91,13 @@ class Worker(GeventWorker):
 
     wsgi: Callable[..., Any]
 
+    @classmethod
+    def check_config(cls, cfg: Any, log: Any) -> None:
+        """Stop at start where gunicorn is told to speak what this worker's limits do not cover."""
+        if "h2" in cfg.http_protocols or cfg.protocol != "http":
+            log.critical("digits.server.worker speaks HTTP/1.1 only: for others use another --worker-class")
+            sys.exit(1)
+
     def init_process(self) -> None:
         # gunicorn looks up some thirty settings a request, each by two calls; a worker's never change
         self.cfg.__dict__.update({name: setting.get() for name, setting in self.cfg.settings.items()})
@@ -169,6 +177,9 @@ class Worker(GeventWorker):
         body = req.body
         try:
             super().handle_request(listener_name, req, sock, addr)
+        except TimeoutError as error:
+            # the peer's; gunicorn knows a reset and lets it pass
+            raise ConnectionResetError(errno.ECONNRESET, str(error)) from error
         except StopIteration:
             if not body.ended:
                 util.close_graceful(sock, LINGER_SECONDS, max_drain=1 << 40)

@@ -19,8 +19,8 @@ log = logging.getLogger("digits")
 
 # how another protocol words an error: (status, detail) -> (status, JSON object)
 Format = Callable[[int, str], tuple[int, dict[str, Any]]]
-# of a client's own values in a detail, in characters
-MAX_DETAIL = 300
+# of the path and of a detail, in which a client's own values may be; in characters
+MAX_TEXT = 300
 
 
 class Problem(Exception):
@@ -52,10 +52,7 @@ def render_problem(status: int, detail: str, headers: dict[str, str] | None = No
     (RFC 9457, 4.2.1). Under the path of another protocol it takes that protocol's format.
     """
     path = request.path
-    # what a client sent may hold half characters (lone surrogates), which no UTF-8 answer can
-    detail = detail.encode("utf-8", "replace").decode()
-    if len(detail) > MAX_DETAIL:
-        detail = detail[: MAX_DETAIL - 1] + "…"
+    detail = _shortened(detail)
     error_format = current_app.config["ERROR_FORMATS"].get(path.split("/", 2)[1] if "/" in path else "")
     if error_format:
         status, formatted = error_format(status, detail)
@@ -65,12 +62,17 @@ def render_problem(status: int, detail: str, headers: dict[str, str] | None = No
         "title": HTTP_STATUS_CODES.get(status, "Error"),
         "status": status,
         "detail": detail,
-        # a path may hold bytes that are no UTF-8; orjson refuses such a str, the answer must not fail for it
-        "instance": path.encode("utf-8", "replace").decode(),
+        "instance": _shortened(path),
         "request_id": g.get("request_id"),
         **extra,
     }
     return Response(orjson.dumps(body), status, headers, content_type="application/problem+json")
+
+
+def _shortened(text: str) -> str:
+    # a client's text may hold half characters (lone surrogates), which no UTF-8 answer can
+    text = text.encode("utf-8", "replace").decode()
+    return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
 
 
 def register(app: Flask, formats: dict[str, Format]) -> None:

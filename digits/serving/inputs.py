@@ -97,7 +97,7 @@ def from_request(request: flask.Request, settings: Settings) -> tuple[np.ndarray
     elif kind in DECODERS:
         body = request.get_data(cache=False)
         decode = partial(DECODERS[kind], body, settings.max_batch)
-        items = service().offload(decode) if len(body) > MAX_QUICK_BYTES else decode()
+        items = decode() if kind in PICTURES else in_turn(body, decode)
     else:
         raise Problem(
             415,
@@ -107,6 +107,11 @@ def from_request(request: flask.Request, settings: Settings) -> tuple[np.ndarray
             accepted=list(ACCEPTED_TYPES),
         )
     return to_batch(items, as_is), items.single
+
+
+def in_turn(body: bytes, decode: Callable[[], Any]) -> Any:
+    """What `decode` returns; in another thread if it has a large body to read, so that others need not wait."""
+    return service().offload(decode) if len(body) > MAX_QUICK_BYTES else decode()
 
 
 def to_batch(items: Items, as_is: bool = False) -> np.ndarray:

@@ -5,6 +5,7 @@ digits/serving/protocols/tfserving.py and digits/serving/protocols/kserve.py cal
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ WORDS = re.compile(rb"\b(?:true|false)\b")
 
 def parse(body: bytes) -> dict[str, Any]:
     """The JSON object in `body`. Raises Problem 400."""
-    document = inputs.parse(body)
+    document = inputs.in_turn(body, partial(inputs.parse, body))
     if not isinstance(document, dict):
         raise Problem(400, "The body is not a JSON object.")
     return document
@@ -32,7 +33,7 @@ def numbers(value: Any, name: str, body: bytes) -> np.ndarray:
     Raises Problem 400 for rows of unequal length and for what is no number.
     """
     try:
-        array = np.asarray(value)
+        array = inputs.in_turn(body, partial(np.asarray, value))
     except (ValueError, OverflowError):
         raise Problem(400, f"{name} has lists of unequal length.") from None
     # NumPy takes true for 1 among numbers; looking into each is slow, so only if the body has the word
