@@ -34,9 +34,11 @@ import numpy as np
 import psutil
 from PIL import Image
 from report import (
+    BEFORE,
     CEILING,
     ENGINE,
     FASTAPI,
+    FASTAPI_OBSERVED,
     FASTAPI_TF,
     KERAS,
     NEITHER,
@@ -94,8 +96,6 @@ SERVERS = [
             *GUNICORN,
             "-k",
             "digits.server.worker.Worker",
-            "--threads",
-            "4",
             "--keep-alive",
             "75",
             "constant:app",
@@ -109,6 +109,11 @@ SERVERS = [
         "fastapi",
         raw="/raw",
         png="/png",
+    ),
+    Server(
+        FASTAPI_OBSERVED,
+        [*UVICORN, "--loop", "uvloop", "--http", "httptools", "fastapi_observed:app"],
+        "fastapi",
     ),
     Server(FASTAPI_TF, [*UVICORN, "fastapi_tf:app"], "tensorflow"),
     Server("BentoML", ["bentoml", "serve", "bentoml_litert:Digits", "--port", "{port}"], "bentoml"),
@@ -411,6 +416,9 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=ROOT / "models" / "mnist.h5")
     parser.add_argument("--quick", action="store_true", help="only the ceiling; fail below the stated ratio")
     parser.add_argument("--only", nargs="*", help="names of the servers to measure, for a look at some")
+    parser.add_argument(
+        "--before", type=Path, help="another checkout of this service, measured in the same run"
+    )
     options = parser.parse_args()
     if not shutil.which("wrk"):
         sys.exit("bench: wrk is missing; Debian and Ubuntu have it as the package wrk")
@@ -422,6 +430,11 @@ def main() -> None:
     images, source = test_images()
     expected = [a["predicted_digit"] for a in answers(images)]
     wanted = (OURS, CEILING) if options.quick else options.only
+    if options.before:
+        before = options.before.resolve()
+        SERVERS.insert(
+            1, Server(BEFORE, SERVE, "serve", folder=before, extra=TWO, raw="/predict", png="/predict")
+        )
     chosen = [s for s in SERVERS if not wanted or s.name in wanted]
     rounds, seconds = (3, 3) if options.quick else (options.rounds, options.seconds)
     results: dict[str, dict] = {}

@@ -6,32 +6,22 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
-import struct
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
-from http import HTTPStatus
-from types import SimpleNamespace
 from typing import Any
 
 import gevent
-from gevent.lock import BoundedSemaphore
-from gevent.server import StreamServer
-from gevent.threadpool import ThreadPool
-from gevent.util import wrap_errors
 from gunicorn import util
 from gunicorn.http import errors
 from gunicorn.workers.ggevent import GeventWorker
-from werkzeug.test import create_environ, run_wsgi_app
 
 from digits.server.body import Body
-from digits.serving.errors import Overloaded, Problem
+from digits.server.connections import Idle, Server, answer_malformed, seconds_waited
+from digits.server.threads import Threads
+from digits.serving.errors import Overloaded
 from digits.serving.settings import Settings
 
-# a peer that takes nothing of its answer for so long is gone (RFC 5482)
-USER_TIMEOUT_MS = 20_000
 # for a client that has just connected, or had an answer, to send a request to a worker that stops
 LAST_SECONDS = 0.5
 # for a client to read its answer, while what it still sends is discarded (RFC 9112, 9.6)
@@ -42,48 +32,6 @@ LATE_SECONDS = 0.1
 SWITCH_SECONDS = 0.0005
 # connections below the limit at which the longest idle one is closed for a new one
 SPARE_CONNECTIONS = 16
-
-STATUSES = {
-    errors.LimitRequestLine: HTTPStatus.REQUEST_URI_TOO_LONG,
-    errors.LimitRequestHeaders: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-    errors.ExpectationFailed: HTTPStatus.EXPECTATION_FAILED,
-}
-
-
-class Idle(gevent.Timeout):
-    """The time a connection may wait for its next request; `worker.idle` holds those that wait, longest first."""
-
-    def __init__(self, worker: Worker) -> None:
-        super().__init__(worker.cfg.keepalive, False)
-        self.waiting = worker.idle
-
-    def __enter__(self) -> Idle:
-        self.waiting[self] = gevent.getcurrent()
-        self.since = time.monotonic()
-        return super().__enter__()
-
-    def __exit__(self, *exception: Any) -> bool | None:
-        self.waiting.pop(self, None)
-        return super().__exit__(*exception)
-
-    def expire(self) -> None:
-        """End the wait now, unless it is over."""
-        if greenlet := self.waiting.pop(self, None):
-            greenlet.throw(self)
-
-
-class Server(StreamServer):
-    """Accepts connections for a worker; also those that the kernel has already accepted when it closes."""
-
-    # gunicorn's 1 a turn of the loop would let a burst wait for seconds
-    max_accept = 64
-
-    def close(self) -> None:
-        """Stop accepting, but first hand over every connection that is waiting."""
-        self.stop_accepting()
-        while (accepted := self.do_read()) is not None:
-            self.do_handle(*accepted)
-        super().close()
 
 
 class Worker(GeventWorker):
@@ -108,9 +56,6 @@ class Worker(GeventWorker):
         self.idle: dict[Idle, Any] = {}
         self.connections = 0
         self.late_since = float("inf")
-        for listener in self.sockets:
-            if hasattr(socket, "TCP_USER_TIMEOUT") and listener.sock.family != socket.AF_UNIX:
-                listener.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
         # a thread that decodes a picture would keep the loop waiting for the interpreter ten times as long
         sys.setswitchinterval(SWITCH_SECONDS)
         super().init_process()
@@ -118,36 +63,16 @@ class Worker(GeventWorker):
     def server_class(self, listener: Any, *, spawn: Any, **options: Any) -> Server:
         """What accepts a listener's connections; gunicorn calls it as it would call gevent's pywsgi."""
         tls = {name: value for name, value in options.items() if name == "ssl_context"}
-        # asked for its name with every connection, also when it is closed
-        name = listener.getsockname()
-        named = SimpleNamespace(getsockname=lambda: name)
-        return Server(listener, handle=partial(self.handle, named), spawn=spawn, **tls)
+        return Server(listener, self.handle, spawn=spawn, **tls)
 
     def load_wsgi(self) -> None:
         super().load_wsgi()
         self.app_answers = self.wsgi
         self.wsgi = self.answer
-        self.pool = ThreadPool(self.settings.threads)
-        self.lane, self.slow_lane = BoundedSemaphore(self.settings.threads), BoundedSemaphore(1)
         self.service = getattr(self.app_answers, "extensions", {}).get("digits")
         if self.service:
-            self.service.offload, self.service.give_way = self.offload, gevent.sleep
-
-    def offload(self, work: Callable[[], Any], alone: bool = False) -> Any:
-        """What `work` returns, from a thread of the pool. Raises Overloaded if none becomes free in time.
-
-        alone: at most one such piece of work at a time, as it needs much memory.
-        """
-        lane = self.slow_lane if alone else self.lane
-        if not lane.acquire(timeout=self.max_wait):
-            raise Overloaded
-        try:
-            result = self.pool.apply(wrap_errors(Exception, work))
-        finally:
-            lane.release()
-        if isinstance(result, Exception):
-            raise result
-        return result
+            self.service.offload = Threads(self.settings.threads, self.max_wait).run
+            self.service.give_way = gevent.sleep
 
     def notify(self) -> None:
         super().notify()
@@ -155,15 +80,15 @@ class Worker(GeventWorker):
             self.service.metrics.beat()
         if not self.alive:
             for idle in [idle for idle in self.idle if time.monotonic() - idle.since > LAST_SECONDS]:
-                gevent.get_hub().loop.run_callback(idle.expire)
+                idle.close_soon()
 
     def timeout_ctx(self) -> Idle:
-        return Idle(self)
+        return Idle(self.cfg.keepalive, self.idle)
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         self.connections += 1
         if self.connections > self.worker_connections - SPARE_CONNECTIONS and self.idle:
-            gevent.get_hub().loop.run_callback(next(iter(self.idle)).expire)
+            next(iter(self.idle)).close_soon()
         try:
             super().handle(listener, client, addr)
         finally:
@@ -218,21 +143,6 @@ class Worker(GeventWorker):
         ours = isinstance(exc, errors.InvalidResponseHeader | errors.InvalidResponseHeaderName)
         if ours or not isinstance(exc, errors.ParseException):
             super().handle_error(req, client, addr, exc)
-            return
-        status = STATUSES.get(type(exc), HTTPStatus.BAD_REQUEST)
-        environ = create_environ() | {"REQUEST_METHOD": "-"}
-        detail = f"The request is not valid HTTP ({type(exc).__name__})."
-        environ["digits.problem"] = Problem(status.value, detail)
-        answer, line, headers = run_wsgi_app(self.app_answers, environ)
-        head = [f"HTTP/1.1 {line}", "Connection: close", *(f"{name}: {value}" for name, value in headers)]
-        client.sendall("\r\n".join([*head, "", ""]).encode("latin-1") + b"".join(answer))
-        util.close_graceful(client, LINGER_SECONDS, max_drain=1 << 40)
-
-
-def seconds_waited(client: Any) -> float:
-    """How long a request has lain in the kernel; 0 if unknown."""
-    if not hasattr(socket, "TCP_INFO") or client.family == socket.AF_UNIX:
-        return 0.0
-    # tcpi_last_data_recv of struct tcp_info (linux/tcp.h), in milliseconds
-    (milliseconds,) = struct.unpack_from("I", client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 56), 52)
-    return milliseconds / 1000
+        else:
+            answer_malformed(self.app_answers, client, exc)
+            util.close_graceful(client, LINGER_SECONDS, max_drain=1 << 40)

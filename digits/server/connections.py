@@ -1,0 +1,95 @@
+"""Connections as digits/server/worker.py needs them: accepted many at a time, closed while they are idle, asked
+how long their request has waited, and answered when what they send is not HTTP."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from collections.abc import Callable
+from functools import partial
+from http import HTTPStatus
+from types import SimpleNamespace
+from typing import Any
+
+import gevent
+from gevent.server import StreamServer
+from gunicorn.http import errors
+from werkzeug.test import create_environ, run_wsgi_app
+
+from digits.serving.errors import Problem
+
+# a peer that takes nothing of its answer for so long is gone (RFC 5482)
+USER_TIMEOUT_MS = 20_000
+
+STATUSES = {
+    errors.LimitRequestLine: HTTPStatus.REQUEST_URI_TOO_LONG,
+    errors.LimitRequestHeaders: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    errors.ExpectationFailed: HTTPStatus.EXPECTATION_FAILED,
+}
+
+
+class Server(StreamServer):
+    """Accepts connections for a worker; also those that the kernel has already accepted when it closes."""
+
+    # gunicorn's 1 a turn of the loop would let a burst wait for seconds
+    max_accept = 64
+
+    def __init__(self, listener: Any, handle: Callable[..., None], **options: Any) -> None:
+        # gunicorn asks for the listener's name with every connection, also when it is closed
+        name = listener.getsockname()
+        if hasattr(socket, "TCP_USER_TIMEOUT") and listener.family != socket.AF_UNIX:
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+        super().__init__(listener, partial(handle, SimpleNamespace(getsockname=lambda: name)), **options)
+
+    def close(self) -> None:
+        """Stop accepting, but first hand over every connection that is waiting."""
+        self.stop_accepting()
+        while (accepted := self.do_read()) is not None:
+            self.do_handle(*accepted)
+        super().close()
+
+
+class Idle(gevent.Timeout):
+    """The time that a connection may wait for its next request. `waiting` holds those that wait, longest first."""
+
+    def __init__(self, seconds: float, waiting: dict[Idle, Any]) -> None:
+        super().__init__(seconds, False)
+        self.waiting = waiting
+
+    def __enter__(self) -> Idle:
+        self.waiting[self] = gevent.getcurrent()
+        self.since = time.monotonic()
+        return super().__enter__()
+
+    def __exit__(self, *exception: Any) -> bool | None:
+        self.waiting.pop(self, None)
+        return super().__exit__(*exception)
+
+    def close_soon(self) -> None:
+        """Close the connection, unless its next request is there before the loop's next turn."""
+        gevent.get_hub().loop.run_callback(self._close)
+
+    def _close(self) -> None:
+        if greenlet := self.waiting.pop(self, None):
+            greenlet.throw(self)
+
+
+def seconds_waited(client: Any) -> float:
+    """How long a request has lain in the kernel; 0 if unknown."""
+    if not hasattr(socket, "TCP_INFO") or client.family == socket.AF_UNIX:
+        return 0.0
+    # tcpi_last_data_recv of struct tcp_info (linux/tcp.h), in milliseconds
+    (milliseconds,) = struct.unpack_from("I", client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 56), 52)
+    return milliseconds / 1000
+
+
+def answer_malformed(app: Callable[..., Any], client: Any, error: errors.ParseException) -> None:
+    """Send a client the app's problem for what gunicorn's parser refused to read."""
+    status = STATUSES.get(type(error), HTTPStatus.BAD_REQUEST)
+    problem = Problem(status.value, f"The request is not valid HTTP ({type(error).__name__}).")
+    # no method and no path: it is not known what was asked for
+    environ = create_environ() | {"REQUEST_METHOD": "-", "digits.problem": problem}
+    body, line, headers = run_wsgi_app(app, environ)
+    head = [f"HTTP/1.1 {line}", "Connection: close", *(f"{name}: {value}" for name, value in headers)]
+    client.sendall("\r\n".join([*head, "", ""]).encode("latin-1") + b"".join(body))
