@@ -10,9 +10,11 @@ COPY requirements-serve.txt /
 RUN --mount=type=cache,target=/var/cache/pip \
     pip install --cache-dir /var/cache/pip --quiet --disable-pip-version-check --require-hashes --target /packages -r /requirements-serve.txt
 # out with symbols that only a debugger reads (ml_dtypes alone has 23 MB; what wheels bundle in *.libs was patched
-# after it was linked, which strip may break), with LiteRT's ways to a GPU and to phones' chips, and with tests
+# after it was linked, which strip may break), with LiteRT's ways to a GPU and to phones' chips, with what builds
+# packages, and with tests
 RUN find /packages -name '*.so*' -not -path '*.libs/*' -exec strip --strip-unneeded {} + \
     && rm -rf /packages/ai_edge_litert/libLiteRt*Accelerator.so /packages/ai_edge_litert/vendors \
+    && rm -rf /packages/ai_edge_litert/tools /packages/numpy/distutils /packages/numpy/f2py /packages/gevent/testing \
     && find /packages -name tests -type d -prune -exec rm -r {} +
 
 # --- train: `docker compose run --rm train` ------------------------------------------------------------------
