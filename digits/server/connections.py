@@ -50,29 +50,31 @@ class Server(StreamServer):
         super().close()
 
 
-class Idle(gevent.Timeout):
-    """The time that a connection may wait for its next request. `waiting` holds those that wait, longest first."""
+class Idle:
+    """The wait of a connection for its next request, as a context. `waiting` holds those that wait, longest first.
 
-    def __init__(self, seconds: float, waiting: dict[Idle, Any]) -> None:
-        super().__init__(seconds, False)
+    Cheaper than a gevent.Timeout, of which each request would start a timer: the worker looks once a second.
+    """
+
+    def __init__(self, waiting: dict[Idle, None]) -> None:
         self.waiting = waiting
 
     def __enter__(self) -> Idle:
-        self.waiting[self] = gevent.getcurrent()
-        self.since = time.monotonic()
-        return super().__enter__()
+        self.greenlet, self.since = gevent.getcurrent(), time.monotonic()
+        self.waiting[self] = None
+        return self
 
-    def __exit__(self, *exception: Any) -> bool | None:
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
         self.waiting.pop(self, None)
-        return super().__exit__(*exception)
+        return isinstance(error, gevent.Timeout)
 
     def close_soon(self) -> None:
         """Close the connection, unless its next request is there before the loop's next turn."""
         gevent.get_hub().loop.run_callback(self._close)
 
     def _close(self) -> None:
-        if greenlet := self.waiting.pop(self, None):
-            greenlet.throw(self)
+        if self in self.waiting:
+            self.greenlet.throw(gevent.Timeout())
 
 
 def seconds_waited(client: Any) -> float:
@@ -93,3 +95,27 @@ def answer_malformed(app: Callable[..., Any], client: Any, error: errors.ParseEx
     body, line, headers = run_wsgi_app(app, environ)
     head = [f"HTTP/1.1 {line}", "Connection: close", *(f"{name}: {value}" for name, value in headers)]
     client.sendall("\r\n".join([*head, "", ""]).encode("latin-1") + b"".join(body))
+
+
+class Buffered:
+    """A client's socket that sends the head of an answer and its body at once, where gunicorn sends one by one."""
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+        self.head: bytes | None = None
+
+    def sendall(self, data: bytes) -> None:
+        """Keep what comes first; send it with what comes next."""
+        if self.head is None:
+            self.head = data
+        else:
+            self.client.sendall(self.head + data if self.head else data)
+            self.head = b""
+
+    def flush(self) -> None:
+        """Send what is kept: an answer without a body."""
+        if self.head:
+            self.client.sendall(self.head)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.client, name)

@@ -17,7 +17,7 @@ from gunicorn.http import errors
 from gunicorn.workers.ggevent import GeventWorker
 
 from digits.server.body import Body
-from digits.server.connections import Idle, Server, answer_malformed, seconds_waited
+from digits.server.connections import Buffered, Idle, Server, answer_malformed, seconds_waited
 from digits.server.threads import Threads
 from digits.serving.errors import Overloaded
 from digits.serving.settings import Settings
@@ -53,7 +53,7 @@ class Worker(GeventWorker):
         self.max_wait = self.settings.max_wait_ms / 1000
         # bytes of bodies held now, and the most that may be
         self.held, self.max_held = 0, max(64 << 20, 2 * self.settings.max_body_bytes)
-        self.idle: dict[Idle, Any] = {}
+        self.idle: dict[Idle, None] = {}
         self.connections = 0
         self.late_since = float("inf")
         # a thread that decodes a picture would keep the loop waiting for the interpreter ten times as long
@@ -78,12 +78,12 @@ class Worker(GeventWorker):
         super().notify()
         if self.service:
             self.service.metrics.beat()
-        if not self.alive:
-            for idle in [idle for idle in self.idle if time.monotonic() - idle.since > LAST_SECONDS]:
-                idle.close_soon()
+        seconds = self.cfg.keepalive if self.alive else LAST_SECONDS
+        for idle in [idle for idle in self.idle if time.monotonic() - idle.since > seconds]:
+            idle.close_soon()
 
     def timeout_ctx(self) -> Idle:
-        return Idle(self.cfg.keepalive, self.idle)
+        return Idle(self.idle)
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         self.connections += 1
@@ -99,13 +99,15 @@ class Worker(GeventWorker):
         if req.version >= (1, 1) and not any(name == "HOST" for name, _ in req.headers):
             raise errors.InvalidHeader("HOST")
         unread, req.body = req.body, Body(req, self)
-        body = req.body
+        body, client = req.body, Buffered(sock)
         try:
-            super().handle_request(listener_name, req, sock, addr)
+            super().handle_request(listener_name, req, client, addr)
+            client.flush()
         except TimeoutError as error:
             # the peer's; gunicorn knows a reset and lets it pass
             raise ConnectionResetError(errno.ECONNRESET, str(error)) from error
         except StopIteration:
+            client.flush()
             if not body.ended:
                 util.close_graceful(sock, LINGER_SECONDS, max_drain=1 << 40)
             raise
