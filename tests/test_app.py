@@ -229,6 +229,7 @@ def test_each_request_is_one_line_in_the_log(server: Server) -> None:
         "status": 200,
         "digit": 7,
         "images": 1,
+        "unsure": 0,
     }
     assert line["duration_ms"] > 0
     assert lines["logged-2"]["route"] is None
@@ -254,11 +255,23 @@ def test_metrics_count_exactly_across_workers(start: Any) -> None:
     assert count[("method", "POST"), ("status", "200"), ("url_rule", "/predict")] == 41
     assert samples(server, "digits_predictions_total")[(("digit", "7"),)] == 45
     assert samples(server, "digits_probability_count")[()] == 45
+    assert samples(server, "digits_unsure_total")[()] == 0
     assert samples(server, "digits_inference_seconds_count")[()] == 41
     assert samples(server, "digits_decode_seconds_count")[()] == 41
     assert samples(server, "digits_workers")[()] == 2
     assert len(samples(server, "digits_model_info")) == 2
     assert len(samples(server, "digits_process_resident_memory_bytes")) == 2
+
+
+def test_unsure_images_are_counted_and_logged(start: Any) -> None:
+    server = start(DIGITS_SURE="1", WEB_CONCURRENCY="1")
+    assert samples(server, "digits_unsure_total")[()] == 0
+    server.ask("/predict", SAMPLE, X_Request_ID="one")
+    server.ask("/predict", {"images": [IMAGE] * 5}, X_Request_ID="five")
+    server.ask("/v1/models/mnist:predict", {"instances": [[0.0] * 784]}, X_Request_ID="another-protocol")
+    assert samples(server, "digits_unsure_total")[()] == 7
+    logged = {line["request_id"]: line["unsure"] for line in server.log() if "unsure" in line}
+    assert logged == {"one": 1, "five": 5, "another-protocol": 1}
 
 
 def test_a_method_of_any_name_makes_no_series_of_its_own(server: Server) -> None:

@@ -66,13 +66,23 @@ class Service:
             digit = row.index(best)
             metrics.digits[digit].inc()
             metrics.probability.observe(best)
+            unsure = int(best < self.sure_threshold)
         else:
             digits, bests = probabilities.argmax(1), probabilities.max(1)
             metrics.count_images(digits, bests)
             digit, best = int(digits[0]), float(bests[0])
-        # of a batch, the log names the number of images and the first one's digit
-        here.images, here.digit, here.probability = len(probabilities), digit, round(best, 6)
+            unsure = int(self.unsure(probabilities).sum())
+        if unsure:
+            metrics.unsure.inc(unsure)
+        # of a batch, the log names the number of images, of unsure ones among them, and the first one's digit
+        here.images, here.unsure = len(probabilities), unsure
+        here.digit, here.probability = digit, round(best, 6)
         return probabilities
+
+    def unsure(self, probabilities: np.ndarray) -> np.ndarray:
+        """Whether each answer is unsure, bool (n,), by probabilities float32 (n, 10)."""
+        # in float64, as a float32 would round the threshold and disagree with `answers`
+        return probabilities.max(1).astype(np.float64) < self.sure_threshold
 
     def answers(self, probabilities: np.ndarray, images: np.ndarray | None = None) -> list[dict[str, Any]]:
         """What POST /predict says of each image: the digit, its probability, rounded to six places, and whether
