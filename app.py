@@ -16,7 +16,7 @@ from digits import model
 from digits.serving import access, errors, inputs, keys, openapi, pages, request_log
 from digits.serving.inherited import inherited
 from digits.serving.protocols import kserve, tfserving
-from digits.serving.service import Service, answers
+from digits.serving.service import Service
 from digits.serving.settings import Settings
 
 
@@ -34,7 +34,7 @@ def create_app(settings: Settings | None = None, classifier: model.Classifier | 
     app.config["MAX_FORM_PARTS"] = max(app.config["MAX_FORM_PARTS"], 2 * settings.max_batch)
     errors.register(app, {"v1": tfserving.error, "v2": kserve.error})
     classifier = classifier or inherited.classifier or model.Classifier(model.load(settings.model))
-    service = Service(app, classifier)
+    service = Service(app, classifier, settings.sure)
     request_log.register(app, service.metrics, classifier.version)
     access.register(app, settings, keys.load(settings) if inherited.api_keys is None else inherited.api_keys)
     # every view and hook is a plain function; Flask would look whether it is a coroutine at each call
@@ -44,7 +44,7 @@ def create_app(settings: Settings | None = None, classifier: model.Classifier | 
     def predict() -> Response:
         batch, single = inputs.from_request(request._get_current_object(), settings)  # type: ignore[attr-defined]
         detail = bool(request.query_string) and inputs.wants_detail(request)
-        predictions = answers(service.classify(batch), batch if detail else None)
+        predictions = service.answers(service.classify(batch), batch if detail else None)
         return _json(predictions[0] if single else {"predictions": predictions})
 
     @app.get("/health/live")

@@ -7,7 +7,7 @@ so this one file may be copied to where it is wanted.
     cat requests.jsonl | python predicted.py -   # standard input: a picture, a JSON request, or one a line
 
 Exit code 0: all answered. 1: some were refused or could not be read; the rows say which. 2: wrong usage, or no
-service there. docs/client.md shows more.
+service there. 3, with --sure: some answers are unsure. docs/client.md shows more.
 """
 
 from __future__ import annotations
@@ -283,6 +283,8 @@ class Client:
             rows = [
                 {"input": item.name}
                 | {key: answer[key] for key in ("predicted_digit", "predicted_probability")}
+                # an older service does not say it
+                | ({"unsure": answer["unsure"]} if "unsure" in answer else {})
                 for item, answer in zip(batch, found, strict=True)
             ]
         except Refused as refused:
@@ -386,16 +388,20 @@ def writer(kind: str) -> Callable[[dict[str, Any]], None]:
     if kind == "jsonl":
         return lambda row: print(json.dumps(row))
     if kind == "csv":
-        fields = ["input", "predicted_digit", "predicted_probability", "error"]
+        fields = ["input", "predicted_digit", "predicted_probability", "error", "unsure"]
         table = csv.DictWriter(sys.stdout, fields, extrasaction="ignore", lineterminator="\n")
         table.writeheader()
-        return table.writerow
+        # as in JSON, where Python would write True
+        return lambda row: table.writerow(
+            row | {"unsure": json.dumps(row["unsure"]) if "unsure" in row else ""}
+        )
 
     def text(row: dict[str, Any]) -> None:
         if "error" in row:
             print(row["input"], "failed", row["error"], sep="\t")
         else:
-            print(row["input"], row["predicted_digit"], row["predicted_probability"], sep="\t")
+            unsure = ["unsure"] if row.get("unsure") else []
+            print(row["input"], row["predicted_digit"], row["predicted_probability"], *unsure, sep="\t")
 
     return text
 
@@ -423,6 +429,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--no-prepare", action="store_true", help="pictures are 28x28 and like MNIST's already"
     )
+    parser.add_argument("--sure", action="store_true", help="exit with 3 if any answer is unsure")
     parser.add_argument(
         "--timeout", type=float, default=30, help="seconds to wait for an answer (%(default)s)"
     )
@@ -438,6 +445,14 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError("a whole number from 1 is wanted")
     return number
+
+
+def count_unsure(url: str, answers: Iterable[dict[str, Any]]) -> int:
+    """How many answers or rows are unsure. Raises Stop if the service at `url` does not say it of one."""
+    answers = [answer for answer in answers if "error" not in answer]
+    if not all("unsure" in answer for answer in answers):
+        raise Stop(f"{url} does not say whether it is sure, which --sure needs: it is an older service.", 2)
+    return sum(bool(answer["unsure"]) for answer in answers)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -461,6 +476,7 @@ def run(args: argparse.Namespace) -> int:
                     progress.total += 1
                 yield item
 
+    unsure = 0
     try:
         for rows in ask_all(client, items(), args.batch, args.jobs):
             progress.clear()
@@ -469,6 +485,8 @@ def run(args: argparse.Namespace) -> int:
             sys.stdout.flush()
             progress.done += len(rows)
             progress.failed += sum("error" in row for row in rows)
+            if args.sure:
+                unsure += count_unsure(client.url, rows)
             progress.show()
     except Stop as stop:
         raise Stop(
@@ -478,7 +496,9 @@ def run(args: argparse.Namespace) -> int:
         progress.clear()
     if progress.failed:
         print(f"{progress.failed} of {progress.done} failed", file=sys.stderr)
-    return 1 if progress.failed else 0
+    if unsure:
+        print(f"{unsure} of {progress.done} unsure", file=sys.stderr)
+    return 1 if progress.failed else 3 if unsure else 0
 
 
 def ask_one(args: argparse.Namespace, path: Path) -> int:
@@ -491,10 +511,16 @@ def ask_one(args: argparse.Namespace, path: Path) -> int:
     query = "?prepare=none" if args.no_prepare else ""
     client = Client(args.url, args.timeout, max(args.retries, 0), args.api_key, query, say)
     try:
-        print(json.dumps(client.send(body)), flush=True)
+        answer = client.send(body)
     except Refused as refused:
         raise Stop(f"{path}: {refused}", 1) from None
-    return 0
+    print(json.dumps(answer), flush=True)
+    if not args.sure:
+        return 0
+    try:
+        return 3 if count_unsure(client.url, answer.get("predictions", [answer])) else 0
+    except (AttributeError, TypeError):
+        raise Stop(f"{client.url} answers in another way. Is it this service?", 2) from None
 
 
 def main() -> int:

@@ -37,6 +37,9 @@ PIECE = 32
 # a rest of fewer images is cheaper one by one than filled up to a piece
 FEW = 28
 
+# the least probability of a sure answer, for a model whose card has no sure_threshold
+SURE = 0.5
+
 # of a file; a model of this kind has a few
 MOST_BYTES = 1 << 30
 # a network that takes longer is none for a service
@@ -173,9 +176,13 @@ class Classifier:
     """
 
     def __init__(self, model: Model) -> None:
-        """Build the interpreters and let one answer. Raises ModelError if the network is of another shape."""
+        """Build the interpreters and let one answer.
+
+        Raises ModelError if the network is of another shape, or the card's sure_threshold is no number in [0, 1].
+        """
         self.version = model.version
         self.card = model.card
+        self.sure_threshold = _sure_threshold(model.card)
         self._lock = Lock()
         try:
             self._one = _Network(model.compiled, 1)
@@ -209,6 +216,14 @@ class Classifier:
             with self._lock:
                 out[whole:] = self._piece(padded)[:rest]
         return out
+
+
+def _sure_threshold(card: dict[str, Any]) -> float:
+    given = card.get("sure_threshold", SURE)
+    # NaN is not within the limits either, and true would pass for 1
+    if type(given) not in (int, float) or not 0 <= given <= 1:
+        raise ModelError(f"The model card's sure_threshold is {given!r}; a number from 0 to 1 is wanted.")
+    return float(given)
 
 
 @contextmanager

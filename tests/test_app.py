@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -35,9 +37,10 @@ def test_the_sample_request_is_a_seven(server: Server) -> None:
     answer = server.ask("/predict", SAMPLE)
     assert answer.status == 200
     assert answer.headers["content-type"] == "application/json"
-    assert set(answer.json) == {"predicted_digit", "predicted_probability"}
+    assert set(answer.json) == {"predicted_digit", "predicted_probability", "unsure"}
     assert answer.json["predicted_digit"] == 7
     assert 0.9 < answer.json["predicted_probability"] <= 1
+    assert answer.json["unsure"] is False
 
 
 @pytest.mark.parametrize(
@@ -51,6 +54,45 @@ def test_the_sample_request_is_a_seven(server: Server) -> None:
 )
 def test_every_shape_of_an_image_gets_the_same_answer(server: Server, image: Any) -> None:
     assert server.ask("/predict", {"image": image}).json == server.ask("/predict", SAMPLE).json
+
+
+def predict(body: Any, sure: float | None = None, card: dict[str, Any] | None = None) -> Any:
+    """What an app answers whose DIGITS_SURE is `sure`, and whose model has such a card."""
+    from app import create_app
+    from digits.model import Classifier, load
+    from digits.serving.settings import Settings
+
+    settings = replace(Settings.from_env(os.environ), sure=sure)
+    shipped = load(settings.model)
+    classifier = Classifier(shipped if card is None else replace(shipped, card=card))
+    answer = create_app(settings, classifier).test_client().post("/predict", json=body)
+    assert answer.status_code == 200
+    return answer.json
+
+
+def test_an_answer_below_the_threshold_is_unsure() -> None:
+    found = predict(SAMPLE, sure=0)
+    assert found.pop("unsure") is False
+    probability = found["predicted_probability"]
+    for sure, unsure in ((probability - 1e-5, False), (probability + 1e-5, True), (1, True)):
+        assert predict(SAMPLE, sure) == found | {"unsure": unsure}
+
+
+@pytest.mark.parametrize(
+    ("card", "sure", "unsure"),
+    [({}, None, False), ({"sure_threshold": 1}, None, True), ({"sure_threshold": 1}, 0.5, False)],
+)
+def test_the_model_card_has_the_threshold_and_the_setting_overrides_it(
+    card: dict[str, Any], sure: float | None, unsure: bool
+) -> None:
+    assert predict(SAMPLE, sure, card)["unsure"] is unsure
+
+
+def test_each_answer_of_a_batch_says_whether_it_is_unsure() -> None:
+    batch = {"images": [BLANK, IMAGE, BLANK]}
+    blank, seven, _ = (a["predicted_probability"] for a in predict(batch)["predictions"])
+    found = predict(batch, (blank + seven) / 2)["predictions"]
+    assert [a["unsure"] for a in found] == [blank < seven, seven < blank, blank < seven]
 
 
 def test_a_batch_is_answered_in_order(server: Server) -> None:
@@ -187,6 +229,7 @@ def test_each_request_is_one_line_in_the_log(server: Server) -> None:
         "status": 200,
         "digit": 7,
         "images": 1,
+        "unsure": 0,
     }
     assert line["duration_ms"] > 0
     assert lines["logged-2"]["route"] is None
@@ -212,11 +255,23 @@ def test_metrics_count_exactly_across_workers(start: Any) -> None:
     assert count[("method", "POST"), ("status", "200"), ("url_rule", "/predict")] == 41
     assert samples(server, "digits_predictions_total")[(("digit", "7"),)] == 45
     assert samples(server, "digits_probability_count")[()] == 45
+    assert samples(server, "digits_unsure_total")[()] == 0
     assert samples(server, "digits_inference_seconds_count")[()] == 41
     assert samples(server, "digits_decode_seconds_count")[()] == 41
     assert samples(server, "digits_workers")[()] == 2
     assert len(samples(server, "digits_model_info")) == 2
     assert len(samples(server, "digits_process_resident_memory_bytes")) == 2
+
+
+def test_unsure_images_are_counted_and_logged(start: Any) -> None:
+    server = start(DIGITS_SURE="1", WEB_CONCURRENCY="1")
+    assert samples(server, "digits_unsure_total")[()] == 0
+    server.ask("/predict", SAMPLE, X_Request_ID="one")
+    server.ask("/predict", {"images": [IMAGE] * 5}, X_Request_ID="five")
+    server.ask("/v1/models/mnist:predict", {"instances": [[0.0] * 784]}, X_Request_ID="another-protocol")
+    assert samples(server, "digits_unsure_total")[()] == 7
+    logged = {line["request_id"]: line["unsure"] for line in server.log() if "unsure" in line}
+    assert logged == {"one": 1, "five": 5, "another-protocol": 1}
 
 
 def test_a_method_of_any_name_makes_no_series_of_its_own(server: Server) -> None:

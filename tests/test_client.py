@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import io
+import itertools
 import json
 import os
 import pty
@@ -218,7 +219,8 @@ def test_long_work_shows_its_progress_on_a_terminal_only(flaky: Flaky, tmp_path:
 
 
 class Flaky(ThreadingHTTPServer):
-    """A service that does to each request what `plan` says next, and then answers."""
+    """A service that does to each request what `plan` says next, and then gives each image `found`: by default
+    what an older service answers, which does not say whether it is sure."""
 
     daemon_threads = True
 
@@ -228,6 +230,7 @@ class Flaky(ThreadingHTTPServer):
         self.plan: list[Callable[[FlakyHandler], None]] = []
         self.asked: list[tuple[float, Any]] = []
         self.seconds = 0.0
+        self.found: list[dict[str, Any]] = [SEVEN]
 
 
 class FlakyHandler(BaseHTTPRequestHandler):
@@ -242,8 +245,12 @@ class FlakyHandler(BaseHTTPRequestHandler):
             self.server.plan.pop(0)(self)
             return
         time.sleep(self.server.seconds)
-        found = SEVEN if "image" in body else {"predictions": [SEVEN] * len(body["images"])}
-        self.answer(200, json.dumps(found).encode())
+        found = itertools.cycle(self.server.found)
+        if "image" in body:
+            answer = next(found)
+        else:
+            answer = {"predictions": list(itertools.islice(found, len(body["images"])))}
+        self.answer(200, json.dumps(answer).encode())
 
     def answer(self, status: int, body: bytes, **headers: str) -> None:
         self.send_response(status)
@@ -342,6 +349,66 @@ def test_the_api_key_comes_from_the_environment_or_the_command_line(flaky: Flaky
     run("--api-key", "from-args", url=flaky.url, DIGITS_API_KEY="from-env")
     sent = [headers["Authorization"] for _, headers in flaky.asked]
     assert sent == [None, "Bearer from-env", "Bearer from-args"]
+
+
+UNSURE = {"predicted_digit": 7, "predicted_probability": 0.62, "unsure": True}
+ONE = {"predicted_digit": 1, "predicted_probability": 0.99, "unsure": False}
+
+
+def test_a_row_says_that_it_is_unsure(flaky: Flaky, tmp_path: Path) -> None:
+    flaky.found = [UNSURE, ONE]
+    (tmp_path / "two.json").write_text(json.dumps({"images": [IMAGE, IMAGE]}))
+    text, table, lines = (
+        run(tmp_path / "two.json", f"--format={kind}", url=flaky.url) for kind in ("text", "csv", "jsonl")
+    )
+    assert [line.split("\t")[1:] for line in text.stdout.splitlines()] == [
+        ["7", "0.62", "unsure"],
+        ["1", "0.99"],
+    ]
+    assert [row["unsure"] for row in csv.DictReader(io.StringIO(table.stdout))] == ["true", "false"]
+    assert [json.loads(line)["unsure"] for line in lines.stdout.splitlines()] == [True, False]
+    # who does not ask for sure answers only has got what they asked for
+    assert {done.returncode for done in (text, table, lines)} == {0}
+    assert text.stderr == ""
+
+
+@pytest.mark.parametrize("options", [[], ["--format=text"]], ids=["a single request", "rows"])
+@pytest.mark.parametrize(("found", "code"), [([ONE], 0), ([ONE, UNSURE], 3)], ids=["sure", "unsure"])
+def test_sure_exits_with_3_if_any_answer_is_unsure(
+    flaky: Flaky, tmp_path: Path, found: list[dict[str, Any]], code: int, options: list[str]
+) -> None:
+    flaky.found = found
+    (tmp_path / "two.json").write_text(json.dumps({"images": [IMAGE, IMAGE]}))
+    done = run(tmp_path / "two.json", "--sure", *options, url=flaky.url)
+    assert done.returncode == code
+    assert done.stdout
+    assert ("1 of 2 unsure" in done.stderr) == (code == 3 and bool(options))
+
+
+def test_a_single_image_that_is_unsure_exits_with_3_too(flaky: Flaky) -> None:
+    flaky.found = [UNSURE]
+    done = run("--sure", url=flaky.url)
+    assert (done.returncode, json.loads(done.stdout)) == (3, UNSURE)
+
+
+def test_a_failure_counts_for_more_than_an_unsure_answer(flaky: Flaky, tmp_path: Path) -> None:
+    flaky.found = [UNSURE]
+    done = run(ROOT / "sample_request.json", tmp_path / "gone.png", "--sure", url=flaky.url)
+    assert done.returncode == 1
+    assert "1 of 2 unsure" in done.stderr
+
+
+@pytest.mark.parametrize("options", [[], ["--format=text"]], ids=["a single request", "rows"])
+def test_an_older_service_is_asked_as_before_and_cannot_promise_to_be_sure(
+    flaky: Flaky, options: list[str]
+) -> None:
+    sample = ROOT / "sample_request.json"
+    done = run(sample, *options, url=flaky.url)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == (f"{sample}\t7\t0.9\n" if options else json.dumps(SEVEN) + "\n")
+    done = run(sample, "--sure", *options, url=flaky.url)
+    assert done.returncode == 2
+    assert "does not say whether it is sure" in done.stderr
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[1, 2]", b'{"status": "fine"}'])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,39 @@ def test_tritonclient_infers(
     assert result.get_response()["id"] == "r-1"
 
 
-def test_tritonclient_gets_all_outputs_if_it_names_none(triton: Any) -> None:
+@pytest.mark.parametrize("binary_out", [True, False])
+@pytest.mark.parametrize(("sure", "unsure"), [("0", False), ("1", True)])
+def test_tritonclient_is_told_what_is_unsure_if_it_asks(
+    start: Callable[..., Server], sure: str, unsure: bool, binary_out: bool
+) -> None:
+    http = pytest.importorskip("tritonclient.http")
+    server = start(DIGITS_SURE=sure, WEB_CONCURRENCY="1")
+    given = http.InferInput("image", [3, 28, 28], "FP32")
+    given.set_data_from_numpy(np.stack([FP32] * 3))
+    wanted = [http.InferRequestedOutput(name, binary_data=binary_out) for name in ("unsure", "digit")]
+    with http.InferenceServerClient(server.url.removeprefix("http://")) as client:
+        result = client.infer("mnist", [given], outputs=wanted)
+    assert result.as_numpy("unsure").dtype == np.bool_
+    assert result.as_numpy("unsure").tolist() == [unsure] * 3
+    assert result.as_numpy("digit").tolist() == [7] * 3
+
+
+def test_unsure_is_a_byte_an_image_in_the_binary_form(server: Server) -> None:
+    outputs = [{"name": "unsure", "parameters": {"binary_data": True}}]
+    body = tensor(np.stack([UINT8] * 3).tolist(), [3, 28, 28], outputs=outputs)
+    answer = server.ask(f"{MODEL}/infer", body)
+    length = int(answer.headers["inference-header-content-length"])
+    (told,) = json.loads(answer.body[:length])["outputs"]
+    assert told == {
+        "name": "unsure",
+        "datatype": "BOOL",
+        "shape": [3],
+        "parameters": {"binary_data_size": 3},
+    }
+    assert answer.body[length:] == bytes(3)
+
+
+def test_tritonclient_gets_digits_and_probabilities_if_it_names_none(triton: Any) -> None:
     from tritonclient.http import InferInput
 
     given = InferInput("image", [1, 28, 28], "FP32")
@@ -61,6 +94,7 @@ def test_tritonclient_gets_all_outputs_if_it_names_none(triton: Any) -> None:
     result = triton.infer("mnist", [given])
     assert result.as_numpy("digit").tolist() == [7]
     assert result.as_numpy("probabilities").argmax() == 7
+    assert [output["name"] for output in result.get_response()["outputs"]] == ["probabilities", "digit"]
 
 
 def test_tritonclient_asks_for_health_and_metadata(triton: Any) -> None:
@@ -119,6 +153,7 @@ def test_only_the_outputs_asked_for_come_and_in_that_order(server: Server) -> No
 
     assert names("digit") == ["digit"]
     assert names("digit", "probabilities") == ["digit", "probabilities"]
+    assert names("unsure", "digit") == ["unsure", "digit"]
 
 
 def test_versions_are_checked(server: Server) -> None:

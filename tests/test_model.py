@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,18 @@ def test_threads_share_a_classifier() -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+@pytest.mark.parametrize(("given", "threshold"), [({}, 0.5), ({"sure_threshold": 0.93}, 0.93)])
+def test_the_threshold_comes_from_the_card(given: dict[str, float], threshold: float) -> None:
+    card = {"version": "ab12"} | given
+    assert Classifier(replace(load(SHIPPED), card=card)).sure_threshold == threshold
+
+
+@pytest.mark.parametrize("value", [1.5, -0.1, float("nan"), True, None, "0.9"])
+def test_a_threshold_that_makes_no_sense_is_refused(value: Any) -> None:
+    with pytest.raises(ModelError, match=r"sure_threshold .* a number from 0 to 1 is wanted"):
+        Classifier(replace(load(SHIPPED), card={"sure_threshold": value}))
 
 
 def test_a_missing_model_is_named(tmp_path: Path) -> None:

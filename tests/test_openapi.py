@@ -74,7 +74,7 @@ def test_the_description_names_what_the_code_takes() -> None:
     tensor = asked["inputs"]["items"]["properties"]
     assert tensor["name"] == {"const": kserve.INPUT}
     assert set(tensor["datatype"]["enum"]) == set(kserve.TYPES)
-    outputs = [output["name"] for output in kserve.OUTPUTS]
+    outputs = [output["name"] for output in (*kserve.OUTPUTS, kserve.UNSURE)]
     assert asked["outputs"]["items"]["properties"]["name"]["enum"] == outputs
     assert asked["outputs"]["maxItems"] == len(outputs)
     infer = paths[f"/v2/models/{kserve.NAME}/infer"]["post"]

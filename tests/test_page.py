@@ -187,7 +187,7 @@ def ink(page: Any) -> int:
 def test_a_drawn_digit_is_read(page: Any, digit: int) -> None:
     draw(page, DIGITS[digit])
     says(page, f"a {digit}")
-    assert page.locator("#digit").text_content().rstrip("?") == str(digit)
+    assert page.locator("#digit").text_content() == str(digit)
     shares = [float(s.removesuffix("\xa0%")) for s in page.locator(".share").all_text_contents()]
     assert len(shares) == 10
     assert sum(shares) == pytest.approx(100, abs=0.6)
@@ -604,18 +604,41 @@ def test_a_service_that_wants_a_key_gets_it(browser: Any, start: Callable[..., S
     context.close()
 
 
-def test_an_unsure_answer_is_said_plainly(page: Any) -> None:
+def answer_unsurely(page: Any) -> None:
+    """From now on the page gets answers that are unsure, with a 4 as the best guess."""
+
     def unsure(route: Any) -> None:
         answer = route.fetch().json()
         answer["probabilities"] = [0.0] * 10
         answer["probabilities"][4], answer["probabilities"][9] = 0.5, 0.45
-        answer |= {"predicted_digit": 4, "predicted_probability": 0.5}
+        answer |= {"predicted_digit": 4, "predicted_probability": 0.5, "unsure": True}
         route.fulfill(json=answer)
 
     page.route("**/predict*", unsure)
+
+
+def test_an_unsure_answer_is_said_plainly(page: Any) -> None:
+    answer_unsurely(page)
     page.get_by_alt_text("Sample of a 4").click()
-    says(page, "Not sure: perhaps a 4 (50.0\xa0%), perhaps a 9.")
-    assert page.locator("#digit").text_content() == "4?"
+    says(page, "This does not look like one digit. Best guess: 4 (50.0\xa0%)")
+    # said to a screen reader too
+    assert page.get_by_role("status").text_content() == page.locator("#said").text_content()
+    assert page.locator("#said small").text_content() == "Best guess: 4 (50.0\xa0%)"
+    assert page.locator("#digit").text_content() == "?"
+    page.unroute("**/predict*")
+    page.get_by_alt_text("Sample of a 5").click()
+    says(page, "It is a 5")
+    assert page.locator("#digit").text_content() == "5"
+    assert page.locator("#said small").count() == 0
+
+
+def test_a_service_that_is_unsure_is_believed(browser: Any, start: Callable[..., Server]) -> None:
+    server = start(DIGITS_SURE="1", WEB_CONCURRENCY="1")
+    page = browser.new_page()
+    page.goto(server.url)
+    draw(page, DIGITS[1])
+    says(page, "This does not look like one digit. Best guess: 1")
+    page.close()
 
 
 def test_the_model_card_and_confusion_matrix_are_shown(page: Any, server: Server) -> None:
@@ -648,6 +671,11 @@ def test_axe_finds_nothing_and_nothing_overflows(page: Any, scheme: str, width: 
     page.get_by_alt_text("Sample of a 3").click()
     says(page, "a 3")
     check()
+    answer_unsurely(page)
+    page.get_by_alt_text("Sample of a 4").click()
+    says(page, "This does not look like one digit")
+    check()
+    page.unroute("**/predict*")
     page.expected_messages.append("Failed to load resource")
     page.route("**/predict*", lambda route: route.fulfill(status=401, json={"detail": "no key"}))
     page.get_by_alt_text("Sample of a 5").click()

@@ -22,13 +22,25 @@ def test_an_empty_variable_counts_as_unset() -> None:
 
 
 def test_variables_are_read() -> None:
-    settings = Settings.from_env({"PORT": "8080", "DIGITS_LOG_LEVEL": "DEBUG", "DIGITS_MODEL": "/m/own.h5"})
+    settings = Settings.from_env(
+        {"PORT": "8080", "DIGITS_LOG_LEVEL": "DEBUG", "DIGITS_MODEL": "/m/own.h5", "DIGITS_SURE": "0"}
+    )
     assert (settings.port, settings.log_level, settings.model) == (8080, "debug", Path("/m/own.h5"))
+    assert settings.sure == 0
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("PORT", "70000"), ("PORT", "http"), ("DIGITS_MAX_BATCH", "0"), ("DIGITS_LOG_LEVEL", "loud")],
+    [
+        ("PORT", "70000"),
+        ("PORT", "http"),
+        ("DIGITS_MAX_BATCH", "0"),
+        ("DIGITS_LOG_LEVEL", "loud"),
+        ("DIGITS_SURE", "1.01"),
+        ("DIGITS_SURE", "-0.1"),
+        ("DIGITS_SURE", "nan"),
+        ("DIGITS_SURE", "99%"),
+    ],
 )
 def test_nonsense_is_refused_naming_the_variable(name: str, value: str) -> None:
     with pytest.raises(SettingError, match=f"{name}='{value}'"):
@@ -68,6 +80,6 @@ def test_every_setting_is_described_with_its_default() -> None:
             name, default = [cell.strip().strip("`") for cell in line.split("|")[1:3]]
             rows[name] = default
     for setting in fields(Settings):
-        default = str(setting.default)
+        default = "" if setting.default is None else str(setting.default)
         assert rows[setting.metadata["env"]] == default.removeprefix(f"{ROOT}/")
     assert rows.keys() == {s.metadata["env"] for s in fields(Settings)} | {"PROMETHEUS_MULTIPROC_DIR"}

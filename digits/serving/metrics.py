@@ -65,6 +65,7 @@ class Metrics:
             registry=registry,
             buckets=PROBABILITIES,
         )
+        self.unsure = counter("digits_unsure_total", "Images whose answer was unsure")
         self.decode = seconds("digits_decode_seconds", "Time to turn a request's body into images")
         self.inference = seconds("digits_inference_seconds", "Time the network takes for a request's images")
         self.in_progress = gauge("digits_requests_in_progress", "Requests being answered now", "livesum")

@@ -81,6 +81,7 @@ def register(app: Flask, metrics: Metrics, version: str) -> None:
                 "duration_ms": round(seconds * 1000, 3),
             }
             if classified:
-                line |= {"digit": here.digit, "probability": here.probability, "images": here.images}
+                line |= {"digit": here.digit, "probability": here.probability}
+                line |= {"images": here.images, "unsure": here.unsure}
             log.log(level, "request", extra=line)
         return response

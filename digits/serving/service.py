@@ -21,12 +21,14 @@ BATCH_SIZE = 256
 class Service:
     """A classifier, and what is told about it.
 
+    sure_threshold: in [0, 1]; an answer whose probability is lower is unsure. By default the classifier's.
     offload: runs work that may take long, `offload(work, alone=False)`, and returns what it returns.
     give_way: lets other requests go on.
     """
 
-    def __init__(self, app: Flask, classifier: Classifier) -> None:
+    def __init__(self, app: Flask, classifier: Classifier, sure_threshold: float | None = None) -> None:
         self.classifier = classifier
+        self.sure_threshold = classifier.sure_threshold if sure_threshold is None else sure_threshold
         self.metrics = Metrics(app)
         self.ready = False
         # a server with threads to spare puts its own in the place of these two (digits/server/worker.py)
@@ -64,32 +66,49 @@ class Service:
             digit = row.index(best)
             metrics.digits[digit].inc()
             metrics.probability.observe(best)
+            unsure = int(best < self.sure_threshold)
         else:
             digits, bests = probabilities.argmax(1), probabilities.max(1)
             metrics.count_images(digits, bests)
             digit, best = int(digits[0]), float(bests[0])
-        # of a batch, the log names the number of images and the first one's digit
-        here.images, here.digit, here.probability = len(probabilities), digit, round(best, 6)
+            unsure = int(self.unsure(probabilities).sum())
+        if unsure:
+            metrics.unsure.inc(unsure)
+        # of a batch, the log names the number of images, of unsure ones among them, and the first one's digit
+        here.images, here.unsure = len(probabilities), unsure
+        here.digit, here.probability = digit, round(best, 6)
         return probabilities
+
+    def unsure(self, probabilities: np.ndarray) -> np.ndarray:
+        """Whether each answer is unsure, bool (n,), by probabilities float32 (n, 10)."""
+        # in float64, as a float32 would round the threshold and disagree with `answers`
+        return probabilities.max(1).astype(np.float64) < self.sure_threshold
+
+    def answers(self, probabilities: np.ndarray, images: np.ndarray | None = None) -> list[dict[str, Any]]:
+        """What POST /predict says of each image: the digit, its probability, rounded to six places, and whether
+        that is unsure.
+
+        probabilities: float32 (n, 10). With images, float32 (n, 28, 28, 1) in [0, 1], also all ten probabilities
+        and the image, 28x28 of 0..255.
+        """
+        found: list[dict[str, Any]] = []
+        for row in probabilities.tolist():
+            best = max(row)
+            found.append(
+                {
+                    "predicted_digit": row.index(best),
+                    "predicted_probability": round(best, 6),
+                    "unsure": best < self.sure_threshold,
+                }
+            )
+        if images is not None:
+            pixels = (images[..., 0] * 255).round().astype(np.uint8).tolist()
+            for answer, row, image in zip(found, probabilities.tolist(), pixels, strict=True):
+                answer["probabilities"] = [round(value, 6) for value in row]
+                answer["image"] = image
+        return found
 
 
 def service() -> Service:
     """The running app's Service."""
     return current_app.extensions["digits"]
-
-
-def answers(probabilities: np.ndarray, images: np.ndarray | None = None) -> list[dict[str, Any]]:
-    """What POST /predict says of each image: the digit and its probability, rounded to six places.
-
-    With images, float32 (n, 28, 28, 1) in [0, 1], also all ten probabilities and the image, 28x28 of 0..255.
-    """
-    found: list[dict[str, Any]] = []
-    for row in probabilities.tolist():
-        best = max(row)
-        found.append({"predicted_digit": row.index(best), "predicted_probability": round(best, 6)})
-    if images is not None:
-        pixels = (images[..., 0] * 255).round().astype(np.uint8).tolist()
-        for answer, row, image in zip(found, probabilities.tolist(), pixels, strict=True):
-            answer["probabilities"] = [round(value, 6) for value in row]
-            answer["image"] = image
-    return found

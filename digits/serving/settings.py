@@ -30,6 +30,17 @@ def _whole(least: int, most: int) -> Any:
     return parse
 
 
+def _share(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1
+    # NaN fails it too
+    if not 0 <= number <= 1:
+        raise ValueError("a number from 0 to 1 is wanted")
+    return number
+
+
 def _level(text: str) -> str:
     if text.lower() not in ("debug", "info", "warning", "error"):
         raise ValueError("debug, info, warning or error is wanted")
@@ -71,6 +82,12 @@ class Settings:
     )
     max_batch: int = _setting(
         "DIGITS_MAX_BATCH", 1024, _whole(1, 1 << 20), "most images in one request; more are 413"
+    )
+    sure: float | None = _setting(
+        "DIGITS_SURE",
+        None,
+        _share,
+        "probability below which an answer is unsure; by default the model card's sure_threshold",
     )
     log_level: str = _setting("DIGITS_LOG_LEVEL", "info", _level, "debug, info, warning or error")
     host: str = _setting("HOST", "127.0.0.1", str, "address to listen on; 0.0.0.0 for all")

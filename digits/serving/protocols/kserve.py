@@ -27,6 +27,9 @@ OUTPUTS = [
     {"name": "probabilities", "datatype": "FP32", "shape": [-1, 10]},
     {"name": "digit", "datatype": "INT64", "shape": [-1]},
 ]
+# sent only if a request names it. The model's metadata leaves it out, as the protocol sends all that they list to
+# whoever names none
+UNSURE = {"name": "unsure", "datatype": "BOOL", "shape": [-1]}
 HEADER = "Inference-Header-Content-Length"
 
 bp = Blueprint("kserve", __name__, url_prefix="/v2")
@@ -85,7 +88,11 @@ def infer(version: str | None = None) -> Response:
     if not isinstance(name, str) or name != name.encode("utf-8", "replace").decode():
         raise Problem(400, "id is to be a string of whole characters.")
     probabilities = service().classify(_batch(document, body, binary))
-    found = {"probabilities": probabilities, "digit": probabilities.argmax(1)}
+    found = {
+        "probabilities": probabilities,
+        "digit": probabilities.argmax(1),
+        "unsure": service().unsure(probabilities),
+    }
     answer = {"model_name": NAME, "model_version": served} | ({"id": name} if name else {})
     outputs: list[dict[str, Any]] = []
     tail = []
@@ -139,7 +146,7 @@ def _parameters(value: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def _wanted(document: dict[str, Any]) -> list[tuple[dict[str, Any], bool]]:
-    """The outputs to send, by default all, and whether as bytes."""
+    """The outputs to send, by default those of the metadata, and whether as bytes."""
     default = _parameters(document, "parameters").get("binary_data_output", False)
     if not isinstance(default, bool):
         raise Problem(400, "binary_data_output is to be true or false.")
@@ -147,7 +154,7 @@ def _wanted(document: dict[str, Any]) -> list[tuple[dict[str, Any], bool]]:
     if not isinstance(asked, list):
         raise Problem(400, "outputs is to be a list.")
     asked = asked or [{"name": output["name"]} for output in OUTPUTS]
-    known = {output["name"]: output for output in OUTPUTS}
+    known = {output["name"]: output for output in (*OUTPUTS, UNSURE)}
     wanted = []
     for i, output in enumerate(asked):
         if not isinstance(output, dict) or not isinstance(output.get("name"), str):

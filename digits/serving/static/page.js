@@ -7,7 +7,6 @@ const PAUSE = 120; // ms between two requests while a stroke goes on
 const AGAIN = 2000; // ms until a server that can't be reached is asked again
 const LARGE = 1 << 20; // bytes; a picture above that, such as a phone's photograph, goes reduced
 const REDUCED = 1280; // pixels of its longer side then
-const UNSURE = 0.7; // below this probability the answer is called a guess
 const TYPES = ["image/png", "image/jpeg", "image/webp", "image/bmp", "image/gif", "image/tiff"];
 
 const $ = (id) => document.getElementById(id);
@@ -378,17 +377,18 @@ function percent(share, places) {
 
 function answer(found, ms) {
   $("problem").hidden = $("key-form").hidden = true;
-  const sure = found.predicted_probability >= UNSURE;
   const share = percent(found.predicted_probability, 1);
   document.body.classList.remove("empty");
-  document.body.classList.toggle("unsure", !sure);
-  $("digit").textContent = sure ? found.predicted_digit : `${found.predicted_digit}?`;
-  const second = found.probabilities
-    .map((share, digit) => ({ share, digit }))
-    .sort((a, b) => b.share - a.share)[1].digit;
-  $("said").textContent = sure
-    ? `It is a ${found.predicted_digit}, with ${share}.`
-    : `Not sure: perhaps a ${found.predicted_digit} (${share}), perhaps a ${second}.`;
+  document.body.classList.toggle("unsure", found.unsure);
+  $("digit").textContent = found.unsure ? "?" : found.predicted_digit;
+  if (found.unsure) {
+    const guess = document.createElement("small");
+    guess.textContent = `Best guess: ${found.predicted_digit} (${share})`;
+    // in one go, so that a screen reader says both
+    $("said").replaceChildren("This does not look like one digit. ", guess);
+  } else {
+    $("said").textContent = `It is a ${found.predicted_digit}, with ${share}.`;
+  }
   fill(found.probabilities);
   $("time").textContent = `${ms.toFixed(0)} ms`;
   const seen = $("seen").getContext("2d");
