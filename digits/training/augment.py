@@ -13,14 +13,23 @@ from PIL import Image, ImageOps
 
 from digits.imaging import prepare
 
+# how much the last batches of a run are varied, against the first
+LAST_VARIED = 0.3
+
 
 def batches(
-    images: np.ndarray, labels: np.ndarray, batch_size: int, seed: int, varied: dict[str, float] | None
+    images: np.ndarray,
+    labels: np.ndarray,
+    batch_size: int,
+    seed: int,
+    varied: dict[str, float] | None,
+    steps: int | None = None,
 ) -> tf.data.Dataset:
     """Endless shuffled batches of images float32 (n, 28, 28, 1) in [0, 1] and labels float32 (n, 10).
 
-    varied: how much, as the keyword arguments of `augment`; without it the images stay as they are. The same seed
-    gives the same batches.
+    varied: how much, as the keyword arguments of `augment`; without it the images stay as they are. steps: how
+    many batches will be taken; the last third of them are varied less and less, so that the network ends with
+    images like MNIST's own. The same seed gives the same batches.
     """
     # numbers are shuffled and a batch is gathered at once: cheaper than moving images one by one
     everything = tf.constant(images), tf.constant(labels)
@@ -28,14 +37,16 @@ def batches(
     pairs = order.map(lambda indices: tuple(tf.gather(all, indices) for all in everything))
     if not varied:
         return pairs.prefetch(tf.data.AUTOTUNE)
-    # a seed a batch, so that the maps may run side by side and still give the same images every time
-    seeds = tf.data.Dataset.counter().map(lambda count: tf.stack([tf.cast(count, tf.int32), seed]))
 
-    def vary(pair: tuple[tf.Tensor, tf.Tensor], seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return augment(pair[0], seed, **varied), pair[1]
+    def vary(pair: tuple[tf.Tensor, tf.Tensor], count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        # a seed a batch, so that the maps may run side by side and still give the same images every time
+        of_batch = tf.stack([tf.cast(count, tf.int32), seed])
+        late = tf.clip_by_value(3 * tf.cast(count, tf.float32) / steps - 2, 0, 1) if steps else 0.0
+        less = 1 - (1 - LAST_VARIED) * late
+        return augment(pair[0], of_batch, **{name: less * much for name, much in varied.items()}), pair[1]
 
     return (
-        tf.data.Dataset.zip(pairs, seeds)
+        tf.data.Dataset.zip(pairs, tf.data.Dataset.counter())
         .map(vary, tf.data.AUTOTUNE, deterministic=True)
         .prefetch(tf.data.AUTOTUNE)
     )

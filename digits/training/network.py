@@ -9,20 +9,27 @@ import keras
 import numpy as np
 from keras import layers
 
-# Keras's 0.99 remembers for so long that a run of a few hundred steps ends with the statistics it began with
-MOMENTUM = 0.9
-
 
 def normalize(images: np.ndarray) -> np.ndarray:
     """The network's input, float32 (n, 28, 28, 1) in [0, 1], of images uint8 (n, 28, 28), 0 to 255."""
     return images[..., None] / np.float32(255)
 
 
-def build(filters: Sequence[int], dense: Sequence[int], dropout: Sequence[float]) -> keras.Sequential:
+def momentum(steps: int, at_most: float = 0.995) -> float:
+    """How much a moving average over the steps of a run keeps at each of them.
+
+    The more, the steadier it is at the end; but a run of a few hundred steps would end with what it began with.
+    """
+    return min(at_most, max(0.9, 1 - 20 / steps))
+
+
+def build(
+    filters: Sequence[int], dense: Sequence[int], dropout: Sequence[float], momentum: float = 0.9
+) -> keras.Sequential:
     """An untrained network: float32 (n, 28, 28, 1) in [0, 1] -> softmax probabilities float32 (n, 10).
 
     filters: of the three convolutions. dense: units of the two fully connected layers. dropout: share dropped
-    before the first and before the second of these.
+    before the first and before the second of these. momentum: of the normalisation's moving averages.
 
     Batch normalisation (Ioffe and Szegedy 2015, arXiv:1502.03167) stands between each convolution and its
     activation; when the network is compiled for serving it melts into the convolution and costs nothing.
@@ -32,15 +39,15 @@ def build(filters: Sequence[int], dense: Sequence[int], dropout: Sequence[float]
             layers.Input((28, 28, 1), name="image"),
             # a stroke is about three pixels wide: a first look of 5x5 sees both its sides. MNIST leaves the border
             # empty, so nothing is padded
-            *_convolution(filters[0], 5),
+            *_convolution(filters[0], 5, momentum),
             layers.MaxPooling2D(),
-            *_convolution(filters[1], 3),
+            *_convolution(filters[1], 3, momentum),
             layers.MaxPooling2D(),
-            *_convolution(filters[2], 3),
+            *_convolution(filters[2], 3, momentum),
             layers.Flatten(),
             layers.Dropout(dropout[0]),
             layers.Dense(dense[0], use_bias=False),
-            layers.BatchNormalization(momentum=MOMENTUM),
+            layers.BatchNormalization(momentum=momentum),
             layers.Activation("relu"),
             layers.Dropout(dropout[1]),
             layers.Dense(dense[1], activation="relu"),
@@ -50,10 +57,10 @@ def build(filters: Sequence[int], dense: Sequence[int], dropout: Sequence[float]
     )
 
 
-def _convolution(filters: int, size: int) -> list[layers.Layer]:
+def _convolution(filters: int, size: int, momentum: float) -> list[layers.Layer]:
     return [
         # the normalisation brings a bias of its own
         layers.Conv2D(filters, size, use_bias=False),
-        layers.BatchNormalization(momentum=MOMENTUM),
+        layers.BatchNormalization(momentum=momentum),
         layers.Activation("relu"),
     ]
