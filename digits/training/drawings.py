@@ -69,17 +69,16 @@ def invented(rng: np.random.Generator) -> Picture:
 def scribble(rng: np.random.Generator) -> Picture:
     """A pen that wanders, zigzags or winds."""
     way, count = rng.integers(3), int(rng.integers(7, 18))
-    points: np.ndarray
     if way == 0:
-        points = rng.uniform(0, 1, (count, 2))
+        x, y = rng.uniform(0, 1, (2, count))
     elif way == 1:
-        zigzag = np.stack([np.linspace(0, 1, count), np.arange(count) % 2 * rng.uniform(0.4, 1.2)], 1)
-        points = zigzag + rng.normal(0, 0.06, (count, 2))
+        x, y = np.linspace(0, 1, count), np.arange(count) % 2 * rng.uniform(0.4, 1.2)
+        x, y = x + rng.normal(0, 0.06, count), y + rng.normal(0, 0.06, count)
     else:
         angle = np.linspace(0, rng.uniform(9, 30), 3 * count) + rng.uniform(0, 6)
         wide = np.linspace(rng.uniform(0, 0.5), 0.5, 3 * count)
-        points = np.stack([np.cos(angle) * wide + angle * rng.uniform(0, 0.08), np.sin(angle) * wide], 1)
-    return inked(smooth_strokes([points], rng), rng.uniform(0.03, 0.14), rng)
+        x, y = np.cos(angle) * wide + angle * rng.uniform(0, 0.08), np.sin(angle) * wide
+    return inked(smooth_strokes([np.stack([x, y], 1)], rng), rng.uniform(0.03, 0.14), rng)
 
 
 def shape(rng: np.random.Generator) -> Picture:
@@ -98,7 +97,7 @@ def shape(rng: np.random.Generator) -> Picture:
     if way == 2:
         # a star: every second corner is near the middle
         angle = np.arange(2 * corners) * (np.pi / corners) + rng.uniform(0, 1)
-        far = np.tile([1.0, rng.uniform(0.3, 0.7)], corners)
+        far = np.where(np.arange(2 * corners) % 2, rng.uniform(0.3, 0.7), 1.0)
     points = 42 + 36 * (np.stack([np.cos(angle), np.sin(angle)]) * far).T * rng.uniform(0.6, 1, 2)
     polygon = [(points * 16).astype(np.int32)]
     # the outline of many corners is a 0

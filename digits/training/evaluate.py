@@ -78,12 +78,13 @@ def sure_threshold(digits: np.ndarray, outliers: np.ndarray, kept: float) -> flo
     """From which largest probability on an answer is called sure, in (0, 1).
 
     digits, outliers: the largest probabilities of held-out images that are digits and that are none, (n,). kept:
-    the share of the digits that are to stay sure; of the thresholds that do so the highest, but not one higher
-    than it takes to call no outlier sure.
+    the share of the digits that is to be sure. Of the thresholds that do so it is the highest, or a lower one that
+    already leaves no outlier sure: where the two lie far apart, digits unlike those held out get what is between.
     """
-    highest = float(np.quantile(digits, 1 - kept, method="lower"))
-    needed = float(np.max(outliers, initial=0.0))
-    return min(max(min(highest, np.nextafter(needed, 1)), 0.001), 0.999)
+    threshold = float(np.quantile(digits, 1 - kept, method="lower"))
+    if len(outliers):
+        threshold = min(threshold, float(np.nextafter(outliers.max(), 1)))
+    return min(max(threshold, 0.001), 0.999)
 
 
 def auroc(digits: np.ndarray, outliers: np.ndarray) -> float:

@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw
 from digits.imaging.errors import PictureError
 from digits.imaging.pictures import prepare
 from digits.training import drawings
+from digits.training.data import DataError
 
 # a digit's pixels that count as ink
 INK = 60
@@ -37,13 +38,12 @@ def draw(
 
     images: uint8 (n, 28, 28), digits to make some of them of. labels: their digits, (n,). kinds: how many of each
     kind against the others; 0 makes none. A kind's images depend on the seed and on their number only, whatever
-    the other kinds. Raises ValueError for an unknown kind.
+    the other kinds. Raises DataError for an unknown kind.
     """
     unknown = set(kinds) - set(KINDS)
     if unknown:
-        raise ValueError(
-            f"unknown kinds of outliers: {', '.join(sorted(unknown))}; there are {', '.join(KINDS)}"
-        )
+        names = ", ".join(sorted(unknown)), ", ".join(KINDS)
+        raise DataError(f"params.yaml has unknown kinds of outliers: {names[0]}. There are: {names[1]}.")
     digits = [[image for image in images[labels == digit] if (image > INK).any()] for digit in range(10)]
     total = sum(kinds.values())
     made = {}
