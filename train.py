@@ -45,6 +45,7 @@ from digits.training.evaluate import (
 )
 from digits.training.network import build, momentum, normalize
 from digits.training.plots import write_plots, write_reliability
+from digits.training.printed import digits_of_fonts
 
 ROOT = Path(__file__).resolve().parent
 # so many before Keras returns to Python: with batches of 32 that is felt
@@ -64,12 +65,14 @@ def sources(x: np.ndarray, y: np.ndarray, params: dict[str, Any]) -> list[tuple[
     x, y: the data set's training images, uint8 (n, 28, 28) in random order, and their digits, uint8 (n,).
     """
     drawn = synthetic.draw(round(params["synthetic_fraction"] * len(x)), 0, params["seed"])
+    printed = digits_of_fonts(round(params["printed_fraction"] * len(x)), params["seed"])
     n = round(params["low_resolution_fraction"] * len(x))
     strange = params["outliers"]
     no_digits = outliers.draw(round(strange["fraction"] * len(x)), x, y, params["seed"], strange["kinds"])
     return [
         (x, ONE_HOT[y]),
         (drawn["x_train"], ONE_HOT[drawn["y_train"]]),
+        (printed[0], ONE_HOT[printed[1]]),
         (low_resolution(x[:n], params["seed"]), ONE_HOT[y[:n]]),
         # what is no digit is each digit with equal probability
         *((images, np.full((len(images), 10), 0.1, np.float32)) for images in no_digits.values()),

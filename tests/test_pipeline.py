@@ -151,7 +151,7 @@ def test_a_run_needs_no_git(trained: Path, tmp_path: Path) -> None:
 def test_a_run_on_a_handful_of_images_and_nothing_besides_works(trained: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(trained, tmp_path / "project")
     params = yaml.safe_load((folder / "params.yaml").read_text())
-    params["train"] |= {"synthetic_fraction": 0, "low_resolution_fraction": 0}
+    params["train"] |= {"synthetic_fraction": 0, "low_resolution_fraction": 0, "printed_fraction": 0}
     params["train"]["outliers"]["fraction"] = 0
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     run(folder, sys.executable, "train.py", "--epochs", "1", "--limit", "3")

@@ -35,16 +35,20 @@ Ends = tuple[tuple[float, float], tuple[float, float]]
 
 
 def letter(rng: np.random.Generator) -> Picture:
-    """A letter or sign of a font, from thin to black, slanted, turned, bent."""
+    """A letter or sign of a font."""
     text = LETTERS[rng.integers(len(LETTERS))]
-    pick = int(rng.integers(len(FACES) + 1))
-    if pick == len(FACES) and text.isascii():
+    if text.isascii() and rng.random() < 0.25:
         image = Image.new("L", (96, 96))
         ImageDraw.Draw(image).text((48, 48), text, 255, AILERON, anchor="mm")
-        picture = np.asarray(image)
-    else:
-        picture = np.zeros((96, 96), np.uint8)
-        cv2.putText(picture, text, (24, 70), 255, FACES[pick % len(FACES)], 56, int(rng.integers(100, 900)))
+        return bent(warped(np.asarray(image), rng), rng)
+    return printed(text, rng)
+
+
+def printed(text: str, rng: np.random.Generator) -> Picture:
+    """A letter or digit of one of OpenCV's fonts, from thin to black, slanted, turned, bent."""
+    picture = np.zeros((96, 96), np.uint8)
+    face, weight = FACES[rng.integers(len(FACES))], int(rng.integers(100, 900))
+    cv2.putText(picture, text, (24, 70), 255, face, 56, weight)
     return bent(warped(picture, rng), rng)
 
 
@@ -55,15 +59,22 @@ def sign(rng: np.random.Generator) -> Picture:
 
 
 def invented(rng: np.random.Generator) -> Picture:
-    """A sign of no script: three to six strokes between the knots of a grid, straight, bent or closed."""
+    """A sign of no script: three to five strokes between the knots of a grid, most of them straight, some level or
+    upright, a few bent or closed."""
     strokes = []
-    for _ in range(int(rng.integers(3, 7))):
-        knots = rng.integers(0, 4, (int(rng.integers(2, 5)), 2)) / 3
-        if rng.random() < 0.2:
+    for _ in range(int(rng.integers(3, 6))):
+        knots = rng.integers(0, 4, (2 + int(rng.random() < 0.35), 2)) / 3
+        way = rng.random()
+        if way < 0.5:
+            # level or upright, and long
+            along = int(way < 0.25)
+            knots[-1, along], knots[0, 1 - along] = knots[0, along], rng.uniform(0, 0.4)
+            knots[-1, 1 - along] = rng.uniform(0.6, 1)
+        elif way > 0.9:
             angle = np.linspace(0, 2 * np.pi, 7)[:, None] + rng.uniform(0, 6)
             knots = knots[:1] + rng.uniform(0.1, 0.3) * np.hstack([np.cos(angle), np.sin(angle)])
         strokes.append(knots)
-    return inked(smooth_strokes(strokes, rng), rng.uniform(0.04, 0.16), rng)
+    return inked(smooth_strokes(strokes, rng), rng.uniform(0.03, 0.14), rng)
 
 
 def scribble(rng: np.random.Generator) -> Picture:
@@ -82,18 +93,19 @@ def scribble(rng: np.random.Generator) -> Picture:
 
 
 def shape(rng: np.random.Generator) -> Picture:
-    """A solid or outlined polygon or star, a disc, a blot, several blots."""
+    """A solid or outlined polygon or star, discs in and out of each other, a blot, several blots."""
     picture = np.zeros((SIZE, SIZE), np.uint8)
     way = rng.integers(4)
     if way == 0:
         return blot(rng)
     if way == 1:
-        centre, axes = rng.integers(34, 50, 2), rng.integers(18, 34, 2)
-        cv2.ellipse(picture, centre.tolist(), axes.tolist(), float(rng.uniform(0, 180)), 0, 360, 255, -1)
+        for grey in (255, *rng.choice([0, 255], int(rng.integers(3))).tolist()):
+            centre, axes = rng.integers(28, 56, 2), rng.integers(14, 30, 2)
+            cv2.ellipse(picture, centre.tolist(), axes.tolist(), float(rng.uniform(0, 180)), 0, 360, grey, -1)
         return bent(picture, rng)
     corners = int(rng.integers(3, 8))
-    angle = np.sort(rng.uniform(0, 0.7, corners) + np.arange(corners)) * (2 * np.pi / corners)
-    far = rng.uniform(0.75, 1, corners)
+    angle: np.ndarray = np.sort(rng.uniform(0, 0.7, corners) + np.arange(corners)) * (2 * np.pi / corners)
+    far: np.ndarray = rng.uniform(0.75, 1, corners)
     if way == 2:
         # a star: every second corner is near the middle
         angle = np.arange(2 * corners) * (np.pi / corners) + rng.uniform(0, 1)

@@ -1,7 +1,7 @@
 """Images in MNIST's form that are no digit, for train.py: seen in training with each digit equally probable, they
 teach the network to be unsure of what it was not made for (outlier exposure: Hendrycks, Mazeika and Dietterich
 2019, arXiv:1812.04606). `draw` makes them of MNIST's training images and of the pictures of
-digits/training/drawings.py, by seed, two fifths of them as the service prepares pictures, the others as clients
+digits/training/drawings.py, by seed, three fifths of them as the service prepares pictures, the others as clients
 that send pixels would.
 
 No katakana and no photographs are among them: `make eval` shows by these how what was never seen is answered.
@@ -61,13 +61,15 @@ def _one(kind: str, digits: Digits, rng: np.random.Generator) -> np.ndarray:
         if rng.random() < 0.25:
             picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.5, 2.5))
         # the service would take a frame away and leave the digit
-        as_picture = kind != "frames" and rng.random() < 0.4
-        image = _prepared(picture, rng) if as_picture else in_mnist_form(picture, rng)
+        as_picture = kind != "frames" and rng.random() < 0.6
+        image = as_prepared(picture, rng) if as_picture else in_mnist_form(picture, rng)
         if image is not None and (image > INK).sum() >= 8:
             return image
 
 
-def _prepared(picture: Picture, rng: np.random.Generator) -> np.ndarray | None:
+def as_prepared(picture: Picture, rng: np.random.Generator) -> np.ndarray | None:
+    """As the service prepares a picture of it, 24 to 84 pixels large and of either polarity; None where it is
+    refused."""
     size = rng.uniform(24, 84) / max(picture.shape)
     small = cv2.resize(picture, None, fx=size, fy=size, interpolation=cv2.INTER_AREA)
     small = np.pad(small, int(rng.integers(4, 12)))
@@ -146,20 +148,23 @@ def _pair(digits: Digits, rng: np.random.Generator) -> Picture:
 def _part(digits: Digits, rng: np.random.Generator) -> Picture:
     """A digit cut through beside a part of its neighbour, or above it; the pieces of a digit in wrong order."""
     way = rng.random()
-    if way < 0.75:
+    if way < 0.85:
         several = [_any(digits, rng) for _ in range(3)]
-        if way > 0.6:
+        if way > 0.7:
             several = [digit.T for digit in several]
         picture, places = _row(several, -3, 4, rng)
         width = max(places[2] - places[1], 8)
-        shift = rng.uniform(0.35, 0.75) * width * rng.choice([-1, 1])
-        left, right = max(int(places[1] + shift), 0), int(places[1] + shift + width * rng.uniform(0.9, 1.2))
-        cut = np.pad(picture[:, left:right], ((0, 0), (4, 4)))
-        return _enlarged(np.ascontiguousarray(cut.T if way > 0.6 else cut))
+        shift = rng.uniform(0.4, 0.8) * width * rng.choice([-1, 1])
+        left, right = places[1] + shift, places[1] + shift + width * rng.uniform(0.9, 1.2)
+        # no neighbour whole
+        left = max(left, places[0] + 0.3 * (places[1] - places[0]))
+        right = min(right, places[3] - 0.3 * (places[3] - places[2]))
+        cut = np.pad(picture[:, int(left) : int(right)], ((0, 0), (4, 4)))
+        return _enlarged(np.ascontiguousarray(cut.T if way > 0.7 else cut))
     digit = _any(digits, rng, (2, 3, 4, 5, 6, 7, 8, 9))
     middle = digit.shape[0] // 2
     upper, lower = digit[:middle], digit[middle:]
-    if way < 0.9:
+    if way < 0.93:
         return _enlarged(np.vstack([lower, upper]))
     return _enlarged(np.vstack([upper, np.zeros_like(upper[:4]), np.roll(lower, digit.shape[1] // 2, 1)]))
 
