@@ -43,7 +43,7 @@ from digits.training.evaluate import (
     reliability,
     sure_threshold,
 )
-from digits.training.network import build, momentum, normalize
+from digits.training.network import NO_DIGIT, OUTPUTS, build, fold, momentum, normalize
 from digits.training.plots import write_plots, write_reliability
 from digits.training.printed import digits_of_fonts
 
@@ -54,13 +54,13 @@ STEPS_PER_CALL = 100
 MIN_LIMIT = 3
 # images and their digits
 Pair = tuple[np.ndarray, np.ndarray]
-ONE_HOT = np.eye(10, dtype=np.float32)
+ONE_HOT = np.eye(OUTPUTS, dtype=np.float32)
 log = logging.getLogger("digits.train")
 
 
 def sources(x: np.ndarray, y: np.ndarray, params: dict[str, Any]) -> list[tuple[np.ndarray, np.ndarray]]:
     """What the network learns from, all of it shuffled together: pairs of images, uint8 (n, 28, 28), and labels,
-    float32 (n, 10), a probability for each digit.
+    float32 (n, OUTPUTS), a probability for each digit and for none.
 
     x, y: the data set's training images, uint8 (n, 28, 28) in random order, and their digits, uint8 (n,).
     """
@@ -74,14 +74,13 @@ def sources(x: np.ndarray, y: np.ndarray, params: dict[str, Any]) -> list[tuple[
         (drawn["x_train"], ONE_HOT[drawn["y_train"]]),
         (printed[0], ONE_HOT[printed[1]]),
         (low_resolution(x[:n], params["seed"]), ONE_HOT[y[:n]]),
-        # what is no digit is each digit with equal probability
-        *((images, np.full((len(images), 10), 0.1, np.float32)) for images in no_digits.values()),
+        *((images, ONE_HOT[np.full(len(images), NO_DIGIT)]) for images in no_digits.values()),
     ]
 
 
-def fit(x: np.ndarray, y: np.ndarray, held_out: Pair, params: dict[str, Any], live: Live) -> keras.Model:
-    """Train on the images `x`, uint8 (n, 28, 28), and their digits `y`, uint8 (n,); the curves in `live` come from
-    those that are `held_out`."""
+def fit(x: np.ndarray, y: np.ndarray, held_out: Pair, params: dict[str, Any], live: Live) -> keras.Sequential:
+    """A network with OUTPUTS outputs, trained on the images `x`, uint8 (n, 28, 28), and their digits `y`, uint8
+    (n,); the curves in `live` come from those that are `held_out`."""
     # the same run gives the same bytes on the same machine
     keras.utils.set_random_seed(params["seed"])
     tf.config.experimental.enable_op_determinism()
@@ -119,13 +118,16 @@ def fit(x: np.ndarray, y: np.ndarray, held_out: Pair, params: dict[str, Any], li
     return network
 
 
-def settle(network: keras.Model, x: np.ndarray, y: np.ndarray, params: dict[str, Any]) -> float:
-    """Fit the temperature to held-out digits and return from which probability on an answer is sure, which is
-    told by these and by outliers made of them."""
+def settle(
+    network: keras.Sequential, x: np.ndarray, y: np.ndarray, params: dict[str, Any]
+) -> tuple[keras.Sequential, float]:
+    """The network to be served, its temperature fitted to held-out digits, and from which probability on its
+    answers are sure, which is told by these digits and by outliers made of them."""
     calibrate(network, normalize(x), y)
+    network = fold(network)
     strange = held_out_outliers(x, y, params, params["seed"] + 1)
     probabilities = [predict(network, normalize(images)).max(1) for images in (x, *strange.values())]
-    return sure_threshold(probabilities[0], np.concatenate([[], *probabilities[1:]]), params["sure"])
+    return network, sure_threshold(probabilities[0], np.concatenate([[], *probabilities[1:]]), params["sure"])
 
 
 def held_out_outliers(
@@ -176,7 +178,7 @@ def main() -> None:
         )
         held_out = np.concatenate([calibration, val])
         network = fit(x[train], y[train], (x[held_out], y[held_out]), params, live)
-        threshold = settle(network, x[calibration], y[calibration], params)
+        network, threshold = settle(network, x[calibration], y[calibration], params)
         # nothing was fitted to these: neither the weights nor the temperature nor the threshold
         probabilities = predict(network, normalize(x[val]))
         strange = held_out_outliers(x[val], y[val], params, params["seed"] + 2)

@@ -58,10 +58,10 @@ def learn_keras(way: str, epochs: int, arrays: dict[str, np.ndarray]) -> dict:
     import train
     from digits.training.augment import batches
     from digits.training.evaluate import predict
-    from digits.training.network import build, normalize
+    from digits.training.network import OUTPUTS, build, normalize
 
     params = yaml.safe_load((ROOT / "params.yaml").read_text())["train"]
-    images, labels = normalize(arrays["x_train"]), keras.utils.to_categorical(arrays["y_train"], 10)
+    images, labels = normalize(arrays["x_train"]), keras.utils.to_categorical(arrays["y_train"], OUTPUTS)
     test, digits = normalize(arrays["x_test"]), arrays["y_test"]
     keras.utils.set_random_seed(params["seed"])
     if way != "fit":

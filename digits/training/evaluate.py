@@ -8,6 +8,8 @@ from __future__ import annotations
 import keras
 import numpy as np
 
+from digits.training.network import FOLD
+
 # as large as makes predicting fast
 BATCH_SIZE = 500
 # of the reliability diagram
@@ -17,18 +19,18 @@ BINS = 15
 def calibrate(network: keras.Model, images: np.ndarray, labels: np.ndarray) -> None:
     """Make the probabilities mean what they say: of the answers called 90 % sure, 90 % are right.
 
-    images: float32 (n, 28, 28, 1) in [0, 1] that the network didn't learn from. labels: their digits, (n,).
+    network: with all its outputs, as trained. images: float32 (n, 28, 28, 1) in [0, 1] that it didn't learn from.
+    labels: their digits, (n,).
 
     Label smoothing and augmentation leave a network too modest. One number, the temperature that the scores are
-    divided by, sets that right and changes no answer (Guo et al. 2017, arXiv:1706.04599); it goes into the last
-    layer's weights.
+    divided by, sets that right (Guo et al. 2017, arXiv:1706.04599); it goes into the last layer's weights.
     """
     scores = np.log(np.maximum(predict(network, images), 1e-12))
 
     def loss(temperature: float) -> float:
-        divided = scores / temperature
-        right = divided[np.arange(len(divided)), labels]
-        return float((np.log(np.exp(divided).sum(1)) - right).mean())
+        powers = np.exp(scores / temperature)
+        served = powers / powers.sum(1, keepdims=True) @ FOLD
+        return float(-np.log(np.maximum(served[np.arange(len(served)), labels], 1e-12)).mean())
 
     temperature = min(np.geomspace(0.2, 5, 400), key=loss)
     last = network.layers[-1]
@@ -63,7 +65,8 @@ def evaluate_outliers(digits: np.ndarray, outliers: np.ndarray, threshold: float
 
 
 def predict(network: keras.Model, images: np.ndarray) -> np.ndarray:
-    """The probabilities of images, float32 (n, 28, 28, 1) in [0, 1]: float32 (n, 10)."""
+    """What the network says of images, float32 (n, 28, 28, 1) in [0, 1]: float32 (n, 10), or as many as it has
+    outputs."""
     return network.predict(images, batch_size=BATCH_SIZE, verbose=0)
 
 

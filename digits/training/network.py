@@ -1,5 +1,5 @@
 """The network, built in code: three convolutions, two poolings, two fully connected layers and the output layer.
-train.py calls `build`, and `normalize` for what the network is given."""
+train.py calls `build`, `normalize` for what the network is given, and `fold` for the network that is served."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 from keras import layers
+
+# the ten digits, and what is none
+OUTPUTS, NO_DIGIT = 11, 10
+# OUTPUTS probabilities times this are those of the ten digits: if it is none, each of them is as probable
+FOLD = np.vstack([np.eye(10), np.full((1, 10), 0.1)]).astype(np.float32)
 
 
 def normalize(images: np.ndarray) -> np.ndarray:
@@ -26,7 +31,7 @@ def momentum(steps: int, at_most: float = 0.995) -> float:
 def build(
     filters: Sequence[int], dense: Sequence[int], dropout: Sequence[float], momentum: float = 0.9
 ) -> keras.Sequential:
-    """An untrained network: float32 (n, 28, 28, 1) in [0, 1] -> softmax probabilities float32 (n, 10).
+    """An untrained network: float32 (n, 28, 28, 1) in [0, 1] -> softmax probabilities float32 (n, OUTPUTS).
 
     filters: of the three convolutions. dense: units of the two fully connected layers. dropout: share dropped
     before the first and before the second of these. momentum: of the normalisation's moving averages.
@@ -51,10 +56,21 @@ def build(
             layers.Activation("relu"),
             layers.Dropout(dropout[1]),
             layers.Dense(dense[1], activation="relu"),
-            layers.Dense(10, activation="softmax", name="probabilities"),
+            layers.Dense(OUTPUTS, activation="softmax", name="probabilities"),
         ],
         name="mnist",
     )
+
+
+def fold(network: keras.Sequential) -> keras.Sequential:
+    """The network that is served: the same, with the probabilities of the ten digits only, float32 (n, 10), which
+    add up to 1."""
+    folded = layers.Dense(10, use_bias=False, name="digits")
+    served = keras.Sequential(
+        [layers.Input((28, 28, 1), name="image"), *network.layers, folded], name="mnist"
+    )
+    folded.set_weights([FOLD])
+    return served
 
 
 def _convolution(filters: int, size: int, momentum: float) -> list[layers.Layer]:
