@@ -13,6 +13,7 @@ from conftest import ROOT
 
 from digits.training import drawings, outliers
 from digits.training.data import DataError
+from digits.training.printed import digits_of_fonts
 from digits.training.synthetic import draw as draw_digits
 
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())["train"]
@@ -102,6 +103,23 @@ def test_the_threshold_keeps_the_share_of_digits() -> None:
     assert evaluate.sure_threshold(digits, np.array([]), 0.99) == threshold
     assert evaluate.sure_threshold(np.ones(5), np.array([]), 0.99) < 1
     assert evaluate.sure_threshold(np.zeros(5), np.array([]), 0.99) > 0
+
+
+def test_what_is_no_digit_is_folded_into_ten_equal_probabilities() -> None:
+    network = pytest.importorskip("digits.training.network")
+    served = np.eye(11) @ network.FOLD
+    assert served.sum(1) == pytest.approx(1)
+    assert (served[:10] == np.eye(10)).all()
+    assert served[network.NO_DIGIT] == pytest.approx(0.1)
+
+
+def test_digits_of_fonts_are_the_same_by_seed() -> None:
+    (images, labels), (again, _) = digits_of_fonts(12, 1), digits_of_fonts(12, 1)
+    assert images.tobytes() == again.tobytes()
+    assert images.shape == (12, 28, 28)
+    assert set(labels) <= set(range(10))
+    assert (images.max((1, 2)) > 100).all()
+    assert digits_of_fonts(0, 1)[0].shape == (0, 28, 28)
 
 
 def test_auroc_is_how_often_a_digit_is_surer_than_an_outlier() -> None:

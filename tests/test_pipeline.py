@@ -90,6 +90,7 @@ def test_validation_figures_come_from_images_that_nothing_was_fitted_to(trained:
     assert card["params"]["calibration_fraction"] == 0.5
     classifier = Classifier(load(trained / "models" / "mnist.h5"))
     probabilities = classifier.probabilities(arrays["x_train"][unseen][..., None] / np.float32(255))
+    assert probabilities.sum(1) == pytest.approx(1, abs=1e-5)
     right = probabilities[np.arange(50), arrays["y_train"][unseen]]
     assert card["validation"]["loss"] == pytest.approx(-np.log(np.maximum(right, 1e-7)).mean(), rel=1e-3)
 

@@ -1,7 +1,7 @@
 """Images in MNIST's form that are no digit, for train.py: seen in training they teach the network to be unsure of
 what it was not made for (outlier exposure: Hendrycks, Mazeika and Dietterich 2019, arXiv:1812.04606). `draw` makes
-them of MNIST's training images and of the pictures of digits/training/drawings.py, by seed, three fifths of them as
-the service prepares pictures, the others as clients that send pixels would.
+them of MNIST's training images and of the pictures of digits/training/drawings.py, by seed, three fifths of them
+as the service prepares pictures, the others as clients that send pixels would.
 
 No katakana and no photographs are among them: `make eval` shows by these how what was never seen is answered.
 """
