@@ -15,8 +15,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from digits.imaging.errors import PictureError
-from digits.imaging.pictures import prepare
+from digits.imaging import PictureError, prepare
 from digits.training import drawings
 from digits.training.data import DataError
 
