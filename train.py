@@ -120,14 +120,14 @@ def fit(x: np.ndarray, y: np.ndarray, held_out: Pair, params: dict[str, Any], li
 
 def settle(
     network: keras.Sequential, x: np.ndarray, y: np.ndarray, params: dict[str, Any]
-) -> tuple[keras.Sequential, float]:
+) -> tuple[keras.Model, float]:
     """The network to be served, its temperature fitted to held-out digits, and from which probability on its
     answers are sure, which is told by these digits and by outliers made of them."""
     calibrate(network, normalize(x), y)
-    network = fold(network)
+    served = fold(network)
     strange = held_out_outliers(x, y, params, params["seed"] + 1)
-    probabilities = [predict(network, normalize(images)).max(1) for images in (x, *strange.values())]
-    return network, sure_threshold(probabilities[0], np.concatenate([[], *probabilities[1:]]), params["sure"])
+    probabilities = [predict(served, normalize(images)).max(1) for images in (x, *strange.values())]
+    return served, sure_threshold(probabilities[0], np.concatenate([[], *probabilities[1:]]), params["sure"])
 
 
 def held_out_outliers(
@@ -177,8 +177,8 @@ def main() -> None:
             len(x), params["validation"], params["calibration_fraction"], params["seed"]
         )
         held_out = np.concatenate([calibration, val])
-        network = fit(x[train], y[train], (x[held_out], y[held_out]), params, live)
-        network, threshold = settle(network, x[calibration], y[calibration], params)
+        trained = fit(x[train], y[train], (x[held_out], y[held_out]), params, live)
+        network, threshold = settle(trained, x[calibration], y[calibration], params)
         # nothing was fitted to these: neither the weights nor the temperature nor the threshold
         probabilities = predict(network, normalize(x[val]))
         strange = held_out_outliers(x[val], y[val], params, params["seed"] + 2)
@@ -207,7 +207,7 @@ def main() -> None:
             trained_on=trained_on,
             data_sha256=hashlib.sha256(data.CANONICAL.read_bytes()).hexdigest(),
             params=params,
-            parameters=network.count_params(),
+            parameters=trained.count_params(),
             sure_threshold=threshold,
             validation=validation,
             test=test,

@@ -230,7 +230,9 @@ def print_cases(classifier: Classifier, threshold: float, folder: Path) -> None:
         name, _, digits = line.partition("\t")
         found, probability = read(classifier, (folder / name).read_bytes())
         word = "refused" if found < 0 else "sure" if probability >= threshold else "unsure"
-        print(f"| {name} | {digits or 'no digit'} | {found} | {probability:.3f} | {word} |")
+        print(
+            f"| {name} | {digits.replace('|', ' / ') or 'no digit'} | {found} | {probability:.3f} | {word} |"
+        )
 
 
 def main() -> None:

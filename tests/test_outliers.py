@@ -105,12 +105,26 @@ def test_the_threshold_keeps_the_share_of_digits() -> None:
     assert evaluate.sure_threshold(np.zeros(5), np.array([]), 0.99) > 0
 
 
-def test_what_is_no_digit_is_folded_into_ten_equal_probabilities() -> None:
+def test_what_is_no_digit_is_folded_into_ten_low_probabilities() -> None:
     network = pytest.importorskip("digits.training.network")
-    served = np.eye(11) @ network.FOLD
+    scores = 30 * np.eye(11, dtype=np.float32)
+    scores[network.NO_DIGIT, 4] = 1
+    served = network.folded(scores)
     assert served.sum(1) == pytest.approx(1)
-    assert (served[:10] == np.eye(10)).all()
-    assert served[network.NO_DIGIT] == pytest.approx(0.1)
+    assert served[:10] == pytest.approx(np.eye(10), abs=1e-6)
+    assert served[network.NO_DIGIT].max() < 0.2
+    # the best guess is still told
+    assert served[network.NO_DIGIT].argmax() == 4
+
+
+def test_the_network_that_is_served_folds_as_numpy_does() -> None:
+    network = pytest.importorskip("digits.training.network")
+    trained = network.build([2, 2, 2], [4, 4], [0.1, 0.1])
+    images = np.random.default_rng(1).random((5, 28, 28, 1), np.float32)
+    scores = np.log(trained.predict(images, verbose=0))
+    served = network.fold(trained).predict(images, verbose=0)
+    assert served == pytest.approx(network.folded(scores), abs=1e-6)
+    assert served.shape == (5, 10)
 
 
 def test_digits_of_fonts_are_the_same_by_seed() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from digits.training.network import FOLD
+from digits.training.network import folded
 
 # as large as makes predicting fast
 BATCH_SIZE = 500
@@ -23,17 +23,16 @@ def calibrate(network: keras.Model, images: np.ndarray, labels: np.ndarray) -> N
     labels: their digits, (n,).
 
     Label smoothing and augmentation leave a network too modest. One number, the temperature that the scores are
-    divided by, sets that right (Guo et al. 2017, arXiv:1706.04599); it goes into the last layer's weights.
+    divided by, sets that right (Guo et al. 2017, arXiv:1706.04599); it goes into the last weights.
     """
     scores = np.log(np.maximum(predict(network, images), 1e-12))
 
     def loss(temperature: float) -> float:
-        powers = np.exp(scores / temperature)
-        served = powers / powers.sum(1, keepdims=True) @ FOLD
+        served = folded(scores / temperature)
         return float(-np.log(np.maximum(served[np.arange(len(served)), labels], 1e-12)).mean())
 
     temperature = min(np.geomspace(0.2, 5, 400), key=loss)
-    last = network.layers[-1]
+    last = network.layers[-2]
     last.set_weights([weights / np.float32(temperature) for weights in last.get_weights()])
 
 

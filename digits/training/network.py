@@ -4,6 +4,7 @@ train.py calls `build`, `normalize` for what the network is given, and `fold` fo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,8 +12,9 @@ from keras import layers
 
 # the ten digits, and what is none
 OUTPUTS, NO_DIGIT = 11, 10
-# OUTPUTS probabilities times this are those of the ten digits: if it is none, each of them is as probable
-FOLD = np.vstack([np.eye(10), np.full((1, 10), 0.1)]).astype(np.float32)
+# of the probability of "no digit", so much goes to each of the ten, and so much is shared by what they are among
+# themselves: the best guess stays the best, however little is left of it
+EVEN, GUESS = 0.09, 0.1
 
 
 def normalize(images: np.ndarray) -> np.ndarray:
@@ -56,21 +58,42 @@ def build(
             layers.Activation("relu"),
             layers.Dropout(dropout[1]),
             layers.Dense(dense[1], activation="relu"),
-            layers.Dense(OUTPUTS, activation="softmax", name="probabilities"),
+            layers.Dense(OUTPUTS, name="scores"),
+            layers.Softmax(name="probabilities"),
         ],
         name="mnist",
     )
 
 
-def fold(network: keras.Sequential) -> keras.Sequential:
+def fold(network: keras.Sequential) -> keras.Model:
     """The network that is served: the same, with the probabilities of the ten digits only, float32 (n, 10), which
-    add up to 1."""
-    folded = layers.Dense(10, use_bias=False, name="digits")
-    served = keras.Sequential(
-        [layers.Input((28, 28, 1), name="image"), *network.layers, folded], name="mnist"
-    )
-    folded.set_weights([FOLD])
-    return served
+    add up to 1. `folded` is its last step in NumPy."""
+    image = layers.Input((28, 28, 1), name="image")
+    scores = keras.Sequential(network.layers[:-1])(image)
+    probabilities = layers.Softmax()(scores)
+    digits = np.eye(OUTPUTS, 10, dtype=np.float32)
+    no_digit = np.zeros((OUTPUTS, 10), np.float32)
+    no_digit[NO_DIGIT] = 1
+    guess = layers.Softmax()(_product(scores, digits))
+    shared = layers.Multiply()([guess, _product(probabilities, GUESS * no_digit)])
+    served = layers.Add()([_product(probabilities, digits + EVEN * no_digit), shared])
+    return keras.Model(image, served, name="mnist")
+
+
+def folded(scores: np.ndarray) -> np.ndarray:
+    """The probabilities of the ten digits, (n, 10), by the scores before the softmax, (n, OUTPUTS)."""
+    powers = np.exp(scores - scores.max(1, keepdims=True))
+    probabilities = powers / powers.sum(1, keepdims=True)
+    guess = powers[:, :NO_DIGIT] / powers[:, :NO_DIGIT].sum(1, keepdims=True)
+    return probabilities[:, :NO_DIGIT] + probabilities[:, NO_DIGIT:] * (EVEN + GUESS * guess)
+
+
+def _product(tensor: Any, matrix: np.ndarray) -> Any:
+    """The tensor times the matrix, as a layer whose weights it is."""
+    layer = layers.Dense(matrix.shape[1], use_bias=False)
+    product = layer(tensor)
+    layer.set_weights([matrix])
+    return product
 
 
 def _convolution(filters: int, size: int, momentum: float) -> list[layers.Layer]:
