@@ -167,7 +167,7 @@ def line(rng: np.random.Generator) -> Picture:
     low, high = 8.0, SIZE - 8.0
     ends: list[Ends]
     if way == 0:
-        angle = rng.uniform(-45, 45) * np.pi / 180
+        angle = rng.uniform(-30, 30) * np.pi / 180
         ends = [_ray(angle, 34, 0)]
     elif way == 1:
         angle, apart = rng.uniform(0, np.pi), rng.uniform(12, 24)
