@@ -30,85 +30,112 @@ from dvclive import Live
 from dvclive.keras import DVCLiveCallback
 
 from digits import logs
-from digits.training import data, synthetic
+from digits.training import data, outliers, synthetic
 from digits.training.augment import batches, low_resolution
 from digits.training.card import replace, revision, write_card
 from digits.training.compile import compile_h5
-from digits.training.evaluate import calibrate, confusion_matrix, evaluate
-from digits.training.network import build, normalize
-from digits.training.plots import write_plots
+from digits.training.evaluate import (
+    calibrate,
+    confusion_matrix,
+    evaluate,
+    evaluate_outliers,
+    predict,
+    reliability,
+    sure_threshold,
+)
+from digits.training.network import NO_DIGIT, OUTPUTS, build, fold, momentum, normalize
+from digits.training.plots import write_plots, write_reliability
+from digits.training.printed import digits_of_fonts
 
 ROOT = Path(__file__).resolve().parent
 # so many before Keras returns to Python: with batches of 32 that is felt
 STEPS_PER_CALL = 100
 # an image to train on, one to calibrate on, one to validate on
 MIN_LIMIT = 3
-ONE_HOT = np.eye(10, dtype=np.float32)
+# images and their digits
+Pair = tuple[np.ndarray, np.ndarray]
+ONE_HOT = np.eye(OUTPUTS, dtype=np.float32)
 log = logging.getLogger("digits.train")
 
 
 def sources(x: np.ndarray, y: np.ndarray, params: dict[str, Any]) -> list[tuple[np.ndarray, np.ndarray]]:
     """What the network learns from, all of it shuffled together: pairs of images, uint8 (n, 28, 28), and labels,
-    float32 (n, 10), a probability for each digit.
+    float32 (n, OUTPUTS), a probability for each digit and for none.
 
     x, y: the data set's training images, uint8 (n, 28, 28) in random order, and their digits, uint8 (n,).
     """
     drawn = synthetic.draw(round(params["synthetic_fraction"] * len(x)), 0, params["seed"])
+    printed = digits_of_fonts(round(params["printed_fraction"] * len(x)), params["seed"])
     n = round(params["low_resolution_fraction"] * len(x))
-    # outliers, say, would be one more pair: pictures of no digit, each digit as probable as the others
+    strange = params["outliers"]
+    no_digits = outliers.draw(round(strange["fraction"] * len(x)), x, y, params["seed"], strange["kinds"])
     return [
         (x, ONE_HOT[y]),
         (drawn["x_train"], ONE_HOT[drawn["y_train"]]),
+        (printed[0], ONE_HOT[printed[1]]),
         (low_resolution(x[:n], params["seed"]), ONE_HOT[y[:n]]),
+        *((images, ONE_HOT[np.full(len(images), NO_DIGIT)]) for images in no_digits.values()),
     ]
 
 
-def fit(arrays: data.Arrays, params: dict[str, Any], live: Live) -> tuple[keras.Model, dict[str, float]]:
-    """Train on `arrays` and return the network and its loss and accuracy on validation images that nothing was
-    fitted to: neither the weights nor the temperature."""
+def fit(x: np.ndarray, y: np.ndarray, held_out: Pair, params: dict[str, Any], live: Live) -> keras.Sequential:
+    """A network with OUTPUTS outputs, trained on the images `x`, uint8 (n, 28, 28), and their digits `y`, uint8
+    (n,); the curves in `live` come from those that are `held_out`."""
     # the same run gives the same bytes on the same machine
     keras.utils.set_random_seed(params["seed"])
     tf.config.experimental.enable_op_determinism()
 
-    x, y = arrays["x_train"], arrays["y_train"]
-    train, calibration, val = data.split(
-        len(x), params["validation"], params["calibration_fraction"], params["seed"]
-    )
-    held_out = np.concatenate([calibration, val])
-    parts = sources(x[train], y[train], params)
+    parts = sources(x, y, params)
     images = normalize(np.concatenate([images for images, _ in parts]))
     labels = np.concatenate([labels for _, labels in parts])
 
-    network = build(params["filters"], params["dense"], params["dropout"])
     steps = -(-len(images) // params["batch_size"])
-    warmup = round(steps * params["epochs"] * params["warmup"])
+    total = steps * params["epochs"]
+    warmup = round(total * params["warmup"])
     rate = keras.optimizers.schedules.CosineDecay(
-        0.0,
-        steps * params["epochs"] - warmup,
-        warmup_target=params["learning_rate"],
-        warmup_steps=warmup,
+        0.0, total - warmup, warmup_target=params["learning_rate"], warmup_steps=warmup
     )
+    network = build(params["filters"], params["dense"], params["dropout"], momentum(total))
     network.compile(
-        keras.optimizers.Adam(rate),
+        # what is kept is the weights' moving average, which is steadier than the last of them
+        keras.optimizers.Adam(rate, use_ema=True, ema_momentum=momentum(total, params["ema_momentum"])),
         keras.losses.CategoricalCrossentropy(label_smoothing=params["label_smoothing"]),
         metrics=["accuracy"],
         steps_per_execution=min(steps, STEPS_PER_CALL),
     )
     network.fit(
-        batches(images, labels, params["batch_size"], params["seed"], params["augment"]),
+        batches(images, labels, params["batch_size"], params["seed"], params["augment"], total),
         steps_per_epoch=steps,
         # the batches come shuffled; Keras would only warn that it can't
         shuffle=False,
         epochs=params["epochs"],
-        validation_data=(normalize(x[held_out]), ONE_HOT[y[held_out]]),
+        validation_data=(normalize(held_out[0]), ONE_HOT[held_out[1]]),
         validation_batch_size=500,
         callbacks=[DVCLiveCallback(live=live), keras.callbacks.LambdaCallback(on_epoch_end=log_epoch)],
         # a progress bar, where a terminal shows it
         verbose=1 if sys.stdout.isatty() else 0,
     )
-    calibrate(network, normalize(x[calibration]), y[calibration])
-    figures, _ = evaluate(network, normalize(x[val]), y[val])
-    return network, figures
+    return network
+
+
+def settle(
+    network: keras.Sequential, x: np.ndarray, y: np.ndarray, params: dict[str, Any]
+) -> tuple[keras.Model, float]:
+    """The network to be served, its temperature fitted to held-out digits, and from which probability on its
+    answers are sure, which is told by these digits and by outliers made of them."""
+    calibrate(network, normalize(x), y)
+    served = fold(network)
+    strange = held_out_outliers(x, y, params, params["seed"] + 1)
+    probabilities = [predict(served, normalize(images)).max(1) for images in (x, *strange.values())]
+    return served, sure_threshold(probabilities[0], np.concatenate([[], *probabilities[1:]]), params["sure"])
+
+
+def held_out_outliers(
+    x: np.ndarray, y: np.ndarray, params: dict[str, Any], seed: int
+) -> dict[str, np.ndarray]:
+    """Half as many outliers as there are digits; none where training has none."""
+    fraction = 0.5 if params["outliers"]["fraction"] else 0
+    return outliers.draw(round(fraction * len(x)), x, y, seed, params["outliers"]["kinds"])
 
 
 def log_epoch(epoch: int, figures: dict[str, float]) -> None:
@@ -145,9 +172,28 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix=".train-", dir=out) as temporary:
         new = Path(temporary)
         live = Live(str(new / "metrics"), dvcyaml=None, save_dvc_exp=False)
-        network, validation = fit(arrays, params, live)
-        test, predicted = evaluate(network, normalize(arrays["x_test"]), arrays["y_test"])
-        live.summary["test"] = test
+        x, y = arrays["x_train"], arrays["y_train"]
+        train, calibration, val = data.split(
+            len(x), params["validation"], params["calibration_fraction"], params["seed"]
+        )
+        held_out = np.concatenate([calibration, val])
+        trained = fit(x[train], y[train], (x[held_out], y[held_out]), params, live)
+        network, threshold = settle(trained, x[calibration], y[calibration], params)
+        # nothing was fitted to these: neither the weights nor the temperature nor the threshold
+        probabilities = predict(network, normalize(x[val]))
+        strange = held_out_outliers(x[val], y[val], params, params["seed"] + 2)
+        validation = evaluate(probabilities, y[val], threshold) | {
+            "outliers": {
+                kind: evaluate_outliers(probabilities, predict(network, normalize(images)), threshold)
+                for kind, images in strange.items()
+            }
+        }
+        write_reliability(new / "metrics" / "plots", reliability(probabilities, y[val]))
+        outliers.contact_sheet(strange).save(new / "metrics" / "plots" / "outliers.png")
+        probabilities = predict(network, normalize(arrays["x_test"]))
+        predicted = probabilities.argmax(1)
+        test = evaluate(probabilities, arrays["y_test"], threshold)
+        live.summary |= {"test": test, "validation": validation, "sure_threshold": threshold}
         live.make_summary()
         write_plots(new / "metrics" / "plots", arrays["x_test"], arrays["y_test"], predicted)
 
@@ -161,7 +207,8 @@ def main() -> None:
             trained_on=trained_on,
             data_sha256=hashlib.sha256(data.CANONICAL.read_bytes()).hexdigest(),
             params=params,
-            parameters=network.count_params(),
+            parameters=trained.count_params(),
+            sure_threshold=threshold,
             validation=validation,
             test=test,
             confusion_matrix=confusion_matrix(arrays["y_test"], predicted).tolist(),

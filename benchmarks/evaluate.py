@@ -1,9 +1,13 @@
-"""How well pictures of digits are read, by kind of picture: `make eval` prints the table. The pictures are
-made here, by seed, from handwriting and drawings that are at hand; each is prepared and classified as by
-the service.
+"""How well pictures of digits are read, by kind of picture, and how well pictures of no digit are told from
+them: `make eval` prints the tables. The pictures are made here and in benchmarks/outliers.py, by seed, from
+handwriting and drawings that are at hand; each is prepared and classified as by the service. An answer is sure
+when its probability is at least the model card's sure_threshold.
 
 mnist: test images in other sizes, places, papers, polarities. uci: 1,797 digits by 43 other people (Alpaydin and
-Kaynak 1998, the copy in scikit-learn; only 8x8 pixels). strokes: drawn with pens of many widths. fonts: printed.
+Kaynak 1998, the copy in scikit-learn; only 8x8 pixels). uci_placed: the same enlarged to 24 to 200 pixels,
+anywhere on a larger plain ground. strokes: drawn with pens of many widths. fonts: printed.
+
+    python benchmarks/evaluate.py --cases FOLDER     # pictures of your own, with a cases.tsv: file, tab, digits
 """
 
 from __future__ import annotations
@@ -20,7 +24,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+
+from outliers import KINDS as OUTLIERS  # noqa: E402
 
 from digits.imaging import PictureError, prepare  # noqa: E402
 from digits.model import Classifier, load  # noqa: E402
@@ -104,71 +110,164 @@ def photograph(ink: Image.Image, dark: bool, rng: np.random.Generator) -> bytes:
     picture = Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8))
     if rng.random() < 0.3:
         picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0, height / 60)))
-    file = BytesIO()
     if rng.random() < 0.3:
+        file = BytesIO()
         picture.convert("RGB").save(file, "JPEG", quality=int(rng.integers(40, 95)))
-    else:
-        picture.save(file, "PNG")
+        return file.getvalue()
+    return png(picture)
+
+
+def placed(ink: Image.Image, dark: bool, rng: np.random.Generator) -> bytes:
+    """The digit, 24 to 200 pixels high, anywhere on a plain ground up to three times as large; a PNG."""
+    height = int(rng.integers(24, 201))
+    ink = ink.resize((max(1, ink.width * height // ink.height), height), Image.Resampling.BICUBIC)
+    room = (max(ink.size) * rng.uniform(0.1, 2, 2)).astype(int)
+    picture = Image.new("L", (ink.width + int(room[0]), ink.height + int(room[1])))
+    picture.paste(ink, (int(rng.integers(room[0] + 1)), int(rng.integers(room[1] + 1))))
+    return png(Image.eval(picture, lambda grey: 255 - grey) if dark else picture)
+
+
+def png(picture: Image.Image) -> bytes:
+    """The picture as a file."""
+    file = BytesIO()
+    picture.save(file, "PNG")
     return file.getvalue()
 
 
-def read(classifier: Classifier, picture: bytes) -> int:
-    """The digit found, or -1 where the picture was refused."""
+def read(classifier: Classifier, picture: bytes) -> tuple[int, float]:
+    """The digit found and its probability; -1 and 0 where the picture was refused."""
     try:
         image = prepare([picture], ["image"])
     except PictureError:
-        return -1
-    return int(classifier.probabilities(image.reshape(1, 28, 28, 1) / np.float32(255)).argmax())
+        return -1, 0.0
+    probabilities = classifier.probabilities(image.reshape(1, 28, 28, 1) / np.float32(255))
+    return int(probabilities.argmax()), float(probabilities.max())
+
+
+def evaluate_pictures(classifier: Classifier, threshold: float, count: int, keep: Path | None) -> None:
+    """Print the share of each kind's pictures that is read rightly and the share that is sure, by polarity."""
+    print("| kind | dark on light | light on dark | sure | sure and wrong |\n|---|---|---|---|---|")
+    kinds = [("uci", uci, photograph), ("uci_placed", uci, placed)]
+    kinds += [("strokes", strokes, photograph), ("fonts", fonts, photograph)]
+    if "MNIST_NPZ" in os.environ:
+        kinds.insert(0, ("mnist", mnist, photograph))
+    for name, kind, photographed in kinds:
+        right = {True: 0, False: 0}
+        seen = sure = sure_and_wrong = 0
+        rng = np.random.default_rng(11)
+        for number, (ink, label) in enumerate(kind(count, rng)):
+            seen += 1
+            seed = int(rng.integers(1 << 31))
+            for dark in (True, False):
+                picture = photographed(ink, dark, np.random.default_rng(seed))
+                found, probability = read(classifier, picture)
+                right[dark] += found == label
+                sure += probability >= threshold
+                sure_and_wrong += probability >= threshold and found != label
+                if keep and found != label:
+                    keep.mkdir(parents=True, exist_ok=True)
+                    file = f"{name}-{number}-{'dark' if dark else 'light'}-{label}-as-{found}"
+                    file += ".jpg" if picture.startswith(b"\xff") else ".png"
+                    (keep / file).write_bytes(picture)
+        shares = [right[True] / seen, right[False] / seen, sure / seen / 2, sure_and_wrong / seen / 2]
+        print(f"| {name} | {' | '.join(f'{share:.2%}' for share in shares)} |", flush=True)
+
+
+def evaluate_mnist(classifier: Classifier, threshold: float) -> np.ndarray:
+    """Print what is said of MNIST's test images; their largest probabilities, as pixels."""
+    with np.load(os.environ["MNIST_NPZ"]) as file:
+        images, labels = file["x_test"], file["y_test"]
+    probabilities = classifier.probabilities(images[..., None] / np.float32(255))
+    pictures = np.array([read(classifier, png(Image.fromarray(image))) for image in images])
+    for name, found, largest in (
+        ("pixels", probabilities.argmax(1), probabilities.max(1)),
+        ("PNG", pictures[:, 0], pictures[:, 1]),
+    ):
+        right, sure = found == labels, largest >= threshold
+        print(
+            f"MNIST's 10,000 test images as {name}: {right.mean():.2%} right, {sure.mean():.2%} sure, "
+            f"{(sure & ~right).mean():.2%} sure and wrong, calibration error "
+            f"{calibration_error(right, largest):.4f}",
+            flush=True,
+        )
+    return probabilities.max(1)
+
+
+def calibration_error(right: np.ndarray, largest: np.ndarray) -> float:
+    """How far probability and accuracy are apart, in 15 ranges (Guo et al. 2017, arXiv:1706.04599)."""
+    bins = np.minimum((largest * 15).astype(int), 14)
+    ranges = [bins == i for i in range(15)]
+    return float(sum(abs(right[i].mean() - largest[i].mean()) * i.mean() for i in ranges if i.any()))
+
+
+def evaluate_outliers(classifier: Classifier, threshold: float, count: int, digits: np.ndarray) -> None:
+    """Print for each kind of outlier how well it is told from MNIST's test digits and the share that is sure.
+
+    digits: the test digits' largest probabilities.
+    """
+    print("| no digit | AUROC | sure | refused |\n|---|---|---|---|")
+    ordered = np.sort(digits)
+    for kind in OUTLIERS:
+        answers = [read(classifier, png(picture)) for picture in kind(count, np.random.default_rng(11))]
+        if not answers:
+            print(f"| {kind.__name__} | none could be made | | |")
+            continue
+        largest = np.array([probability for _, probability in answers])
+        # what was refused got no digit: as unsure as can be
+        below = sum(np.searchsorted(ordered, largest, side) for side in ("left", "right")) / 2
+        auroc = 1 - below.mean() / len(ordered)
+        refused = np.mean([found < 0 for found, _ in answers])
+        print(
+            f"| {kind.__name__} | {auroc:.4f} | {(largest >= threshold).mean():.2%} | {refused:.2%} |",
+            flush=True,
+        )
+
+
+def print_cases(classifier: Classifier, threshold: float, folder: Path) -> None:
+    """Print what is said of each picture that the folder's cases.tsv names."""
+    print("| picture | shows | read as | probability | |\n|---|---|---|---|---|")
+    for line in (folder / "cases.tsv").read_text().splitlines():
+        name, _, digits = line.partition("\t")
+        found, probability = read(classifier, (folder / name).read_bytes())
+        word = "refused" if found < 0 else "sure" if probability >= threshold else "unsure"
+        print(
+            f"| {name} | {digits.replace('|', ' / ') or 'no digit'} | {found} | {probability:.3f} | {word} |"
+        )
 
 
 def main() -> None:
-    """Print the share read rightly of each kind and polarity, and what preparing costs."""
+    """Print the share read rightly of each kind and polarity, what is sure, and what preparing costs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=1500, help="pictures of each kind")
     parser.add_argument("--model", type=Path, default=ROOT / "models" / "mnist.h5")
     parser.add_argument("--keep", type=Path, help="write what was misread there")
+    parser.add_argument("--cases", type=Path, help="read this folder's pictures and nothing else")
     args = parser.parse_args()
-    classifier = Classifier(load(args.model))
-    print(f"model {classifier.version}, {args.count} pictures of each kind, seed 11")
-    print("| kind | dark on light | light on dark |\n|---|---|---|")
-    kinds = [uci, strokes, fonts] if "MNIST_NPZ" not in os.environ else [mnist, uci, strokes, fonts]
-    for kind in kinds:
-        right = {True: 0, False: 0}
-        seen = 0
-        rng = np.random.default_rng(11)
-        for number, (ink, label) in enumerate(kind(args.count, rng)):
-            seen += 1
-            seed = int(rng.integers(1 << 31))
-            for dark in (True, False):
-                picture = photograph(ink, dark, np.random.default_rng(seed))
-                found = read(classifier, picture)
-                right[dark] += found == label
-                if args.keep and found != label:
-                    args.keep.mkdir(parents=True, exist_ok=True)
-                    name = f"{kind.__name__}-{number}-{'dark' if dark else 'light'}-{label}-as-{found}"
-                    name += ".jpg" if picture.startswith(b"\xff") else ".png"
-                    (args.keep / name).write_bytes(picture)
-        print(f"| {kind.__name__} | {right[True] / seen:.2%} | {right[False] / seen:.2%} |", flush=True)
+    model = load(args.model)
+    classifier, threshold = Classifier(model), model.card.get("sure_threshold", 0.5)
+    if args.cases:
+        print_cases(classifier, threshold, args.cases)
+        return
+    print(
+        f"model {classifier.version}, {args.count} pictures of each kind, seed 11, sure from {threshold:.4f} on"
+    )
+    evaluate_pictures(classifier, threshold, args.count, args.keep)
     if "MNIST_NPZ" in os.environ:
-        with np.load(os.environ["MNIST_NPZ"]) as file:
-            images, labels = file["x_test"], file["y_test"]
-        pixels = classifier.probabilities(images[..., None] / np.float32(255)).argmax(1)
-        pngs = []
-        for image in images:
-            buffer = BytesIO()
-            Image.fromarray(image).save(buffer, "PNG")
-            pngs.append(read(classifier, buffer.getvalue()))
-        a, b = float((pixels == labels).mean()), float((np.array(pngs) == labels).mean())
-        print(f"MNIST's 10,000 test images: as pixels {a:.2%}, as PNG {b:.2%}")
+        digits = evaluate_mnist(classifier, threshold)
+        evaluate_outliers(classifier, threshold, args.count, digits)
+    print_cost()
+
+
+def print_cost() -> None:
+    """Print how long preparing a picture takes."""
     drawn, _ = next(strokes(1, np.random.default_rng(3)))
     picture = Image.new("L", (280, 280))
     picture.paste(drawn.resize((140, 200)), (70, 40))
-    buffer = BytesIO()
-    picture.save(buffer, "PNG")
+    content = png(picture)
     times = []
     for _ in range(300):
         begun = time.perf_counter()
-        prepare([buffer.getvalue()], ["image"])
+        prepare([content], ["image"])
         times.append(time.perf_counter() - begun)
     print(f"Preparing a 280x280 PNG: {np.median(times) * 1000:.2f} ms (median)")
 

@@ -57,11 +57,11 @@ def learn_keras(way: str, epochs: int, arrays: dict[str, np.ndarray]) -> dict:
 
     import train
     from digits.training.augment import batches
-    from digits.training.evaluate import evaluate
-    from digits.training.network import build, normalize
+    from digits.training.evaluate import predict
+    from digits.training.network import OUTPUTS, build, normalize
 
     params = yaml.safe_load((ROOT / "params.yaml").read_text())["train"]
-    images, labels = normalize(arrays["x_train"]), keras.utils.to_categorical(arrays["y_train"], 10)
+    images, labels = normalize(arrays["x_train"]), keras.utils.to_categorical(arrays["y_train"], OUTPUTS)
     test, digits = normalize(arrays["x_test"]), arrays["y_test"]
     keras.utils.set_random_seed(params["seed"])
     if way != "fit":
@@ -78,7 +78,7 @@ def learn_keras(way: str, epochs: int, arrays: dict[str, np.ndarray]) -> dict:
 
         def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
             seconds.append(time.perf_counter() - self.begun)
-            right.append(evaluate(network, test, digits)[0]["accuracy"])
+            right.append(float((predict(network, test).argmax(1) == digits).mean()))
 
     network.compile(
         keras.optimizers.Adam(1e-3),

@@ -72,7 +72,12 @@ def test_a_run_writes_model_card_metrics_and_plots(trained: Path) -> None:
     assert 0 <= card["test"]["accuracy"] <= 1
     assert card["params"]["epochs"] == 2
     metrics = json.loads((trained / "metrics" / "metrics.json").read_text())
-    assert metrics["test"]["accuracy"] == pytest.approx(card["test"]["accuracy"])
+    assert metrics["test"] == pytest.approx(card["test"])
+    assert metrics["sure_threshold"] == card["sure_threshold"]
+    assert 0 < card["sure_threshold"] < 1
+    assert 0 <= card["test"]["ece"] <= 1
+    assert set(card["validation"]["outliers"]) == set(card["params"]["outliers"]["kinds"])
+    assert (trained / "metrics" / "plots" / "outliers.png").read_bytes().startswith(b"\x89PNG")
     assert (trained / "metrics" / "plots" / "misclassified.png").read_bytes().startswith(b"\x89PNG")
     Classifier(load(trained / "models" / "mnist.h5"))
 
@@ -85,6 +90,7 @@ def test_validation_figures_come_from_images_that_nothing_was_fitted_to(trained:
     assert card["params"]["calibration_fraction"] == 0.5
     classifier = Classifier(load(trained / "models" / "mnist.h5"))
     probabilities = classifier.probabilities(arrays["x_train"][unseen][..., None] / np.float32(255))
+    assert probabilities.sum(1) == pytest.approx(1, abs=1e-5)
     right = probabilities[np.arange(50), arrays["y_train"][unseen]]
     assert card["validation"]["loss"] == pytest.approx(-np.log(np.maximum(right, 1e-7)).mean(), rel=1e-3)
 
@@ -112,7 +118,7 @@ def test_plots_and_metrics_are_shown(trained: Path, tmp_path: Path) -> None:
     assert "test.accuracy" in run(trained, "dvc", "metrics", "show").stdout
     run(trained, "dvc", "plots", "show", "--out", str(tmp_path / "plots"))
     page = (tmp_path / "plots" / "index.html").read_text()
-    for name in ("loss", "accuracy", "confusion", "misclassified.png"):
+    for name in ("loss", "accuracy", "confusion", "misclassified.png", "reliability", "outliers.png"):
         assert name in page
 
 
@@ -146,12 +152,26 @@ def test_a_run_needs_no_git(trained: Path, tmp_path: Path) -> None:
 def test_a_run_on_a_handful_of_images_and_nothing_besides_works(trained: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(trained, tmp_path / "project")
     params = yaml.safe_load((folder / "params.yaml").read_text())
-    params["train"] |= {"synthetic_fraction": 0, "low_resolution_fraction": 0}
+    params["train"] |= {"synthetic_fraction": 0, "low_resolution_fraction": 0, "printed_fraction": 0}
+    params["train"]["outliers"]["fraction"] = 0
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     run(folder, sys.executable, "train.py", "--epochs", "1", "--limit", "3")
     card = json.loads((folder / "tmp" / "train" / "models" / "mnist.json").read_text())
     assert card["trained_on"] == "synthetic, 3 images"
     assert card["params"]["validation"] == 2
+    assert card["validation"]["outliers"] == {}
+    assert 0 < card["sure_threshold"] < 1
+
+
+def test_a_run_with_an_unknown_kind_of_outlier_says_so(trained: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(trained, tmp_path / "project")
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params["train"]["outliers"]["kinds"]["cats"] = 1
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    done = run(folder, sys.executable, "train.py", "--epochs", "1", check=False)
+    assert done.returncode == 1
+    assert "unknown kinds of outliers: cats" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_run_with_too_few_images_says_so(trained: Path, tmp_path: Path) -> None:

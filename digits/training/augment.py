@@ -12,15 +12,28 @@ import tensorflow as tf
 from PIL import Image, ImageOps
 
 from digits.imaging import prepare
+from digits.training.network import NO_DIGIT
+
+# how much the last batches of a run are varied, against the first
+LAST_VARIED = 0.3
+# how much the shape of what is no digit is varied, against a digit's: turned further it is none still
+OUTLIERS_VARIED = 2.5
+SHAPE = ("rotation", "shear", "zoom")
 
 
 def batches(
-    images: np.ndarray, labels: np.ndarray, batch_size: int, seed: int, varied: dict[str, float] | None
+    images: np.ndarray,
+    labels: np.ndarray,
+    batch_size: int,
+    seed: int,
+    varied: dict[str, float] | None,
+    steps: int | None = None,
 ) -> tf.data.Dataset:
-    """Endless shuffled batches of images float32 (n, 28, 28, 1) in [0, 1] and labels float32 (n, 10).
+    """Endless shuffled batches of images float32 (n, 28, 28, 1) in [0, 1] and labels float32 (n, OUTPUTS).
 
-    varied: how much, as the keyword arguments of `augment`; without it the images stay as they are. The same seed
-    gives the same batches.
+    varied: how much, as the keyword arguments of `augment`; without it the images stay as they are. steps: how
+    many batches will be taken; the last third of them are varied less and less, so that the network ends with
+    images like MNIST's own. The same seed gives the same batches.
     """
     # numbers are shuffled and a batch is gathered at once: cheaper than moving images one by one
     everything = tf.constant(images), tf.constant(labels)
@@ -28,14 +41,18 @@ def batches(
     pairs = order.map(lambda indices: tuple(tf.gather(all, indices) for all in everything))
     if not varied:
         return pairs.prefetch(tf.data.AUTOTUNE)
-    # a seed a batch, so that the maps may run side by side and still give the same images every time
-    seeds = tf.data.Dataset.counter().map(lambda count: tf.stack([tf.cast(count, tf.int32), seed]))
 
-    def vary(pair: tuple[tf.Tensor, tf.Tensor], seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return augment(pair[0], seed, **varied), pair[1]
+    def vary(pair: tuple[tf.Tensor, tf.Tensor], count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        # a seed a batch, so that the maps may run side by side and still give the same images every time
+        of_batch = tf.stack([tf.cast(count, tf.int32), seed])
+        late = tf.clip_by_value(3 * tf.cast(count, tf.float32) / steps - 2, 0, 1) if steps else 0.0
+        less = 1 - (1 - LAST_VARIED) * late
+        strength = less + (OUTLIERS_VARIED - less) * pair[1][:, NO_DIGIT]
+        much = {name: most * (strength if name in SHAPE else less) for name, most in varied.items()}
+        return augment(pair[0], of_batch, **much), pair[1]
 
     return (
-        tf.data.Dataset.zip(pairs, seeds)
+        tf.data.Dataset.zip(pairs, tf.data.Dataset.counter())
         .map(vary, tf.data.AUTOTUNE, deterministic=True)
         .prefetch(tf.data.AUTOTUNE)
     )
@@ -45,9 +62,9 @@ def augment(
     images: tf.Tensor,
     seed: tf.Tensor,
     *,
-    rotation: float,
-    shear: float,
-    zoom: float,
+    rotation: tf.Tensor | float,
+    shear: tf.Tensor | float,
+    zoom: tf.Tensor | float,
     shift: float,
     stroke_width: float,
     blur: float,
@@ -55,9 +72,9 @@ def augment(
     """A varied batch, float32 (n, 28, 28, 1) in [0, 1] like `images`; the same seed, int32 (2,), varies alike.
 
     rotation: at most so many degrees. shear: at most so many pixels sideways for each down. zoom: width and
-    height change at most by this share. shift: at most so many pixels. stroke_width: the share of images whose
-    strokes are made thicker or thinner. blur: the share of images blurred, as a picture of few pixels is when
-    enlarged.
+    height change at most by this share. These three may be a number for each image, (n,). shift: at most so many
+    pixels. stroke_width: the share of images whose strokes are made thicker or thinner. blur: the share of images
+    blurred, as a picture of few pixels is when enlarged.
     """
     n = tf.shape(images)[0]
     turn, slant, wide, high, right, down = tf.unstack(tf.random.stateless_uniform((6, n), seed, -1.0, 1.0))

@@ -1,5 +1,7 @@
-"""The plots that show where a network errs: train.py calls `write_plots` once the test images are read. `dvc plots
-diff` draws confusion.csv and shows misclassified.png beside that of another run."""
+"""The plots that show where a network errs: train.py calls `write_plots` once the test images are read, and
+`write_reliability`. `dvc plots diff` draws confusion.csv and reliability.csv and shows misclassified.png beside
+that of another run.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +24,13 @@ def write_plots(folder: Path, images: np.ndarray, labels: np.ndarray, predicted:
     rows = "".join(f"{label},{answer}\n" for label, answer in pairs)
     (folder / "confusion.csv").write_text(f"actual,predicted\n{rows}")
     draw_misclassified(images, labels, predicted).save(folder / "misclassified.png")
+
+
+def write_reliability(folder: Path, bins: list[tuple[float, float, int]]) -> None:
+    """Write the reliability diagram's reliability.csv: of each range of probabilities the mean, the accuracy, and
+    the number of images."""
+    rows = "".join(f"{probability:.5f},{accuracy:.5f},{count}\n" for probability, accuracy, count in bins)
+    (folder / "reliability.csv").write_text(f"probability,accuracy,images\n{rows}")
 
 
 def draw_misclassified(images: np.ndarray, labels: np.ndarray, predicted: np.ndarray) -> Image.Image:

@@ -46,12 +46,19 @@ def draw(train: int, test: int, seed: int) -> dict[str, np.ndarray]:
 def smooth_digit(label: int, rng: np.random.Generator) -> list[np.ndarray]:
     """A digit's strokes as someone might write them: float (n, 2) each, x right, y down, about 1 high."""
     styles = SHAPES[str(label)]
-    style = styles[rng.integers(len(styles))]
+    return smooth_strokes(styles[rng.integers(len(styles))]["strokes"], rng)
+
+
+def smooth_strokes(shape: list[Any], rng: np.random.Generator) -> list[np.ndarray]:
+    """A shape's strokes as someone might write them: float (n, 2) each, x right, y down, about 1 high.
+
+    shape: the points [x, y] of each stroke, as in strokes.json.
+    """
     narrow, slant, turn = rng.uniform(0.5, 0.95), rng.normal(0, 0.22), rng.normal(0, 0.12)
     matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     matrix = matrix @ np.array([[1, -slant], [0, 1]]) @ np.diag([narrow, 1])
     strokes = []
-    for points in style["strokes"]:
+    for points in shape:
         moved = np.array(points) - 0.5
         # points given twice stay together, or the corner would become a loop
         _, same = np.unique(moved, axis=0, return_inverse=True)
@@ -78,14 +85,14 @@ def _digit(label: int, rng: np.random.Generator) -> np.ndarray:
 def _smooth(points: np.ndarray) -> np.ndarray:
     """A Catmull-Rom spline through the points (n, 2), close enough to be dotted as a line."""
     padded = np.concatenate([points[:1], points, points[-1:]])
+    a, b, c, d = (padded[i : len(padded) - 3 + i, None] for i in range(4))
+    # a doubled point is a corner: the curve runs straight into it and straight out of it
+    a, d = (
+        np.where(np.isclose(near, far).all(2, keepdims=True), near, far) for near, far in ((b, a), (c, d))
+    )
     t = np.linspace(0, 1, 24, endpoint=False)[:, None]
-    pieces = []
-    for a, b, c, d in zip(padded, padded[1:], padded[2:], padded[3:], strict=False):
-        # a doubled point is a corner: the curve runs straight into it and straight out of it
-        a, d = (b if np.allclose(a, b) else a), (c if np.allclose(c, d) else d)
-        curve = 2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3
-        pieces.append(curve / 2)
-    return np.concatenate([*pieces, points[-1:]])
+    curves = 2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3
+    return np.concatenate([curves.reshape(-1, 2) / 2, points[-1:]])
 
 
 def _as_mnist(picture: Image.Image, rng: np.random.Generator) -> np.ndarray:

@@ -1,0 +1,233 @@
+"""Images in MNIST's form that are no digit, for train.py: seen in training they teach the network to be unsure of
+what it was not made for (outlier exposure: Hendrycks, Mazeika and Dietterich 2019, arXiv:1812.04606). `draw` makes
+them of MNIST's training images and of the pictures of digits/training/drawings.py, by seed, three fifths of them
+as the service prepares pictures, the others as clients that send pixels would.
+
+No katakana and no photographs are among them: `make eval` shows by these how what was never seen is answered.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw
+
+from digits.imaging import PictureError, prepare
+from digits.training import drawings
+from digits.training.data import DataError
+
+# a digit's pixels that count as ink
+INK = 60
+# a digit mirrored or lying on its side is no digit; not these, which are one still, or another
+MIRRORED, LYING = (3, 4, 6, 7, 9), (2, 3, 4, 5)
+SHOWN = 24
+
+Digits = list[list[np.ndarray]]
+Picture = np.ndarray
+
+
+def draw(
+    count: int, images: np.ndarray, labels: np.ndarray, seed: int, kinds: dict[str, float]
+) -> dict[str, np.ndarray]:
+    """About `count` outliers, uint8 (n, 28, 28) for each kind.
+
+    images: uint8 (n, 28, 28), digits to make some of them of. labels: their digits, (n,). kinds: how many of each
+    kind against the others; 0 makes none. A kind's images depend on the seed and on their number only, whatever
+    the other kinds. Raises DataError for an unknown kind.
+    """
+    unknown = set(kinds) - set(KINDS)
+    if unknown:
+        names = ", ".join(sorted(unknown)), ", ".join(KINDS)
+        raise DataError(f"params.yaml has unknown kinds of outliers: {names[0]}. There are: {names[1]}.")
+    digits = [[image for image in images[labels == digit] if (image > INK).any()] for digit in range(10)]
+    total = sum(kinds.values())
+    made = {}
+    for kind, weight in kinds.items():
+        number = round(count * weight / total) if weight else 0
+        rng = np.random.default_rng([seed, zlib.crc32(kind.encode())])
+        if number and any(digits):
+            made[kind] = np.stack([_one(kind, digits, rng) for _ in range(number)])
+    return made
+
+
+def _one(kind: str, digits: Digits, rng: np.random.Generator) -> np.ndarray:
+    while True:
+        picture = KINDS[kind](digits, rng)
+        if rng.random() < 0.25:
+            picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.5, 2.5))
+        # the service would take a frame away and leave the digit
+        as_picture = kind != "frames" and rng.random() < 0.6
+        image = as_prepared(picture, rng) if as_picture else in_mnist_form(picture, rng)
+        if image is not None and (image > INK).sum() >= 8:
+            return image
+
+
+def as_prepared(picture: Picture, rng: np.random.Generator) -> np.ndarray | None:
+    """As the service prepares a picture of it, 24 to 84 pixels large and of either polarity; None where it is
+    refused."""
+    size = rng.uniform(24, 84) / max(picture.shape)
+    small = cv2.resize(picture, None, fx=size, fy=size, interpolation=cv2.INTER_AREA)
+    small = np.pad(small, int(rng.integers(4, 12)))
+    _, bmp = cv2.imencode(".bmp", small if rng.random() < 0.5 else 255 - small)
+    try:
+        return prepare([bmp.tobytes()], ["image"])[0]
+    except PictureError:
+        return None
+
+
+def in_mnist_form(picture: Picture, rng: np.random.Generator) -> np.ndarray | None:
+    """Fitted in about 20x20, centred by mass in 28x28, as MNIST's authors did; None without ink."""
+    rows, columns = (np.flatnonzero((picture > INK).any(axis)) for axis in (1, 0))
+    if not len(rows):
+        return None
+    ink = picture[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    scale = rng.choice([20, 20, 20, 18, 23]) / max(ink.shape)
+    height, width = (max(1, round(side * scale)) for side in ink.shape)
+    small = cv2.resize(ink, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32)
+    total = max(float(small.sum()), 1.0)
+    top = round(13.5 - float((small.sum(1) * np.arange(height)).sum()) / total)
+    left = round(13.5 - float((small.sum(0) * np.arange(width)).sum()) / total)
+    top, left = min(max(top, 0), 28 - height), min(max(left, 0), 28 - width)
+    image = np.zeros((28, 28), np.uint8)
+    image[top : top + height, left : left + width] = small * (
+        rng.uniform(0.85, 1) * 255 / max(small.max(), 1)
+    )
+    return image
+
+
+def _any(digits: Digits, rng: np.random.Generator, of: tuple[int, ...] = tuple(range(10))) -> np.ndarray:
+    """One of the digits, cropped to its ink."""
+    there = [digits[digit] for digit in of if digits[digit]] or [some for some in digits if some]
+    some = there[rng.integers(len(there))]
+    image = some[rng.integers(len(some))]
+    rows, columns = (np.flatnonzero((image > INK).any(axis)) for axis in (1, 0))
+    return image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
+def _enlarged(picture: Picture) -> Picture:
+    return cv2.resize(picture, None, fx=3, fy=3, interpolation=cv2.INTER_CUBIC)
+
+
+def _row(
+    several: list[np.ndarray], low: int, high: int, rng: np.random.Generator
+) -> tuple[Picture, list[int]]:
+    """Digits side by side, `low` to `high` pixels apart, and where each begins; the last number is the end."""
+    picture = np.zeros((32, sum(digit.shape[1] + max(high, 0) for digit in several) + 12), np.uint8)
+    left, places = 6, []
+    for digit in several:
+        high_digit, wide = digit.shape
+        top = min(max((32 - high_digit) // 2 + int(rng.integers(-3, 4)), 0), 32 - high_digit)
+        there = picture[top : top + high_digit, left : left + wide]
+        np.maximum(there, digit, out=there)
+        places.append(left)
+        left += wide + int(rng.integers(low, high + 1))
+        end = places[-1] + wide
+    return picture[:, : end + 6], [*places, end]
+
+
+def _pair(digits: Digits, rng: np.random.Generator) -> Picture:
+    """Two to four digits side by side, or two one below the other, or one over the other."""
+    way = rng.random()
+    if way < 0.8:
+        count = int(rng.choice([2, 2, 2, 3, 3, 4]))
+        return _enlarged(_row([_any(digits, rng) for _ in range(count)], -3, 7, rng)[0])
+    one, two = _any(digits, rng), _any(digits, rng)
+    if way < 0.9:
+        turned = _row([one.T, two.T], -2, 6, rng)[0]
+        return _enlarged(np.ascontiguousarray(turned.T))
+    # two 1s, or a 1 in an 8, are a digit still; shifted aside they are not
+    gap = int(rng.integers(4, 9)) - min(one.shape[1], two.shape[1])
+    return _enlarged(_row([one, two], gap, gap, rng)[0])
+
+
+def _part(digits: Digits, rng: np.random.Generator) -> Picture:
+    """A digit cut through beside a part of its neighbour, or above it; the pieces of a digit in wrong order."""
+    way = rng.random()
+    if way < 0.85:
+        several = [_any(digits, rng) for _ in range(3)]
+        if way > 0.7:
+            several = [digit.T for digit in several]
+        picture, places = _row(several, -3, 4, rng)
+        width = max(places[2] - places[1], 8)
+        shift = rng.uniform(0.4, 0.8) * width * rng.choice([-1, 1])
+        left, right = places[1] + shift, places[1] + shift + width * rng.uniform(0.9, 1.2)
+        # no neighbour whole
+        left = max(left, places[0] + 0.3 * (places[1] - places[0]))
+        right = min(right, places[3] - 0.3 * (places[3] - places[2]))
+        cut = np.pad(picture[:, int(left) : int(right)], ((0, 0), (4, 4)))
+        return _enlarged(np.ascontiguousarray(cut.T if way > 0.7 else cut))
+    digit = _any(digits, rng, (2, 3, 4, 5, 6, 7, 8, 9))
+    middle = digit.shape[0] // 2
+    upper, lower = digit[:middle], digit[middle:]
+    if way < 0.93:
+        return _enlarged(np.vstack([lower, upper]))
+    return _enlarged(np.vstack([upper, np.zeros_like(upper[:4]), np.roll(lower, digit.shape[1] // 2, 1)]))
+
+
+def _turned(digits: Digits, rng: np.random.Generator) -> Picture:
+    """A digit mirrored, or lying on its side."""
+    if rng.random() < 0.5:
+        return _enlarged(np.ascontiguousarray(_any(digits, rng, MIRRORED)[:, ::-1]))
+    return _enlarged(np.ascontiguousarray(np.rot90(_any(digits, rng, LYING), rng.choice([1, 3]))))
+
+
+def _frame(digits: Digits, rng: np.random.Generator) -> Picture:
+    """A digit in a box, round or with corners, closed or open, or crossed out by lines; an empty box."""
+    picture = np.zeros((112, 112), np.uint8)
+    if rng.random() < 0.85:
+        digit = _enlarged(_any(digits, rng))
+        top, left = (112 - digit.shape[0]) // 2, (112 - digit.shape[1]) // 2
+        picture[top : top + digit.shape[0], left : left + digit.shape[1]] = digit
+    pen, way = int(rng.integers(2, 8)), rng.integers(4)
+    low, high = rng.integers(6, 22, 2), 112 - rng.integers(6, 22, 2)
+    if way == 0:
+        cv2.rectangle(picture, low.tolist(), high.tolist(), 255, pen)
+    elif way == 1:
+        corners = np.array([low, (high[0], low[1]), high, (low[0], high[1])])
+        corners = corners + rng.integers(-6, 7, corners.shape)
+        sides = np.stack([corners, np.roll(corners, -1, 0)], 1)
+        keep = rng.permutation(4)[: rng.integers(2, 5)]
+        cv2.polylines(picture, list(sides[keep].astype(np.int32)), False, 255, pen, cv2.LINE_AA)
+    elif way == 2 and picture.any():
+        axes = rng.integers(38, 50, 2).tolist()
+        cv2.ellipse(picture, (56, 56), axes, 0, 0, int(rng.integers(300, 361)), 255, pen, cv2.LINE_AA)
+    else:
+        for at in (low, high, (low + high) // 2):
+            level = int(at[1])
+            cv2.line(picture, (4, level), (108, level + int(rng.integers(-6, 7))), 255, pen, cv2.LINE_AA)
+    return picture
+
+
+def _alone(
+    function: Callable[[np.random.Generator], Picture],
+) -> Callable[[Digits, np.random.Generator], Picture]:
+    return lambda digits, rng: function(rng)
+
+
+KINDS: dict[str, Callable[[Digits, np.random.Generator], Picture]] = {
+    "pairs": _pair,
+    "parts": _part,
+    "turned": _turned,
+    "frames": _frame,
+    "letters": _alone(drawings.letter),
+    "signs": _alone(drawings.sign),
+    "invented": _alone(drawings.invented),
+    "scribbles": _alone(drawings.scribble),
+    "shapes": _alone(drawings.shape),
+    "textures": _alone(drawings.texture),
+    "lines": _alone(drawings.line),
+}
+
+
+def contact_sheet(made: dict[str, np.ndarray]) -> Image.Image:
+    """The first SHOWN of each kind in a row behind its name, bright on black as the network sees them."""
+    sheet = Image.new("L", (80 + SHOWN * 30, max(1, len(made)) * 30))
+    pen = ImageDraw.Draw(sheet)
+    for row, (kind, images) in enumerate(made.items()):
+        pen.text((4, row * 30 + 9), kind, fill=255)
+        for column, image in enumerate(images[:SHOWN]):
+            sheet.paste(Image.fromarray(image), (80 + column * 30, row * 30))
+    return sheet

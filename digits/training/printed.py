@@ -1,0 +1,23 @@
+"""Digits of fonts, for train.py: letters of the same fonts are among the outliers, and without these digits a
+network would take whatever is printed for one."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from digits.training.drawings import printed
+from digits.training.outliers import as_prepared, in_mnist_form
+
+
+def digits_of_fonts(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images uint8 (count, 28, 28) in MNIST's form and their digits uint8 (count,); the same by seed."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 10, count, dtype=np.uint8)
+    images = np.empty((count, 28, 28), np.uint8)
+    for i, label in enumerate(labels):
+        image = None
+        while image is None:
+            picture = printed(str(label), rng)
+            image = as_prepared(picture, rng) if rng.random() < 0.6 else in_mnist_form(picture, rng)
+        images[i] = image
+    return images, labels

@@ -1,0 +1,169 @@
+"""Images of no digit: the same by seed, in MNIST's form, each kind to be switched off; what the figures that are
+made with them mean."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import yaml
+from conftest import ROOT
+
+from digits.training import drawings, outliers
+from digits.training.data import DataError
+from digits.training.printed import digits_of_fonts
+from digits.training.synthetic import draw as draw_digits
+
+PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())["train"]
+ALL = dict.fromkeys(outliers.KINDS, 1)
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """Drawn digits and which they are."""
+    arrays = draw_digits(60, 0, 4)
+    return arrays["x_train"], arrays["y_train"]
+
+
+def test_the_same_seed_draws_the_same_outliers(digits: tuple[np.ndarray, np.ndarray]) -> None:
+    first, again = (outliers.draw(44, *digits, 3, ALL) for _ in range(2))
+    other = outliers.draw(44, *digits, 4, ALL)
+    for kind in ALL:
+        assert first[kind].tobytes() == again[kind].tobytes()
+        assert first[kind].tobytes() != other[kind].tobytes()
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_every_kind_gives_images_in_mnists_form(kind: str, digits: tuple[np.ndarray, np.ndarray]) -> None:
+    images = outliers.draw(12, *digits, 1, {kind: 1})[kind]
+    assert images.shape == (12, 28, 28)
+    assert images.dtype == np.uint8
+    assert (images.max((1, 2)) > 100).all()
+    # each is another
+    assert len({image.tobytes() for image in images}) == 12
+
+
+def test_a_kind_is_switched_off_and_the_others_stay(digits: tuple[np.ndarray, np.ndarray]) -> None:
+    both = outliers.draw(20, *digits, 1, {"signs": 1, "lines": 1})
+    one = outliers.draw(10, *digits, 1, {"signs": 0, "lines": 1})
+    assert list(one) == ["lines"]
+    assert one["lines"].tobytes() == both["lines"].tobytes()
+    assert outliers.draw(10, *digits, 1, {"signs": 0}) == {}
+    assert outliers.draw(10, *digits, 1, {}) == {}
+    assert outliers.draw(0, *digits, 1, ALL) == {}
+
+
+def test_an_unknown_kind_is_named(digits: tuple[np.ndarray, np.ndarray]) -> None:
+    with pytest.raises(DataError, match="unknown kinds of outliers: cats"):
+        outliers.draw(10, *digits, 1, {"cats": 1, "lines": 1})
+
+
+def test_params_name_every_kind() -> None:
+    assert set(PARAMS["outliers"]["kinds"]) == set(outliers.KINDS)
+
+
+def test_outliers_are_made_of_whatever_digits_there_are() -> None:
+    arrays = draw_digits(1, 0, 4)
+    made = outliers.draw(22, arrays["x_train"], arrays["y_train"], 1, ALL)
+    assert set(made) == set(ALL)
+
+
+def test_the_held_out_family_is_never_in_training() -> None:
+    kana = json.loads((ROOT / "benchmarks" / "kana.json").read_text())
+    assert len(kana) >= 20
+    trained = [json.dumps(strokes) for script in drawings.SIGNS.values() for strokes in script.values()]
+    assert not {json.dumps(strokes) for strokes in kana.values()} & set(trained)
+    # nor as letters of a font: hiragana, katakana, or any script but Latin and Greek
+    assert all(ord(letter) < 0x400 or letter == "€" for letter in drawings.LETTERS)
+
+
+def test_no_letter_or_sign_looks_like_a_digit() -> None:
+    names = {name for script in drawings.SIGNS.values() for name in script}
+    for alike in "OoIl|ZzSsBbGgqy0123456789":
+        assert alike not in drawings.LETTERS
+        assert alike not in names
+
+
+def test_the_contact_sheet_shows_each_kind(digits: tuple[np.ndarray, np.ndarray]) -> None:
+    made = outliers.draw(22, *digits, 1, ALL)
+    sheet = np.asarray(outliers.contact_sheet(made))
+    assert sheet.shape[0] == 30 * len(ALL)
+    for row, images in enumerate(made.values()):
+        assert (sheet[row * 30 : row * 30 + 28, 80:108] == images[0]).all()
+
+
+def test_the_threshold_keeps_the_share_of_digits() -> None:
+    evaluate = pytest.importorskip("digits.training.evaluate")
+    digits = np.linspace(0.001, 1, 1000)
+    threshold = evaluate.sure_threshold(digits, np.array([0.1, 0.9]), 0.99)
+    assert (digits >= threshold).mean() >= 0.99
+    assert 0 < threshold < 0.02
+    assert evaluate.sure_threshold(digits, np.array([]), 0.99) == threshold
+    assert evaluate.sure_threshold(np.ones(5), np.array([]), 0.99) < 1
+    assert evaluate.sure_threshold(np.zeros(5), np.array([]), 0.99) > 0
+
+
+def test_what_is_no_digit_is_folded_into_ten_low_probabilities() -> None:
+    network = pytest.importorskip("digits.training.network")
+    scores = 30 * np.eye(11, dtype=np.float32)
+    scores[network.NO_DIGIT, 4] = 1
+    served = network.folded(scores)
+    assert served.sum(1) == pytest.approx(1)
+    assert served[:10] == pytest.approx(np.eye(10), abs=1e-6)
+    assert served[network.NO_DIGIT].max() < 0.2
+    # the best guess is still told
+    assert served[network.NO_DIGIT].argmax() == 4
+
+
+def test_the_network_that_is_served_folds_as_numpy_does() -> None:
+    network = pytest.importorskip("digits.training.network")
+    trained = network.build([2, 2, 2], [4, 4], [0.1, 0.1])
+    images = np.random.default_rng(1).random((5, 28, 28, 1), np.float32)
+    scores = np.log(trained.predict(images, verbose=0))
+    served = network.fold(trained).predict(images, verbose=0)
+    assert served == pytest.approx(network.folded(scores), abs=1e-6)
+    assert served.shape == (5, 10)
+
+
+def test_digits_of_fonts_are_the_same_by_seed() -> None:
+    (images, labels), (again, _) = digits_of_fonts(12, 1), digits_of_fonts(12, 1)
+    assert images.tobytes() == again.tobytes()
+    assert images.shape == (12, 28, 28)
+    assert set(labels) <= set(range(10))
+    assert (images.max((1, 2)) > 100).all()
+    assert digits_of_fonts(0, 1)[0].shape == (0, 28, 28)
+
+
+def test_auroc_is_how_often_a_digit_is_surer_than_an_outlier() -> None:
+    evaluate = pytest.importorskip("digits.training.evaluate")
+    assert evaluate.auroc(np.array([0.9, 0.8]), np.array([0.1, 0.2])) == 1
+    assert evaluate.auroc(np.array([0.1]), np.array([0.2])) == 0
+    assert evaluate.auroc(np.array([0.5, 0.9]), np.array([0.5, 0.6])) == pytest.approx((0.5 + 2) / 4)
+
+
+def test_the_calibration_error_is_the_distance_of_probability_and_accuracy() -> None:
+    evaluate = pytest.importorskip("digits.training.evaluate")
+    probabilities = np.full((10, 10), 0.2 / 9)
+    probabilities[:, 3] = 0.8
+    labels = np.array([3] * 7 + [4] * 3)
+    bins = evaluate.reliability(probabilities, labels)
+    assert bins == [(pytest.approx(0.8), pytest.approx(0.7), 10)]
+    assert evaluate.calibration_error(bins) == pytest.approx(0.1)
+    assert evaluate.evaluate(probabilities, labels, 0.5)["sure_and_wrong"] == pytest.approx(0.3)
+    assert evaluate.evaluate(probabilities, labels, 0.9)["sure"] == 0
+
+
+def test_evaluations_outliers_are_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    sys.modules.pop("outliers", None)
+    import outliers as kinds  # type: ignore[import-not-found]
+
+    test = draw_digits(0, 50, 5)["x_test"]
+    monkeypatch.setattr(kinds, "test_digits", lambda: test)
+    for kind in kinds.KINDS:
+        pictures = list(kind(2, np.random.default_rng(1)))
+        # no fonts on this machine: no letters
+        assert len(pictures) in ((0, 2) if kind.__name__ == "letters" else (2,))
+        assert all(picture.mode == "L" and picture.getextrema()[1] > 100 for picture in pictures)
