@@ -30,8 +30,8 @@ from dvclive import Live
 from dvclive.keras import DVCLiveCallback
 
 from digits import logs
-from digits.training import data, outliers, synthetic
-from digits.training.augment import batches, low_resolution
+from digits.training import data, outliers
+from digits.training.augment import batches
 from digits.training.card import replace, revision, write_card
 from digits.training.compile import compile_h5
 from digits.training.evaluate import (
@@ -43,9 +43,9 @@ from digits.training.evaluate import (
     reliability,
     sure_threshold,
 )
-from digits.training.network import NO_DIGIT, OUTPUTS, build, fold, momentum, normalize
+from digits.training.network import build, fold, momentum, normalize
 from digits.training.plots import write_plots, write_reliability
-from digits.training.printed import digits_of_fonts
+from digits.training.sources import ONE_HOT, sources
 
 ROOT = Path(__file__).resolve().parent
 # so many before Keras returns to Python: with batches of 32 that is felt
@@ -54,28 +54,7 @@ STEPS_PER_CALL = 100
 MIN_LIMIT = 3
 # images and their digits
 Pair = tuple[np.ndarray, np.ndarray]
-ONE_HOT = np.eye(OUTPUTS, dtype=np.float32)
 log = logging.getLogger("digits.train")
-
-
-def sources(x: np.ndarray, y: np.ndarray, params: dict[str, Any]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """What the network learns from, all of it shuffled together: pairs of images, uint8 (n, 28, 28), and labels,
-    float32 (n, OUTPUTS), a probability for each digit and for none.
-
-    x, y: the data set's training images, uint8 (n, 28, 28) in random order, and their digits, uint8 (n,).
-    """
-    drawn = synthetic.draw(round(params["synthetic_fraction"] * len(x)), 0, params["seed"])
-    printed = digits_of_fonts(round(params["printed_fraction"] * len(x)), params["seed"])
-    n = round(params["low_resolution_fraction"] * len(x))
-    strange = params["outliers"]
-    no_digits = outliers.draw(round(strange["fraction"] * len(x)), x, y, params["seed"], strange["kinds"])
-    return [
-        (x, ONE_HOT[y]),
-        (drawn["x_train"], ONE_HOT[drawn["y_train"]]),
-        (printed[0], ONE_HOT[printed[1]]),
-        (low_resolution(x[:n], params["seed"]), ONE_HOT[y[:n]]),
-        *((images, ONE_HOT[np.full(len(images), NO_DIGIT)]) for images in no_digits.values()),
-    ]
 
 
 def fit(x: np.ndarray, y: np.ndarray, held_out: Pair, params: dict[str, Any], live: Live) -> keras.Sequential:
@@ -125,17 +104,9 @@ def settle(
     answers are sure, which is told by these digits and by outliers made of them."""
     calibrate(network, normalize(x), y)
     served = fold(network)
-    strange = held_out_outliers(x, y, params, params["seed"] + 1)
+    strange = outliers.held_out(x, y, params, params["seed"] + 1)
     probabilities = [predict(served, normalize(images)).max(1) for images in (x, *strange.values())]
     return served, sure_threshold(probabilities[0], np.concatenate([[], *probabilities[1:]]), params["sure"])
-
-
-def held_out_outliers(
-    x: np.ndarray, y: np.ndarray, params: dict[str, Any], seed: int
-) -> dict[str, np.ndarray]:
-    """Half as many outliers as there are digits; none where training has none."""
-    fraction = 0.5 if params["outliers"]["fraction"] else 0
-    return outliers.draw(round(fraction * len(x)), x, y, seed, params["outliers"]["kinds"])
 
 
 def log_epoch(epoch: int, figures: dict[str, float]) -> None:
@@ -181,7 +152,7 @@ def main() -> None:
         network, threshold = settle(trained, x[calibration], y[calibration], params)
         # nothing was fitted to these: neither the weights nor the temperature nor the threshold
         probabilities = predict(network, normalize(x[val]))
-        strange = held_out_outliers(x[val], y[val], params, params["seed"] + 2)
+        strange = outliers.held_out(x[val], y[val], params, params["seed"] + 2)
         validation = evaluate(probabilities, y[val], threshold) | {
             "outliers": {
                 kind: evaluate_outliers(probabilities, predict(network, normalize(images)), threshold)

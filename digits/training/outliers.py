@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 import cv2
 import numpy as np
@@ -231,3 +232,12 @@ def contact_sheet(made: dict[str, np.ndarray]) -> Image.Image:
         for column, image in enumerate(images[:SHOWN]):
             sheet.paste(Image.fromarray(image), (80 + column * 30, row * 30))
     return sheet
+
+
+def held_out(x: np.ndarray, y: np.ndarray, params: dict[str, Any], seed: int) -> dict[str, np.ndarray]:
+    """Half as many outliers as there are digits `x`, by kind as `draw` gives them; none where training has none.
+
+    params: params.yaml's `train`.
+    """
+    fraction = 0.5 if params["outliers"]["fraction"] else 0
+    return draw(round(fraction * len(x)), x, y, seed, params["outliers"]["kinds"])
