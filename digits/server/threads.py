@@ -3,6 +3,9 @@ worker.py makes them and lends `run` to the app, as digits/serving/service.py sa
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +14,9 @@ from gevent.threadpool import ThreadPool
 from gevent.util import wrap_errors
 
 from digits.serving.errors import Overloaded
+
+# of the threads, where the event loop's is 0
+NICE = 5
 
 
 class Threads:
@@ -30,9 +36,16 @@ class Threads:
         if not turn.acquire(timeout=self.max_wait):
             raise Overloaded
         try:
-            result = self.pool.apply(wrap_errors(Exception, work))
+            result = self.pool.apply(wrap_errors(Exception, _give_way_to_loop), (work,))
         finally:
             turn.release()
         if isinstance(result, Exception):
             raise result
         return result
+
+
+def _give_way_to_loop(work: Callable[[], Any]) -> Any:
+    # elsewhere a thread has no priority of its own
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+    return work()

@@ -112,7 +112,7 @@ class Settings:
         "DIGITS_CORS_ORIGINS", "", _origins, "origins whose pages may call, separated by commas"
     )
     threads: int = _setting(
-        "DIGITS_THREADS", 4, _whole(1, 256), "threads that decode pictures and large bodies"
+        "DIGITS_THREADS", 2, _whole(1, 256), "threads that decode pictures and large bodies"
     )
     max_wait_ms: int = _setting(
         "DIGITS_MAX_WAIT_MS",
