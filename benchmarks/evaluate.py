@@ -5,7 +5,8 @@ when its probability is at least the model card's sure_threshold.
 
 mnist: test images in other sizes, places, papers, polarities. uci: 1,797 digits by 43 other people (Alpaydin and
 Kaynak 1998, the copy in scikit-learn; only 8x8 pixels). uci_placed: the same enlarged to 24 to 200 pixels,
-anywhere on a larger plain ground. strokes: drawn with pens of many widths. fonts: printed.
+anywhere on a larger plain ground. strokes: drawn with pens of many widths. fonts: printed. cells: test images in
+forms and tables, cut within the line, on it and beyond it.
 
     python benchmarks/evaluate.py --cases FOLDER     # pictures of your own, with a cases.tsv: file, tab, digits
 """
@@ -17,6 +18,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
+from cells import CUTS, cell  # noqa: E402
 from outliers import KINDS as OUTLIERS  # noqa: E402
 
 from digits.imaging import PictureError, prepare  # noqa: E402
@@ -151,6 +154,7 @@ def evaluate_pictures(classifier: Classifier, threshold: float, count: int, keep
     kinds += [("strokes", strokes, photograph), ("fonts", fonts, photograph)]
     if "MNIST_NPZ" in os.environ:
         kinds.insert(0, ("mnist", mnist, photograph))
+        kinds += [(f"cells_{cut}", mnist, partial(cell, cut=cut)) for cut in CUTS]
     for name, kind, photographed in kinds:
         right = {True: 0, False: 0}
         seen = sure = sure_and_wrong = 0

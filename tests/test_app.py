@@ -179,7 +179,7 @@ def test_http_errors_are_problem_details(
 
 
 def test_a_body_over_the_limit_is_413(server: Server) -> None:
-    answer = server.ask("/predict", b" " * ((8 << 20) + 1), Content_Type="application/json")
+    answer = server.ask("/predict", b" " * ((32 << 20) + 1), Content_Type="application/json")
     assert answer.status == 413
     assert "33554432" in answer.json["detail"]
 

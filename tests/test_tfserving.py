@@ -147,7 +147,7 @@ def test_other_errors_have_that_shape_too(server: Server) -> None:
         ("/v1/models/other:predict", {"instances": []}, 404),
         ("/v1/nothing", None, 404),
         (f"{MODEL}:predict", None, 405),
-        (f"{MODEL}:predict", b" " * (9 << 20), 413),
+        (f"{MODEL}:predict", b" " * (33 << 20), 413),
         (f"{MODEL}:predict", {"instances": [[0] * 784] * 1025}, 413),
         (f"{MODEL}:predict", {"instances": [{"b64": ""}] * 1025}, 413),
     ]:
