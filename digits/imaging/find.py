@@ -50,6 +50,13 @@ GROUND_FILL = 0.72
 MIN_GROUND = 0.25
 MIN_WRITTEN = 0.4
 
+# of a cell's side: its lines, cut along and slanted, are within so much of it
+CELL_RIM = 0.08
+# of the border within them: so much of it is paper
+MIN_PAPER = 0.8
+# of the cell's side: what is smaller is no digit written in it
+MIN_IN_CELL = 0.25
+
 LEVELS = np.arange(256, dtype=np.float32)
 
 
@@ -212,11 +219,22 @@ def find_digit(grey: np.ndarray) -> np.ndarray | None:
 
     grey: uint8 (height, width) of any size.
     """
-    found = _look(grey)
+    found = _look(grey) or _look_in_cell(grey)
     if found is None:
         return None
     x, y, width, height = _ink_box(found.strength)
     return found.strength[y : y + height, x : x + width]
+
+
+def _look_in_cell(grey: np.ndarray) -> Found | None:
+    """What is in a form's cell that was cut out along its lines: on its border is no paper to tell ink from."""
+    rim = int(CELL_RIM * min(grey.shape))
+    cell = grey[rim : grey.shape[0] - rim, rim : grey.shape[1] - rim]
+    border = np.concatenate([cell[0], cell[-1], cell[:, 0], cell[:, -1]]).astype(np.int16)
+    if np.mean(np.abs(border - np.median(border)) <= MIN_CONTRAST) < MIN_PAPER:
+        return None
+    found = _look(cell)
+    return found if found is not None and found.clear and found.share > MIN_IN_CELL else None
 
 
 def _look(grey: np.ndarray) -> Found | None:
