@@ -77,7 +77,7 @@ def strokes(count: int, rng: np.random.Generator) -> Labelled:
 
 def fonts(count: int, rng: np.random.Generator) -> Labelled:
     """Printed digits in the fonts at hand, turned and slanted a little."""
-    files = sorted(Path("/usr/share/fonts").rglob("*.ttf"))
+    files = [file for file in sorted(Path("/usr/share/fonts").rglob("*.ttf")) if has_digits(file)]
     for _ in range(count):
         label, size = int(rng.integers(10)), int(rng.integers(40, 200))
         pick = int(rng.integers(len(files) + 1))
@@ -88,6 +88,12 @@ def fonts(count: int, rng: np.random.Generator) -> Labelled:
         picture = picture.transform(picture.size, Image.Transform.AFFINE, (1, slant, -slant * size, 0, 1, 0))
         picture = picture.rotate(rng.uniform(-10, 10), Image.Resampling.BILINEAR)
         yield picture.crop(picture.getbbox()), label
+
+
+def has_digits(file: Path) -> bool:
+    """Whether a font has ten different digits; fonts of symbols have a box for each."""
+    font = ImageFont.truetype(file, 40)
+    return len({bytes(font.getmask(str(digit))) for digit in range(10)}) == 10
 
 
 def photograph(ink: Image.Image, dark: bool, rng: np.random.Generator) -> bytes:

@@ -113,9 +113,15 @@ class Buffered:
             self.head = b""
 
     def flush(self) -> None:
-        """Send what is kept: an answer without a body."""
+        """Send what is kept: the head of an answer without a body, or of a file."""
         if self.head:
             self.client.sendall(self.head)
+            self.head = b""
+
+    def sendfile(self, *args: Any, **options: Any) -> int:
+        """Send a file, after what is kept."""
+        self.flush()
+        return self.client.sendfile(*args, **options)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.client, name)
