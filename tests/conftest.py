@@ -149,6 +149,9 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Se
         raise AssertionError(f"gunicorn did not become ready:\n{output.read_text()}")
 
     yield start
+    # each takes a second or two to stop
+    for server in servers:
+        server.process.terminate()
     for server in servers:
         server.stop()
 

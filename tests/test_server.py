@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -141,6 +142,19 @@ def test_a_body_cut_short_is_400_whatever_its_framing(server, lines):
     assert ask(server, whole.removesuffix(b"0\r\n\r\n"), half_close=True)[0] == 400
     status, headers, body = ask(server, head(10, JSON.strip()) + b"{", half_close=True)
     assert (status, headers["content-type"]) == (400, "application/problem+json")
+
+
+def test_a_client_that_resets_in_mid_body_is_no_fault(start):
+    server = start(WEB_CONCURRENCY="1")
+    for request in (head(1000, JSON.strip()) + b"{", chunked(SAMPLE, 100, JSON.strip())[:500]):
+        with closing(connect(server)) as client:
+            client.sendall(request)
+            time.sleep(0.2)
+            # close without a goodbye: RST instead of FIN
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    until(lambda: sum(line.get("status") == 400 for line in server.log()) == 2)
+    assert not any(line["level"] == "ERROR" for line in server.log())
+    assert b'status="5' not in server.ask("/metrics").body
 
 
 def test_a_body_that_comes_late_is_408_and_counted(start):

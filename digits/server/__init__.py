@@ -1,2 +1,2 @@
 """What hangs on gunicorn: the worker, the master's hooks, the number of CPUs. gunicorn.conf.py names them;
-nothing imports them but it."""
+nothing outside imports them."""

@@ -8,7 +8,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import gevent
-from gunicorn.http.errors import NoMoreData
 
 from digits.serving.errors import Overloaded, Problem
 
@@ -67,7 +66,8 @@ class Body(io.RawIOBase):
                 late = Problem(408, "The request did not arrive in time.")
                 with gevent.Timeout(max(self.deadline - begun, 0.001), late):
                     piece = self.body.read(wanted)
-        except NoMoreData:
+        except OSError:
+            # the end where more is to come, or a reset
             piece = b""
             self.left = 1
         finally:

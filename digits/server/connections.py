@@ -7,6 +7,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from types import SimpleNamespace
@@ -43,10 +44,13 @@ class Server(StreamServer):
         super().__init__(listener, partial(handle, SimpleNamespace(getsockname=lambda: name)), **options)
 
     def close(self) -> None:
-        """Stop accepting, but first hand over every connection that is waiting."""
-        self.stop_accepting()
-        while (accepted := self.do_read()) is not None:
-            self.do_handle(*accepted)
+        """Stop accepting, but first hand over the connections that are waiting, as far as the pool has room."""
+        # gunicorn closes a second time where the grace time was too short
+        if not self.closed:
+            self.stop_accepting()
+            with suppress(OSError):
+                while not self.full() and (accepted := self.do_read()) is not None:
+                    self.do_handle(*accepted)
         super().close()
 
 

@@ -139,6 +139,8 @@ def on_reload(server: Any) -> None:
             log.info("compiling the model; the old one serves meanwhile", extra={"path": str(settings.model)})
             subprocess.Popen([sys.executable, "-m", "digits.server.compile", str(settings.model)], cwd=ROOT)
             return
+        # the next SIGHUP may try again
+        compilations.discard(error.version)
         reload_failures.inc()
         log.error("Reload failed; keeping the old model: %s", error)
     except Exception as error:

@@ -23,7 +23,8 @@ class Threads:
     """`count` threads, for one of which a request waits at most `max_wait` seconds."""
 
     def __init__(self, count: int, max_wait: float) -> None:
-        self.pool = ThreadPool(count)
+        # one more for what runs alone
+        self.pool = ThreadPool(count + 1)
         self.free, self.alone = BoundedSemaphore(count), BoundedSemaphore(1)
         self.max_wait = max_wait
 

@@ -35,7 +35,7 @@ SPARE_CONNECTIONS = 16
 
 
 class Worker(GeventWorker):
-    """The worker that gunicorn.conf.py names; docs/settings.md describes what it is set by."""
+    """The worker that gunicorn.conf.py names; docs/settings.md has its settings."""
 
     wsgi: Callable[..., Any]
 
@@ -109,6 +109,7 @@ class Worker(GeventWorker):
         except StopIteration:
             client.flush()
             if not body.ended:
+                self.held, body.held = self.held - body.held, 0
                 util.close_graceful(sock, LINGER_SECONDS, max_drain=1 << 40)
             raise
         finally:

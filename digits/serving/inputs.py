@@ -1,7 +1,7 @@
 """Whatever a client sends to POST /predict becomes a batch of images, or a Problem that says what is wrong
 with it; app.py calls `from_request`. A batch is float32 (n, 28, 28, 1) with values in [0, 1].
 
-Pixels, as JSON or raw, are taken as they are, only scaled; pictures are prepared (digits/imaging/pictures.py).
+Pixels, as JSON or raw, are taken as they are, only scaled; pictures are prepared (digits/imaging).
 """
 
 from __future__ import annotations
@@ -259,7 +259,7 @@ def parse(body: bytes) -> Any:
         strict = error
     # Python's parser also reads NaN and Infinity; with them the document gets an answer that names the pixel
     try:
-        return json.loads(body)
+        return json.loads(body.decode())
     except (ValueError, RecursionError):
         raise Problem(
             400, f"The body is not valid JSON: {strict.msg}", line=strict.lineno, column=strict.colno
@@ -267,7 +267,7 @@ def parse(body: bytes) -> Any:
 
 
 def _pixels(image: Any, field: str, suspicious: bool) -> np.ndarray:
-    """The 784 pixels of one image, uint8 if all are whole numbers, else float32; Problem 422 if it is none."""
+    """The 784 pixels of one image, uint8 where the quick way reads it, else float32; Problem 422 if it is none."""
     if isinstance(image, list) and not suspicious:
         # the usual case at C speed: bytes() takes whole numbers from 0 to 255 and nothing else
         try:
