@@ -23,6 +23,9 @@ from digits.serving.errors import Problem
 # a peer that takes nothing of its answer for so long is gone (RFC 5482)
 USER_TIMEOUT_MS = 20_000
 
+# of a worker: as long as it has no more, workers share newcomers evenly
+FEW_CONNECTIONS = 40
+
 STATUSES = {
     errors.LimitRequestLine: HTTPStatus.REQUEST_URI_TOO_LONG,
     errors.LimitRequestHeaders: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -33,15 +36,18 @@ STATUSES = {
 class Server(StreamServer):
     """Accepts connections for a worker; also those that the kernel has already accepted when it closes."""
 
-    # gunicorn's 1 a turn of the loop would let a burst wait for seconds
-    max_accept = 64
-
     def __init__(self, listener: Any, handle: Callable[..., None], **options: Any) -> None:
         # gunicorn asks for the listener's name with every connection, also when it is closed
         name = listener.getsockname()
         if hasattr(socket, "TCP_USER_TIMEOUT") and listener.family != socket.AF_UNIX:
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
         super().__init__(listener, partial(handle, SimpleNamespace(getsockname=lambda: name)), **options)
+
+    @property
+    def max_accept(self) -> int:
+        """Connections to accept in a turn of the loop: one while there are few, so that all workers get some; many
+        when there are many, as a turn then takes long."""
+        return 1 if len(self.pool) < FEW_CONNECTIONS else 64
 
     def close(self) -> None:
         """Stop accepting, but first hand over the connections that are waiting, as far as the pool has room."""
