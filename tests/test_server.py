@@ -410,15 +410,20 @@ def test_an_idle_connection_is_closed_for_a_new_one_when_all_are_taken(start):
             client.close()
 
 
-def test_sighup_with_a_model_to_compile_leaves_the_master_free(start, tmp_path):
+def with_own_model(start, folder):
+    """A service of a copy of the shipped model in `folder`, the copy's path, its version."""
     for name in ("mnist.h5", "mnist.tflite", "mnist.json"):
-        shutil.copy(MODELS / name, tmp_path / name)
-    server = start(DIGITS_MODEL=str(tmp_path / "mnist.h5"), WEB_CONCURRENCY="1")
-    old = server.ask("/health/ready").json["model_version"]
+        shutil.copy(MODELS / name, folder / name)
+    server = start(DIGITS_MODEL=str(folder / "mnist.h5"), WEB_CONCURRENCY="1")
+    return server, folder / "mnist.h5", server.ask("/health/ready").json["model_version"]
+
+
+def test_sighup_with_a_model_to_compile_leaves_the_master_free(start, tmp_path):
+    server, path, old = with_own_model(start, tmp_path)
     # the same network in other bytes, which the card does not name
-    with h5py.File(tmp_path / "mnist.h5", "a") as file:
+    with h5py.File(path, "a") as file:
         file.attrs["note"] = "changed"
-    new = hashlib.sha256((tmp_path / "mnist.h5").read_bytes()).hexdigest()[:12]
+    new = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     server.process.send_signal(signal.SIGHUP)
     until(lambda: any("compiling" in line["message"] for line in server.log()))
     # a worker that dies meanwhile is replaced at once, and serves the old model
@@ -432,11 +437,8 @@ def test_sighup_with_a_model_to_compile_leaves_the_master_free(start, tmp_path):
 
 
 def test_sighup_with_a_model_that_cannot_be_compiled_keeps_the_old_one(start, tmp_path):
-    for name in ("mnist.h5", "mnist.tflite", "mnist.json"):
-        shutil.copy(MODELS / name, tmp_path / name)
-    server = start(DIGITS_MODEL=str(tmp_path / "mnist.h5"), WEB_CONCURRENCY="1")
-    old = server.ask("/health/ready").json["model_version"]
-    with h5py.File(tmp_path / "mnist.h5", "a") as file:
+    server, path, old = with_own_model(start, tmp_path)
+    with h5py.File(path, "a") as file:
         del file.attrs["model_config"]
     server.process.send_signal(signal.SIGHUP)
     until(lambda: any("keeping the old model" in line["message"] for line in server.log()), seconds=120)

@@ -98,8 +98,8 @@ class Worker(GeventWorker):
         # RFC 9112, 3.2, which gunicorn leaves to the app
         if req.version >= (1, 1) and not any(name == "HOST" for name, _ in req.headers):
             raise errors.InvalidHeader("HOST")
-        unread, req.body = req.body, Body(req, self)
-        body, client = req.body, Buffered(sock)
+        req.body = body = Body(req, self)
+        client = Buffered(sock)
         try:
             super().handle_request(listener_name, req, client, addr)
             client.flush()
@@ -113,7 +113,7 @@ class Worker(GeventWorker):
                 util.close_graceful(sock, LINGER_SECONDS, max_drain=1 << 40)
             raise
         finally:
-            req.body = unread
+            req.body = body.body
             self.held -= body.held
         # or a client whose next request is already there would keep all others waiting
         gevent.sleep(0)
@@ -137,9 +137,8 @@ class Worker(GeventWorker):
         if waited <= self.max_wait:
             self.late_since = float("inf")
             return False
-        now = time.monotonic()
-        self.late_since = min(self.late_since, now)
-        return now - self.late_since > LATE_SECONDS
+        self.late_since = min(self.late_since, time.monotonic())
+        return time.monotonic() - self.late_since > LATE_SECONDS
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Any) -> None:
         """Answer what is not HTTP through the app, like any other problem; gunicorn's own way logs the line."""

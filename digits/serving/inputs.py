@@ -164,18 +164,18 @@ def from_picture(body: bytes, max_batch: int) -> Items:
 
 def _as_is(request: flask.Request) -> bool:
     """Whether `?prepare=none` says to take pictures as they are. Raises Problem 422 for another value."""
-    wanted = request.args.get("prepare", "mnist")
-    if wanted not in ("mnist", "none"):
-        raise Problem(422, "prepare is to be mnist or none.", field="prepare", found=wanted[:40])
-    return wanted == "none"
+    return _asked(request.args.get("prepare", "mnist"), "prepare", "mnist", "none")
 
 
 def wants_detail(request: flask.Request) -> bool:
     """Whether `?detail=1` asks for all probabilities and the image seen. Raises Problem 422 for another value."""
-    wanted = request.args.get("detail", "0")
-    if wanted not in ("0", "1"):
-        raise Problem(422, "detail is to be 0 or 1.", field="detail", found=wanted[:40])
-    return wanted == "1"
+    return _asked(request.args.get("detail", "0"), "detail", "0", "1")
+
+
+def _asked(given: str, name: str, default: str, other: str) -> bool:
+    if given not in (default, other):
+        raise Problem(422, f"{name} is to be {default} or {other}.", field=name, found=given[:40])
+    return given == other
 
 
 def from_raw(body: bytes, max_batch: int) -> Items:

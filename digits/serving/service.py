@@ -92,7 +92,8 @@ class Service:
         and the image, 28x28 of 0..255.
         """
         found: list[dict[str, Any]] = []
-        for row in probabilities.tolist():
+        rows = probabilities.tolist()
+        for row in rows:
             best = max(row)
             found.append(
                 {
@@ -103,7 +104,7 @@ class Service:
             )
         if images is not None:
             pixels = (images[..., 0] * 255).round().astype(np.uint8).tolist()
-            for answer, row, image in zip(found, probabilities.tolist(), pixels, strict=True):
+            for answer, row, image in zip(found, rows, pixels, strict=True):
                 answer["probabilities"] = [round(value, 6) for value in row]
                 answer["image"] = image
         return found
