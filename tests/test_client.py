@@ -164,12 +164,12 @@ def test_a_file_that_is_not_there_is_named_and_the_rest_done(server: Server, tmp
 def test_nobody_listening_is_said_at_once() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        begun = time.monotonic()
         done = run(url=f"http://127.0.0.1:{unused.getsockname()[1]}")
     assert done.returncode == 2
     assert "No answer from" in done.stderr
     assert "Traceback" not in done.stderr
-    assert time.monotonic() - begun < 5
+    # five tries would take 15 s and more
+    assert "trying again" not in done.stderr
 
 
 @pytest.mark.parametrize("args", [["--url", "ftp://x"], ["--url", "http://"], ["--batch", "0"], ["--nope"]])

@@ -1,6 +1,7 @@
 """The worker and the master's hooks under a real gunicorn: what arrives slowly, in pieces or cut short, and what
 is refused. tests/test_faults.py measures the same under load."""
 
+import base64
 import concurrent.futures
 import hashlib
 import io
@@ -122,11 +123,9 @@ def test_pipelined_requests_are_answered_in_order(server):
 def test_a_client_that_stops_in_mid_body_holds_up_nobody(server):
     with closing(connect(server)) as slow:
         slow.sendall(head(len(SAMPLE), JSON.strip()) + SAMPLE[:100])
-        begun = time.monotonic()
-        # on every worker
+        # on every worker; each has 20 s, and the slow one 60 s
         for _ in range(8):
             assert ask(server, head(len(SAMPLE), JSON.strip()) + SAMPLE)[0] == 200
-        assert time.monotonic() - begun < 5
         slow.sendall(SAMPLE[100:])
         assert answer(slow)[0] == 200
 
@@ -286,20 +285,20 @@ def gif(width, height):
 
 def test_tiny_pictures_of_enormous_size_do_not_hold_up_others(start):
     server = start(WEB_CONCURRENCY="1", DIGITS_MAX_WAIT_MS="60000")
-    import base64
-
     text = base64.b64encode(gif(10_000, 1_600)).decode()
     assert len(text) < 128
     body = json.dumps({"images": [text] * 3}).encode()
-    with closing(connect(server)) as client:
-        client.sendall(head(len(body), JSON.strip()) + body)
-        begun, times = time.monotonic(), []
-        while time.monotonic() - begun < 1:
-            asked = time.monotonic()
-            assert server.ask("/health/live").status == 200
-            times.append(time.monotonic() - asked)
-        assert answer(client)[0] in (200, 413, 422)
-    assert max(times) < 0.25
+    requests, answered = 3, 0
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        pictures = pool.submit(
+            lambda: [ask(server, head(len(body), JSON.strip()) + body)[0] for _ in range(requests)]
+        )
+        while not pictures.done():
+            assert ask(server, b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")[0] == 200
+            answered += 1
+    assert set(pictures.result()) <= {413, 422}
+    # decoded in the event loop, they would let at most one or two through between one request and the next
+    assert answered > 5 * requests
 
 
 def test_overload_is_refused_through_the_app(start):
@@ -391,9 +390,8 @@ def test_sigterm_closes_idle_connections_and_finishes_what_has_begun(start):
         busy.sendall(SAMPLE[100:])
         status, headers, _ = answer(busy)
         assert (status, headers["connection"]) == (200, "close")
-        begun = time.monotonic()
+        # not after the 30 s that gunicorn would give connections that go on
         assert server.process.wait(10) == 0
-        assert time.monotonic() - begun < 3.5
 
 
 def test_an_idle_connection_is_closed_for_a_new_one_when_all_are_taken(start):
@@ -427,10 +425,11 @@ def test_sighup_with_a_model_to_compile_leaves_the_master_free(start, tmp_path):
     server.process.send_signal(signal.SIGHUP)
     until(lambda: any("compiling" in line["message"] for line in server.log()))
     # a worker that dies meanwhile is replaced at once, and serves the old model
-    os.kill(server.children()[0], signal.SIGKILL)
-    begun = time.monotonic()
-    assert server.ask("/health/ready").json["model_version"] in (old, new)
-    assert time.monotonic() - begun < 10
+    dead = server.children()[0]
+    os.kill(dead, signal.SIGKILL)
+    until(lambda: dead not in server.children())
+    assert server.ask("/health/ready").json["model_version"] == old
+    assert not any(line["message"] == "model loaded" for line in server.log())
     until(lambda: server.ask("/health/ready").json["model_version"] == new, seconds=120)
     assert server.ask("/predict", json.loads(SAMPLE)).json["predicted_digit"] == 7
     assert server.stop() == 0
