@@ -91,6 +91,10 @@ class Server:
             raise
 
 
+# what the session has started
+STARTED: list[Server] = []
+
+
 def described_statuses(method: str, path: str, guarded: bool = False) -> set[int]:
     """The statuses that /openapi.json names for a request, with API keys or without."""
     from digits.serving.openapi import describe
@@ -116,7 +120,6 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Se
 
     within: a command that runs the one it is given, as `env` does. target: what gunicorn serves.
     """
-    servers = []
 
     def start(
         *, wait: bool = True, within: tuple[str, ...] = (), target: str = "app:app", **environ: str
@@ -128,7 +131,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Se
             command = [*within, sys.executable, "-m", "gunicorn", target]
             process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=out, stderr=out)
         server = Server("", process, output, env)
-        servers.append(server)
+        STARTED.append(server)
         if not wait:
             return server
         # compiling a model first takes seconds, on a busy machine many
@@ -150,10 +153,20 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Se
 
     yield start
     # each takes a second or two to stop
-    for server in servers:
+    for server in STARTED:
         server.process.terminate()
-    for server in servers:
+    for server in STARTED:
         server.stop()
+
+
+@pytest.fixture(autouse=True)
+def servers_of_a_test_end_with_it() -> Iterator[None]:
+    """Tell what a test has started for itself to stop: dozens of idle services would slow the others down."""
+    # fixtures of a wider scope come before this one
+    before = len(STARTED)
+    yield
+    for server in STARTED[before:]:
+        server.process.terminate()
 
 
 @pytest.fixture(scope="session")
