@@ -297,13 +297,12 @@ def test_a_form_takes_as_many_files_as_a_batch_and_says_so_of_more(server: Serve
     assert answer.json["detail"] == f"At most {most} images are accepted per request."
 
 
-def test_a_small_batch_limit_leaves_room_for_a_forms_other_fields(
-    start: Callable[..., Server],
-) -> None:
-    server = start(DIGITS_MAX_BATCH="1", WEB_CONCURRENCY="1")
+def test_a_small_batch_limit_leaves_room_for_a_forms_other_fields() -> None:
+    client = create_app(Settings(max_batch=1)).test_client()
     body, kind = form(("file", encoded(scene())))
     field = b'--frontier\r\nContent-Disposition: form-data; name="note"\r\n\r\nx\r\n'
-    assert server.ask("/predict", field * 20 + body, Content_Type=kind).json["predicted_digit"] == 7
+    answer = client.post("/predict", data=field * 20 + body, content_type=kind)
+    assert answer.json["predicted_digit"] == 7
 
 
 def test_a_bad_file_of_a_form_is_named(server: Server) -> None:

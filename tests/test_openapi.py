@@ -17,9 +17,11 @@ from typing import Any
 import pytest
 from conftest import ROOT, SAMPLE, Server, described_statuses
 
+from app import create_app
 from digits.serving.inputs import ACCEPTED_TYPES
 from digits.serving.openapi import ASSETS, describe
 from digits.serving.protocols import kserve, tfserving
+from digits.serving.settings import Settings
 
 CONFIG = Path(__file__).parent / "schemathesis"
 DESCRIBED = describe("0", 4)
@@ -102,11 +104,11 @@ def test_an_undescribed_status_is_noticed() -> None:
     assert described_statuses("GET", "/v2/models/mnist/versions/5/ready") >= {200, 404, 503}
 
 
-def test_the_description_names_the_limits_and_the_model(start: Callable[..., Server]) -> None:
-    server = start(DIGITS_MAX_BATCH="3", WEB_CONCURRENCY="1")
-    told = server.ask("/openapi.json").json
+def test_the_description_names_the_limits_and_the_model() -> None:
+    client = create_app(Settings(max_batch=3)).test_client()
+    told = client.get("/openapi.json").json
     assert told["openapi"].startswith("3.1.")
-    assert told["info"]["version"] == server.ask("/").json["model"]["version"]
+    assert told["info"]["version"] == client.get("/").json["model"]["version"]
     assert '"maxItems": 3}' in json.dumps(told)
 
 

@@ -93,6 +93,7 @@ for name, (arguments, changes, path) in json.loads(sys.argv[1]).items():
     printed.seek(0)
     Path("params.yaml").write_text(written)
     outcomes[name] = {"printed": printed.read().decode(), "error": error}
+outcomes["modules"] = list(sys.modules)
 outcomes["loaded"] = [m.__file__ for m in list(sys.modules.values()) if getattr(m, "__file__", None)]
 os.write(ours, json.dumps(outcomes).encode())
 """
@@ -167,6 +168,11 @@ def test_the_train_stage_depends_on_every_file_that_it_loads(small_runs: dict[st
     # a docstring and nothing else: tests/test_layout.py sees to it that it imports nothing
     deps.add(folder / "digits" / "__init__.py")
     assert {path for path in own if not deps & {path, *path.parents}} == set()
+
+
+def test_training_loads_nothing_of_the_service(small_runs: dict[str, Any]) -> None:
+    assert "tensorflow" in small_runs["modules"]
+    assert not {"flask", "gunicorn", "gevent", "prometheus_client"} & set(small_runs["modules"])
 
 
 def test_plots_and_metrics_are_shown(trained: Path, tmp_path: Path) -> None:
