@@ -328,6 +328,32 @@ def test_overload_is_refused_through_the_app(start):
     assert f"digits_requests_shed_total {len(refused)}.0".encode() in server.ask("/metrics").body
 
 
+@pytest.mark.parametrize("new", [False, True], ids=["a kept connection", "a new connection"])
+def test_a_health_check_overtakes_the_predictions_that_wait(start, new):
+    server = start(WEB_CONCURRENCY="1", DIGITS_LOG_LEVEL="debug", DIGITS_MAX_WAIT_MS="60000")
+    look = b"GET /health/ready HTTP/1.1\r\nHost: x\r\n\r\n"
+    clients = [connect(server) for _ in range(150)]
+    for client in clients:
+        client.sendall(look)
+        assert answer(client)[0] == 200
+    (worker,) = server.children()
+    os.kill(worker, signal.SIGSTOP)
+    for client in clients[:-1]:
+        client.sendall(head(len(SAMPLE), JSON.strip()) + SAMPLE)
+    last = connect(server) if new else clients[-1]
+    last.sendall(look)
+    os.kill(worker, signal.SIGCONT)
+    for client in (*clients[:-1], last):
+        assert answer(client)[0] == 200
+    for client in (*clients, last):
+        client.close()
+    assert server.stop() == 0
+    methods = [line["method"] for line in server.log() if line.get("status") == 200][-150:]
+    assert methods.count("POST") == 149
+    # the loop polls after fifty of them
+    assert methods.index("GET") <= 60
+
+
 def test_waiting_counts_in_the_duration(start):
     server = start(WEB_CONCURRENCY="1", DIGITS_MAX_WAIT_MS="60000")
     (worker,) = server.children()

@@ -43,6 +43,23 @@ class Server(StreamServer):
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
         super().__init__(listener, partial(handle, SimpleNamespace(getsockname=lambda: name)), **options)
 
+    def set_spawn(self, spawn: Any) -> None:
+        """Begin with a new connection at once, not behind the predictions that wait in line: it may be a health
+        check's."""
+        super().set_spawn(spawn)
+        later: Callable[..., Any] = self._spawn
+
+        def begin(*args: Any) -> None:
+            # only the loop may be left in the middle; the worker itself accepts when it stops
+            if gevent.getcurrent() is not gevent.get_hub():
+                later(*args)
+                return
+            greenlet = gevent.Greenlet(*args)
+            self.pool.add(greenlet)
+            greenlet.switch()
+
+        self._spawn: Callable[..., Any] = begin
+
     @property
     def max_accept(self) -> int:
         """Connections to accept in a turn of the loop: one while there are few, so that all workers get some; many
