@@ -14,6 +14,7 @@ from flask import Flask, Response, request
 
 from digits import model
 from digits.serving import access, errors, inputs, keys, openapi, pages, request_log
+from digits.serving.incoming import Request
 from digits.serving.inherited import inherited
 from digits.serving.protocols import kserve, tfserving
 from digits.serving.service import Service
@@ -27,7 +28,7 @@ def create_app(settings: Settings | None = None, classifier: model.Classifier | 
     """
     settings = settings or Settings.from_env(os.environ)
     app = Flask(__name__, static_folder=None)
-    app.request_class = inputs.Request
+    app.request_class = Request
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.config["MAX_BATCH"] = settings.max_batch
     # Werkzeug's own limit of 1,000 is below the default batch; this one leaves room to be told the batch's

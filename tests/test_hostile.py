@@ -202,15 +202,15 @@ DEPTH = 100_000
 HUGE = b"9" * 5000
 
 
-def image_with(pixel: bytes) -> bytes:
-    return b"[" + b"0," * 783 + pixel + b"]"
+def image_with(pixel: bytes, white: bytes) -> bytes:
+    return b"[" + b"0," * 782 + white + b"," + pixel + b"]"
 
 
 def bodies(pixel: bytes) -> dict[str, bytes]:
     """A request for each protocol with that text as an image's last pixel."""
-    image = image_with(pixel)
+    image = image_with(pixel, b"1")
     return {
-        PATHS[0]: b'{"image":' + image + b"}",
+        PATHS[0]: b'{"image":' + image_with(pixel, b"255") + b"}",
         PATHS[1]: b'{"instances":[' + image + b"]}",
         PATHS[2]: b'{"inputs":[{"name":"image","datatype":"FP32","shape":[1,784],"data":' + image + b"}]}",
     }

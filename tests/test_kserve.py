@@ -35,7 +35,7 @@ def test_tritonclient_infers(
 ) -> None:
     from tritonclient.http import InferInput, InferRequestedOutput
 
-    batch = np.stack([pixels, np.zeros_like(pixels), pixels])[..., None]
+    batch = np.stack([pixels, pixels[::-1], pixels])[..., None]
     given = InferInput("image", list(batch.shape), "UINT8" if pixels is UINT8 else "FP32")
     given.set_data_from_numpy(batch, binary_data=binary_in)
     wanted = [

@@ -64,4 +64,6 @@ def batch(array: np.ndarray, name: str, most: int, top: int = 1) -> np.ndarray:
     if not (array.min() >= 0 and array.max() <= top):
         hint = " Divide 0..255 by 255." if top == 1 else ""
         raise Problem(400, f"{name} has values outside 0 to {top}.{hint}")
+    if problem := inputs.blank(array, top):
+        raise Problem(400, f"{name}[{problem[0]}] {problem[1]}")
     return inputs.scale(array, top)
