@@ -1,6 +1,6 @@
 """The service: an image of a handwritten digit in, the digit out. Run it with `gunicorn app:app`, as `make serve`
-does, or `gunicorn "app:create_app()"`; tests and tools call `create_app`. Routes only: what they do lies in
-digits/serving.
+and `python app.py` do, or `gunicorn "app:create_app()"`; tests and tools call `create_app`. Routes only: what they
+do lies in digits/serving.
 
     curl -H "Content-Type: application/json" -d @sample_request.json http://localhost:5000/predict
 """
@@ -8,6 +8,7 @@ digits/serving.
 from __future__ import annotations
 
 import os
+import sys
 
 import orjson
 from flask import Flask, Response, request
@@ -74,3 +75,9 @@ def __getattr__(name: str) -> Flask:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()["app"] = create_app()
     return globals()["app"]
+
+
+if __name__ == "__main__":
+    # gunicorn reads gunicorn.conf.py in its folder
+    os.chdir(os.path.dirname(os.path.abspath(__file__)))
+    os.execv(sys.executable, [sys.executable, "-m", "gunicorn", "app:app", *sys.argv[1:]])  # noqa: S606

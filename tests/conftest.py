@@ -118,17 +118,23 @@ def _lower(headers: Any) -> dict[str, str]:
 def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
     """Start gunicorn as shipped, two workers, on a free port, with the given environment on top.
 
-    within: a command that runs the one it is given, as `env` does. target: what gunicorn serves.
+    within: a command that runs the one it is given, as `env` does. target: what gunicorn serves. program: what
+    Python runs instead.
     """
 
     def start(
-        *, wait: bool = True, within: tuple[str, ...] = (), target: str = "app:app", **environ: str
+        *,
+        wait: bool = True,
+        within: tuple[str, ...] = (),
+        target: str = "app:app",
+        program: tuple[str, ...] = (),
+        **environ: str,
     ) -> Server:
         output = tmp_path_factory.mktemp("server") / "output"
         env = {k: v for k, v in os.environ.items() if k != "PROMETHEUS_MULTIPROC_DIR"}
         env |= {"PORT": "0", "WEB_CONCURRENCY": "2"} | environ
         with output.open("wb") as out:
-            command = [*within, sys.executable, "-m", "gunicorn", target]
+            command = [*within, sys.executable, *(program or ("-m", "gunicorn", target))]
             process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=out, stderr=out)
         server = Server("", process, output, env)
         STARTED.append(server)

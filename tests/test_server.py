@@ -106,6 +106,33 @@ def test_gunicorn_serves_the_factory_as_it_serves_the_app(start):
     assert server.stop() == 0
 
 
+def test_below_a_proxys_path_everything_answers_with_and_without_it(start):
+    server = start(SCRIPT_NAME="/digits/", WEB_CONCURRENCY="1")
+
+    def get(path):
+        return ask(server, f"GET {path} HTTP/1.1\r\nHost: x\r\nAccept: text/html\r\n\r\n".encode())
+
+    for prefix in ("", "/digits"):
+        assert ask(server, head(len(SAMPLE), JSON.strip(), path=f"{prefix}/predict") + SAMPLE)[0] == 200
+        assert get(f"{prefix}/health/ready")[0] == 200
+        page = get(f"{prefix}/")[2].decode()
+        links = re.findall(r'(?:href|src)="([^"]+)"', page)
+        assert len(links) > 5
+        for link in links:
+            assert not link.startswith("/")
+            assert get(f"{prefix}/{link}")[0] == 200
+    # relative links need the slash
+    status, headers, _ = get("/digits")
+    assert (status, headers["location"]) == (308, "http://x/digits/")
+    assert get("/digitsx/health/live")[0] == 404
+
+
+def test_app_py_starts_the_service(start):
+    server = start(program=("app.py", "--workers=1"))
+    assert server.ask("/predict", json.loads(SAMPLE)).status == 200
+    assert server.children() != []
+
+
 # bodies
 
 

@@ -41,9 +41,20 @@ class Worker(GeventWorker):
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
-        """Stop at start where gunicorn is told to speak what this worker's limits do not cover."""
+        """Stop at start where gunicorn is told what would undo a promise of this service."""
         if "h2" in cfg.http_protocols or cfg.protocol != "http":
             log.critical("digits.server.worker speaks HTTP/1.1 only: for others use another --worker-class")
+            sys.exit(1)
+        if cfg.preload_app:
+            # workers would keep the first model and the first API keys, whatever SIGHUP loads
+            log.critical("--preload is not supported: workers share what the master has loaded without it")
+            sys.exit(1)
+        metrics = Settings.from_env(os.environ).metrics_bind.rpartition(":")[2]
+        if metrics and not any(str(bind).rpartition(":")[2] == metrics for bind in cfg.bind):
+            log.critical(
+                "--bind replaces the address of DIGITS_METRICS_BIND: give that one by --bind too, or set HOST and "
+                "PORT instead"
+            )
             sys.exit(1)
 
     def init_process(self) -> None:
@@ -65,6 +76,8 @@ class Worker(GeventWorker):
 
     def load_wsgi(self) -> None:
         super().load_wsgi()
+        # gunicorn would answer 500 to paths without it, such as a health check's that comes past the proxy
+        os.environ.pop("SCRIPT_NAME", None)
         self.app_answers, self.wsgi = self.wsgi, self.answer
         self.service = getattr(self.app_answers, "extensions", {}).get("digits")
         if self.service:
@@ -121,6 +134,9 @@ class Worker(GeventWorker):
     def answer(self, environ: dict[str, Any], start_response: Any) -> Any:
         """The app's answer; to a POST that comes when the worker is behind, the app's 503."""
         body = environ["wsgi.input"]
+        prefix = self.settings.script_name
+        if prefix and f"{environ['PATH_INFO']}/".startswith(f"{prefix}/"):
+            environ["SCRIPT_NAME"], environ["PATH_INFO"] = prefix, environ["PATH_INFO"].removeprefix(prefix)
         waited = environ["digits.waited"] = seconds_waited(environ["gunicorn.socket"])
         if environ["REQUEST_METHOD"] == "POST" and self.is_late(waited):
             environ["digits.problem"] = Overloaded()
