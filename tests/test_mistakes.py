@@ -217,3 +217,41 @@ def test_a_compressed_body_is_refused_as_such_and_identity_is_none(
     else:
         assert answer.status_code == (400 if path == V1 else 415)
         assert b"Compressed bodies" in answer.data
+
+
+@pytest.mark.parametrize("path", ["/v1/models/digits:predict", "/v2/models/digits/infer", "/v2/models/x"])
+def test_another_models_name_is_told_the_right_one(client: FlaskClient, path: str) -> None:
+    answer = client.post(path, json={})
+    assert answer.status_code == 404
+    assert "the model is called mnist" in answer.json["error"]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (float("nan"), "has NaN among its values."),
+        (1.0000001, "has values outside 0 to 1."),
+        (-0.5, "has values outside 0 to 1."),
+        (255, "has values outside 0 to 1. Divide 0..255 by 255."),
+    ],
+)
+@pytest.mark.parametrize("path", [V1, V2])
+def test_values_out_of_range_get_the_advice_that_helps(
+    client: FlaskClient, path: str, value: float, said: str
+) -> None:
+    pixels = (SEVEN / 255).reshape(-1).tolist()
+    pixels[0] = value
+    document = {"instances": [pixels]} if path == V1 else {"inputs": [tensor(pixels, "FP32")]}
+    answer = client.post(path, data=json.dumps(document), content_type="application/json")
+    assert answer.status_code == 400
+    assert answer.json["error"].endswith(said)
+
+
+def test_a_busy_picture_is_not_said_to_be_plain(client: FlaskClient) -> None:
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.effect_noise((300, 300), 60).save(file, "PNG")
+    answer = client.post("/predict", data=file.getvalue(), content_type="image/png")
+    assert answer.status_code == 422
+    assert answer.json["detail"] == "the body shows nothing: nothing in it stands out from all else."

@@ -404,12 +404,13 @@ def test_what_is_not_http_is_answered_counted_and_logged_like_everything_else(se
     )
     assert json.loads(body)["request_id"] == headers["x-request-id"]
     assert logged(server, headers["x-request-id"])["route"] is None
-    status, headers, _ = ask(server, b"GET /" + b"a" * 10_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert status == 414
-    assert re.search(
-        rb'flask_http_request_total{method="other",status="414",url_rule="none"} \d',
-        server.ask("/metrics").body,
-    )
+    status, headers, body = ask(server, b"GET /" + b"a" * 10_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert (status, json.loads(body)["detail"]) == (414, "The request line is too long.")
+    status, headers, body = ask(server, b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 10_000 + b"\r\n\r\n")
+    assert (status, json.loads(body)["detail"]) == (431, "The headers are too many or too long.")
+    counted = server.ask("/metrics").body
+    for status in (b"414", b"431"):
+        assert re.search(rb'total{method="other",status="%s",url_rule="none"} \d' % status, counted)
 
 
 @pytest.mark.parametrize(

@@ -27,9 +27,15 @@ USER_TIMEOUT_MS = 20_000
 FEW_CONNECTIONS = 40
 
 STATUSES = {
-    errors.LimitRequestLine: HTTPStatus.REQUEST_URI_TOO_LONG,
-    errors.LimitRequestHeaders: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-    errors.ExpectationFailed: HTTPStatus.EXPECTATION_FAILED,
+    errors.LimitRequestLine: (HTTPStatus.REQUEST_URI_TOO_LONG, "The request line is too long."),
+    errors.LimitRequestHeaders: (
+        HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+        "The headers are too many or too long.",
+    ),
+    errors.ExpectationFailed: (
+        HTTPStatus.EXPECTATION_FAILED,
+        "The header Expect may only be 100-continue.",
+    ),
 }
 
 
@@ -115,8 +121,9 @@ def seconds_waited(client: Any) -> float:
 
 def answer_malformed(app: Callable[..., Any], client: Any, error: errors.ParseException) -> None:
     """Send a client the app's problem for what gunicorn's parser refused to read."""
-    status = STATUSES.get(type(error), HTTPStatus.BAD_REQUEST)
-    problem = Problem(status.value, f"The request is not valid HTTP ({type(error).__name__}).")
+    no_http = HTTPStatus.BAD_REQUEST, f"The request is not valid HTTP ({type(error).__name__})."
+    status, detail = STATUSES.get(type(error), no_http)
+    problem = Problem(status.value, detail)
     # no method and no path: it is not known what was asked for
     environ = create_environ() | {"REQUEST_METHOD": "-", "digits.problem": problem}
     body, line, headers = run_wsgi_app(app, environ)

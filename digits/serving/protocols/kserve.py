@@ -37,6 +37,8 @@ bp = Blueprint("kserve", __name__, url_prefix="/v2")
 
 def error(status: int, detail: str) -> tuple[int, dict[str, Any]]:
     """A problem as the protocol tells it."""
+    if status == 404 and request.url_rule is None:
+        detail = f"There is no such route; the model is called {NAME}: GET /v2/models/{NAME}."
     return status, {"error": detail}
 
 

@@ -24,6 +24,8 @@ bp = Blueprint("tfserving", __name__, url_prefix="/v1/models")
 
 def error(status: int, detail: str) -> tuple[int, dict[str, Any]]:
     """A problem as TF Serving tells it; what is wrong with an argument is 400 there."""
+    if status == 404 and request.url_rule is None:
+        detail = f"There is no such route; the model is called {NAME}: GET /v1/models/{NAME}."
     return 400 if status in (415, 422) else status, {"error": detail}
 
 
