@@ -108,10 +108,13 @@ def blank(pixels: np.ndarray, top: int = 255) -> tuple[int, str] | None:
 
     The network knows no empty image, and would call it a 1 and be sure of it.
     """
+    least = MIN_CONTRAST * top / 255
+    # the usual case in an eighth of the time
+    if len(pixels) == 1 and pixels.max() - pixels.min() >= least:
+        return None
     rows = pixels.reshape(len(pixels), -1)
     highest, lowest = rows.max(1), rows.min(1)
-    # the difference of bytes is a byte; float32 is wide enough for both
-    faint = np.flatnonzero(highest - lowest < MIN_CONTRAST * (top / 255))
+    faint = np.flatnonzero(highest - lowest < least)
     if not len(faint):
         return None
     first = int(faint[0])
