@@ -23,6 +23,7 @@ import pytest
 from conftest import ROOT, SAMPLE, Server
 
 from digits.model import PIECE, Classifier, ModelError, load
+from digits.serving.service import warn_of_misreading
 from digits.serving.settings import Settings
 
 SHIPPED = Settings.from_env(os.environ).model
@@ -165,12 +166,47 @@ def test_pickles_and_archives_are_never_opened(
     "card",
     [b"", b"\xff", b"[" * 100_000, b'{"h5_sha256":NaN', b"[]", b"null", b'{"h5_sha256":["x"]}', b'"x"'],
 )
-def test_a_card_that_is_none_is_refused(files: Path, card: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_no_card_is_as_good_as_none(
+    files: Path, card: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     without_tensorflow(monkeypatch)
     monkeypatch.setattr("digits.model.SWAP_SECONDS", 0.0)
     files.with_suffix(".json").write_bytes(card)
-    with pytest.raises(ModelError):
+    with pytest.raises(ModelError, match="no compiled form that fits, and compiling needs TensorFlow"):
         load(files)
+    compiled = files.parent / ".compiled"
+    compiled.mkdir()
+    sha256 = hashlib.sha256(files.read_bytes()).hexdigest()
+    shutil.copy(files.with_suffix(".tflite"), compiled / f"{sha256}.tflite")
+    assert load(files).card == {"name": "mnist", "version": sha256[:12], "h5_sha256": sha256}
+
+
+def test_a_missing_tflite_is_compiled(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("digits.model.SWAP_SECONDS", 0.0)
+    compiled: list[str] = []
+
+    def compile_it(path: Path, h5: bytes, cached: Path, problem: str) -> bytes:
+        compiled.append(problem)
+        return b"compiled"
+
+    monkeypatch.setattr("digits.model._compile", compile_it)
+    files.with_suffix(".tflite").unlink()
+    assert load(files).compiled == b"compiled"
+    assert compiled == ["there is no mnist.tflite"]
+
+
+def test_a_model_that_misreads_plain_digits_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    model = load(SHIPPED)
+    own = {"name": "own", "version": model.version, "h5_sha256": model.card["h5_sha256"]}
+    classifier = Classifier(replace(model, card=own))
+    warn_of_misreading(classifier)
+    assert caplog.messages == []
+    # as one that divides by 255 itself sees them
+    really = classifier.probabilities
+    classifier.probabilities = lambda images: really(images / 255)  # type: ignore[method-assign]
+    warn_of_misreading(classifier)
+    (message,) = caplog.messages
+    assert "of ten plain digits right" in message
 
 
 @pytest.mark.parametrize("suffix", [".h5", ".tflite"])
@@ -261,11 +297,11 @@ def version_after(server: Server, wanted: str, seconds: float = 10) -> str:
 def test_an_own_h5_is_compiled_at_start_and_from_then_on_cached(
     files: Path, start: Callable[..., Server]
 ) -> None:
-    # in other bytes than the card names
+    # in other bytes than the card names, and beside it what is no card
     with h5py.File(files, "a") as file:
         file.attrs["note"] = "mine"
-    for suffix in (".tflite", ".json"):
-        files.with_suffix(suffix).unlink()
+    files.with_suffix(".tflite").unlink()
+    files.with_suffix(".json").write_text('{"epochs": [1, 2]}')
     server = start(DIGITS_MODEL=str(files))
     assert server.ask("/predict", SAMPLE).json["predicted_digit"] == 7
     compiled = list((files.parent / ".compiled").glob("*.tflite"))
