@@ -83,7 +83,7 @@ def test_the_description_names_what_the_code_takes() -> None:
     assert infer["parameters"][0]["name"] == kserve.HEADER
     assert schemas["V2Answer"]["properties"]["model_name"] == {"const": kserve.NAME}
     rows, columns = schemas["TFServingRequest"]["oneOf"]
-    assert rows["properties"]["signature_name"]["enum"] == [tfserving.SIGNATURE, ""]
+    assert rows["properties"]["signature_name"]["enum"] == [tfserving.SIGNATURE, "", None]
     assert rows["properties"]["instances"]["anyOf"][-1]["items"]["required"] == [tfserving.INPUT]
     assert columns["properties"]["inputs"]["anyOf"][-1]["required"] == [tfserving.INPUT]
 
