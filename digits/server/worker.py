@@ -16,6 +16,7 @@ from gunicorn import util
 from gunicorn.http import errors
 from gunicorn.workers.ggevent import GeventWorker
 
+from digits.server import options
 from digits.server.body import Body
 from digits.server.connections import Buffered, Idle, Server, answer_malformed, seconds_waited
 from digits.server.threads import Threads
@@ -39,23 +40,7 @@ class Worker(GeventWorker):
 
     wsgi: Callable[..., Any]
 
-    @classmethod
-    def check_config(cls, cfg: Any, log: Any) -> None:
-        """Stop at start where gunicorn is told what would undo a promise of this service."""
-        if "h2" in cfg.http_protocols or cfg.protocol != "http":
-            log.critical("digits.server.worker speaks HTTP/1.1 only: for others use another --worker-class")
-            sys.exit(1)
-        if cfg.preload_app:
-            # workers would keep the first model and the first API keys, whatever SIGHUP loads
-            log.critical("--preload is not supported: workers share what the master has loaded without it")
-            sys.exit(1)
-        metrics = Settings.from_env(os.environ).metrics_bind.rpartition(":")[2]
-        if metrics and not any(str(bind).rpartition(":")[2] == metrics for bind in cfg.bind):
-            log.critical(
-                "--bind replaces the address of DIGITS_METRICS_BIND: give that one by --bind too, or set HOST and "
-                "PORT instead"
-            )
-            sys.exit(1)
+    check_config = staticmethod(options.check)
 
     def init_process(self) -> None:
         # gunicorn looks up some thirty settings a request, each by two calls; a worker's never change
@@ -134,9 +119,7 @@ class Worker(GeventWorker):
     def answer(self, environ: dict[str, Any], start_response: Any) -> Any:
         """The app's answer; to a POST that comes when the worker is behind, the app's 503."""
         body = environ["wsgi.input"]
-        prefix = self.settings.script_name
-        if prefix and f"{environ['PATH_INFO']}/".startswith(f"{prefix}/"):
-            environ["SCRIPT_NAME"], environ["PATH_INFO"] = prefix, environ["PATH_INFO"].removeprefix(prefix)
+        options.split_prefix(environ, self.settings.script_name)
         waited = environ["digits.waited"] = seconds_waited(environ["gunicorn.socket"])
         if environ["REQUEST_METHOD"] == "POST" and self.is_late(waited):
             environ["digits.problem"] = Overloaded()
