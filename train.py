@@ -64,11 +64,10 @@ def fit(x: np.ndarray, y: np.ndarray, held_out: Pair, params: dict[str, Any], li
     keras.utils.set_random_seed(params["seed"])
     tf.config.experimental.enable_op_determinism()
 
-    parts = sources(x, y, params)
-    images = normalize(np.concatenate([images for images, _ in parts]))
-    labels = np.concatenate([labels for _, labels in parts])
+    images, labels, strange = sources(x, y, params)
+    sets = params["outliers"]["sets"]
 
-    steps = -(-len(images) // params["batch_size"])
+    steps = -(-(len(images) - strange + strange // sets) // params["batch_size"])
     total = steps * params["epochs"]
     warmup = round(total * params["warmup"])
     rate = keras.optimizers.schedules.CosineDecay(
@@ -83,7 +82,9 @@ def fit(x: np.ndarray, y: np.ndarray, held_out: Pair, params: dict[str, Any], li
         steps_per_execution=min(steps, STEPS_PER_CALL),
     )
     network.fit(
-        batches(images, labels, params["batch_size"], params["seed"], params["augment"], total),
+        batches(
+            images, labels, params["batch_size"], params["seed"], params["augment"], total, strange, sets
+        ),
         steps_per_epoch=steps,
         # the batches come shuffled; Keras would only warn that it can't
         shuffle=False,
