@@ -229,7 +229,7 @@ def test_another_models_name_is_told_the_right_one(client: FlaskClient, path: st
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        (float("nan"), "has NaN among its values."),
+        (float("nan"), "has values outside 0 to 1: NaN."),
         (1.0000001, "has values outside 0 to 1."),
         (-0.5, "has values outside 0 to 1."),
         (255, "has values outside 0 to 1. Divide 0..255 by 255."),

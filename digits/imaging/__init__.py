@@ -51,9 +51,8 @@ def prepare(
         elif ink is None:
             plain = np.ptp(grey) < MIN_CONTRAST
             reason = "its pixels hardly differ" if plain else "nothing in it stands out from all else"
-            raise PictureError(
-                422, f"{name} shows nothing: {reason}.", field=name, found="a picture without a digit"
-            )
+            found = "an empty picture" if plain else "a picture without a digit"
+            raise PictureError(422, f"{name} shows nothing: {reason}.", field=name, found=found)
         else:
             out[i] = to_mnist(ink)
     return out

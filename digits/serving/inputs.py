@@ -99,7 +99,7 @@ def to_batch(items: Items, as_is: bool = False) -> np.ndarray:
     pixels = np.stack(items.values)
     if problem := blank(pixels):
         name = items.names[problem[0]]
-        raise Problem(422, f"{name} {problem[1]}", field=name, found="an image without a digit")
+        raise Problem(422, f"{name} {problem[1]}", field=name, found="an empty image")
     return scale(pixels)
 
 
