@@ -96,8 +96,8 @@ def load(path: Path, compiled_only: bool = False) -> Model:
             compiled = _read(path.with_suffix(".tflite"))
             if hashlib.sha256(compiled).hexdigest() == card.get("tflite_sha256"):
                 return Model(compiled, sha256[:12], card)
-            problem = f"{path.with_suffix('.tflite').name} is not what was compiled from {path.name}"
-        # training replaces the files one after another; a moment later they fit
+            problem = f"{path.with_suffix('.tflite').name} was not compiled from this {path.name}"
+        # training replaces the files one by one; a moment later they match
         if card and time.monotonic() < deadline:
             time.sleep(0.1)
             continue

@@ -87,7 +87,7 @@ def test_the_threshold_comes_from_the_card(given: dict[str, float], threshold: f
 
 @pytest.mark.parametrize("value", [1.5, -0.1, float("nan"), True, None, "0.9"])
 def test_a_threshold_that_makes_no_sense_is_refused(value: Any) -> None:
-    with pytest.raises(ModelError, match=r"sure_threshold .* a number from 0 to 1 is wanted"):
+    with pytest.raises(ModelError, match=r"sure_threshold .* must be a number from 0 to 1"):
         Classifier(replace(load(SHIPPED), card={"sure_threshold": value}))
 
 
@@ -172,7 +172,7 @@ def test_a_file_that_is_no_card_is_as_good_as_none(
     without_tensorflow(monkeypatch)
     monkeypatch.setattr("digits.model.SWAP_SECONDS", 0.0)
     files.with_suffix(".json").write_bytes(card)
-    with pytest.raises(ModelError, match="no compiled form that fits, and compiling needs TensorFlow"):
+    with pytest.raises(ModelError, match="no matching compiled form, and compiling needs TensorFlow"):
         load(files)
     compiled = files.parent / ".compiled"
     compiled.mkdir()
