@@ -17,7 +17,7 @@ from digits import model
 from digits.serving import access, errors, inputs, keys, openapi, pages, request_log
 from digits.serving.incoming import Request
 from digits.serving.inherited import inherited
-from digits.serving.protocols import kserve, tfserving
+from digits.serving.protocols import kserve, mlflow, tfserving
 from digits.serving.service import Service
 from digits.serving.settings import Settings
 
@@ -44,7 +44,7 @@ def create_app(settings: Settings | None = None, classifier: model.Classifier | 
 
     @app.post("/predict")
     def predict() -> Response:
-        batch, single = inputs.from_request(request._get_current_object(), settings)  # type: ignore[attr-defined]
+        batch, single = inputs.from_request(request._get_current_object(), settings.max_batch)  # type: ignore[attr-defined]
         detail = bool(request.query_string) and inputs.wants_detail(request)
         predictions = service.answers(service.classify(batch), batch if detail else None)
         return _json(predictions[0] if single else {"predictions": predictions})
@@ -53,13 +53,15 @@ def create_app(settings: Settings | None = None, classifier: model.Classifier | 
     def live() -> Response:
         return _json({"status": "live"})
 
+    # MLflow's clients and SageMaker ask the former
+    @app.get("/ping")
     @app.get("/health/ready")
     def ready() -> Response:
         if not service.ready:
             raise errors.Problem(503, "The model has not answered yet.", headers={"Retry-After": "1"})
         return _json({"status": "ready", "model_version": classifier.version})
 
-    for blueprint in (pages.pages, tfserving.bp, kserve.bp, openapi.bp):
+    for blueprint in (pages.pages, tfserving.bp, kserve.bp, mlflow.bp, openapi.bp):
         app.register_blueprint(blueprint)
     service.warm_up()
     return app

@@ -1,6 +1,6 @@
-"""Numbers as the protocols of other servers carry them become a batch of images;
-digits/serving/protocols/tfserving.py and digits/serving/protocols/kserve.py call it. Unlike POST
-/predict's they are nested lists of any depth, and floats in [0, 1]."""
+"""Numbers as the protocols of other servers carry them become a batch of images; the other modules of
+digits/serving/protocols call it. Unlike POST /predict's they are nested lists of any depth, and mostly floats in
+[0, 1]."""
 
 from __future__ import annotations
 
@@ -28,18 +28,23 @@ def parse(body: bytes) -> dict[str, Any]:
 
 
 def numbers(value: Any, name: str, body: bytes) -> np.ndarray:
+    """`array`, in another thread if the body is large."""
+    return inputs.in_turn(body, partial(array, value, name, body))
+
+
+def array(value: Any, name: str, body: bytes) -> np.ndarray:
     """The array that nested lists make, as NumPy finds it: ints or floats. `body`: the JSON they came in.
 
     Raises Problem 400 for rows of unequal length and for what is no number.
     """
     try:
-        array = inputs.in_turn(body, partial(np.asarray, value))
+        found = np.asarray(value)
     except (ValueError, OverflowError):
         raise Problem(400, f"{name} has lists of unequal length.") from None
     # NumPy takes true for 1 among numbers; looking into each is slow, so only if the body has the word
-    if array.dtype.kind not in "iuf" or (WORDS.search(body) and _has_bool(value)):
+    if found.dtype.kind not in "iuf" or (WORDS.search(body) and _has_bool(value)):
         raise Problem(400, f"{name} has something other than numbers.")
-    return array
+    return found
 
 
 def _has_bool(value: Any) -> bool:
@@ -47,7 +52,15 @@ def _has_bool(value: Any) -> bool:
 
 
 def batch(array: np.ndarray, name: str, most: int, top: int = 1) -> np.ndarray:
-    """float32 (n, 28, 28, 1) in [0, 1] from an array (n, 28, 28, 1), (n, 28, 28) or (n, 784) in [0, top].
+    """float32 (n, 28, 28, 1) in [0, 1] from an array that `check` lets through."""
+    check(array, name, most, top)
+    if problem := inputs.blank(array, top):
+        raise Problem(400, f"{name}[{problem[0]}] {problem[1]}")
+    return inputs.scale(array, top)
+
+
+def check(array: np.ndarray, name: str, most: int, top: int = 1) -> None:
+    """Let an array (n, 28, 28, 1), (n, 28, 28) or (n, 784) in [0, top] through.
 
     Raises Problem: 400 for another shape or range, 413 for more than `most` images.
     """
@@ -67,6 +80,3 @@ def batch(array: np.ndarray, name: str, most: int, top: int = 1) -> np.ndarray:
         # a little over 1 is a slip of rounding
         hint = " Divide 0..255 by 255." if top == 1 and array.min() >= 0 and 2 <= array.max() <= 255 else ""
         raise Problem(400, f"{name} has values outside 0 to {top}.{hint}")
-    if problem := inputs.blank(array, top):
-        raise Problem(400, f"{name}[{problem[0]}] {problem[1]}")
-    return inputs.scale(array, top)
