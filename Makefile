@@ -43,6 +43,7 @@ lock: $(VENV)/.installed  ## pin every package and its hashes anew (UPGRADE=--up
 	$(LOCK) requirements-mlflow.in -c requirements-dev.txt -o requirements-mlflow.txt
 	$(LOCK) $(UPGRADE) requirements-terraform.in -o requirements-terraform.txt
 	$(LOCK) $(UPGRADE) requirements-mlflow-server.in -o requirements-mlflow-server.txt
+	$(LOCK) $(UPGRADE) requirements-kubernetes.in -o requirements-kubernetes.txt
 
 clean:  ## remove the environments
 	rm -rf $(VENV) $(SERVE_VENV) $(TOOLS_VENV) $(TERRAFORM_VENV) $(MLFLOW_VENV) $(KUBERNETES_VENV)
@@ -156,4 +157,17 @@ $(MLFLOW_VENV)/.installed: requirements-mlflow.txt requirements-mlflow-server.tx
 	$(MLFLOW_VENV)/bin/python $(PIP) -r requirements-mlflow-server.txt
 	rm -rf $(MLFLOW_VENV)/skinny
 	$(MLFLOW_VENV)/bin/python $(PIP) --target $(MLFLOW_VENV)/skinny -r requirements-mlflow.txt
+	touch $@
+
+KUBERNETES_VENV ?= .venv-kubernetes
+.PHONY: kubernetes kubernetes-check
+kubernetes: $(VENV)/.installed  ## make the Prometheus rules for Kubernetes anew from monitoring/
+	$(PY) kubernetes/rules.py
+
+kubernetes-check: $(VENV)/.installed $(KUBERNETES_VENV)/.installed $(TERRAFORM_VENV)/.installed  ## kubernetes/: render, schemas, typed models, checkov; without a cluster
+	KUBERNETES_TOOLS="$(abspath $(KUBERNETES_VENV))/bin" CHECKOV="$(abspath $(TERRAFORM_VENV))/bin/checkov" $(PY) -m pytest -m kubernetes
+
+$(KUBERNETES_VENV)/.installed: requirements-kubernetes.txt
+	test -x $(KUBERNETES_VENV)/bin/python || $(PYTHON) -m venv $(KUBERNETES_VENV)
+	$(KUBERNETES_VENV)/bin/python $(PIP) -r requirements-kubernetes.txt
 	touch $@

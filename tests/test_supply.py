@@ -24,7 +24,7 @@ AGREEING = (
     "requirements-mlflow",
 )
 # terraform's tools want an older boto3 than DVC does, MLflow's server an older gunicorn than the service
-LOCKS = (*AGREEING, "requirements-terraform", "requirements-mlflow-server")
+LOCKS = (*AGREEING, "requirements-terraform", "requirements-mlflow-server", "requirements-kubernetes")
 
 
 def wanted(name: str) -> dict[str, tuple[Requirement, str]]:
