@@ -37,7 +37,7 @@ COPY --from=packages /packages /packages
 ENV PYTHONPATH=/packages PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOST=0.0.0.0 PORT=5000
 WORKDIR /app
 COPY models models
-COPY digits/__init__.py digits/model.py digits/logs.py digits/
+COPY digits/__init__.py digits/model.py digits/registry.py digits/logs.py digits/
 COPY digits/imaging digits/imaging
 COPY digits/serving digits/serving
 COPY digits/server digits/server

@@ -13,7 +13,7 @@ import sys
 import orjson
 from flask import Flask, Response, request
 
-from digits import model
+from digits import model, registry
 from digits.serving import access, errors, inputs, keys, openapi, pages, request_log
 from digits.serving.incoming import Request
 from digits.serving.inherited import inherited
@@ -35,7 +35,7 @@ def create_app(settings: Settings | None = None, classifier: model.Classifier | 
     # Werkzeug's own limit of 1,000 is below the default batch; this one leaves room to be told the batch's
     app.config["MAX_FORM_PARTS"] = max(app.config["MAX_FORM_PARTS"], 2 * settings.max_batch)
     errors.register(app, {"v1": tfserving.error, "v2": kserve.error})
-    classifier = classifier or inherited.classifier or model.Classifier(model.load(settings.model))
+    classifier = classifier or inherited.classifier or model.Classifier(registry.load(settings.model))
     service = Service(app, classifier, settings.sure)
     request_log.register(app, service.metrics, classifier.version)
     access.register(app, settings, keys.load(settings) if inherited.api_keys is None else inherited.api_keys)

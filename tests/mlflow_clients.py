@@ -13,6 +13,7 @@ from typing import Any
 import mlflow.pyfunc
 import numpy as np
 import pandas as pd
+from mlflow import MlflowClient
 from mlflow.pyfunc import scoring_server
 from mlflow.pyfunc.scoring_server.client import ScoringServerClient
 
@@ -75,5 +76,40 @@ def pyfunc(url: str) -> list[dict[str, Any]]:
     return told
 
 
+def tracked(url: str, alias: str) -> dict[str, Any]:
+    """What the server knows of the run behind the registered model's version with an alias."""
+    mlflow.set_tracking_uri(url)
+    known = MlflowClient()
+    version = known.get_model_version_by_alias("digits", alias)
+    run = known.get_run(version.run_id)
+    steps = {
+        name: [m.step for m in known.get_metric_history(version.run_id, name)] for name in run.data.metrics
+    }
+    files = [
+        file.path
+        for folder in ("model", "metrics", "metrics/plots")
+        for file in known.list_artifacts(version.run_id, folder)
+    ]
+    return {
+        "version": version.version,
+        "experiment": known.get_experiment(run.info.experiment_id).name,
+        "status": run.info.status,
+        "params": run.data.params,
+        "metrics": run.data.metrics,
+        "steps": steps,
+        "tags": run.data.tags,
+        "files": files,
+        "runs": len(known.search_runs([run.info.experiment_id])),
+    }
+
+
+def promote(url: str, version: str) -> str:
+    """Move the alias `champion`."""
+    mlflow.set_tracking_uri(url)
+    MlflowClient().set_registered_model_alias("digits", "champion", version)
+    return version
+
+
 if __name__ == "__main__":
-    print(json.dumps({"client": client, "pyfunc": pyfunc}[sys.argv[1]](sys.argv[2])))
+    todo: dict[str, Any] = {"client": client, "pyfunc": pyfunc, "tracked": tracked, "promote": promote}
+    print(json.dumps(todo[sys.argv[1]](*sys.argv[2:])))

@@ -83,7 +83,7 @@ class Settings:
         "DIGITS_MODEL",
         ROOT / "models" / "mnist.h5",
         Path,
-        "path of the trained .h5; its .tflite lies beside it",
+        "path of the trained .h5; its .tflite lies beside it; or models:/NAME@ALIAS in MLflow's registry",
     )
     max_body_bytes: int = _setting(
         "DIGITS_MAX_BODY_BYTES",
