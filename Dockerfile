@@ -36,15 +36,18 @@ COPY --from=packages /packages /packages
 ENV PYTHONPATH=/packages PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOST=0.0.0.0 PORT=5000
 WORKDIR /app
 COPY models models
-COPY digits/__init__.py digits/model.py digits/logs.py digits/
+COPY digits/__init__.py digits/model.py digits/registry.py digits/logs.py digits/
 COPY digits/imaging digits/imaging
 COPY digits/serving digits/serving
 COPY digits/server digits/server
 COPY app.py gunicorn.conf.py predicted.py sample_request.json ./
+# SageMaker starts containers with the argument `serve`, and uses port 8080 or the one that it names
+RUN printf '%s\n' '#!/bin/sh' 'PORT="${SAGEMAKER_BIND_TO_PORT:-8080}" exec python -m gunicorn app:app' > /usr/local/bin/serve \
+    && chmod 755 /usr/local/bin/serve
 # on Fargate a volume gets its permissions from the image, so /tmp stays writable for everyone
 VOLUME ["/tmp"]
 USER 10001:10001
-EXPOSE 5000
+EXPOSE 5000 8080
 # the short interval lets a new container become healthy quickly
 HEALTHCHECK --interval=2s --timeout=3s --start-period=10s --retries=3 \
     CMD ["python", "-S", "-c", "import os; from http.client import HTTPConnection as C; c = C('127.0.0.1', int(os.environ['PORT']), timeout=2); c.request('GET', '/health/ready'); raise SystemExit(c.getresponse().status != 200)"]
@@ -55,6 +58,7 @@ ARG REVISION=unknown
 ARG SOURCE=unknown
 LABEL org.opencontainers.image.title="digits" \
       org.opencontainers.image.description="Handwritten digits over HTTP" \
+      com.amazonaws.sagemaker.capabilities.accept-bind-to-port="true" \
       org.opencontainers.image.licenses="MIT" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \

@@ -22,7 +22,7 @@ train: $(VENV)/.installed  ## run the DVC pipeline: data, training, metrics
 	PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m dvc repro
 
 test: $(VENV)/.installed  ## run all tests except the slow end-to-end ones
-	$(PY) -m pytest -m "not e2e and not docker and not terraform"
+	$(PY) -m pytest -m "not e2e and not docker and not terraform and not mlflow and not kubernetes"
 
 lint: $(VENV)/.installed  ## check the code with ruff and mypy
 	$(PY) -m ruff check .
@@ -40,10 +40,13 @@ lock: $(VENV)/.installed  ## pin all packages with their hashes (UPGRADE=--upgra
 	$(LOCK) requirements.in -c requirements-dev.txt -o requirements.txt
 	$(LOCK) requirements-serve.in -c requirements-dev.txt -o requirements-serve.txt
 	$(LOCK) requirements-tools.in -c requirements-dev.txt -o requirements-tools.txt
+	$(LOCK) requirements-mlflow.in -c requirements-dev.txt -o requirements-mlflow.txt
 	$(LOCK) $(UPGRADE) requirements-terraform.in -o requirements-terraform.txt
+	$(LOCK) $(UPGRADE) requirements-mlflow-server.in -o requirements-mlflow-server.txt
+	$(LOCK) $(UPGRADE) requirements-kubernetes.in -o requirements-kubernetes.txt
 
 clean:  ## remove the virtual environments
-	rm -rf $(VENV) $(SERVE_VENV) $(TOOLS_VENV) $(TERRAFORM_VENV)
+	rm -rf $(VENV) $(SERVE_VENV) $(TOOLS_VENV) $(TERRAFORM_VENV) $(MLFLOW_VENV) $(KUBERNETES_VENV)
 
 $(VENV)/.installed: requirements-dev.txt
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
@@ -140,4 +143,31 @@ terraform-check: $(VENV)/.installed $(TERRAFORM_VENV)/.installed  ## check terra
 $(TERRAFORM_VENV)/.installed: requirements-terraform.txt
 	test -x $(TERRAFORM_VENV)/bin/python || $(PYTHON) -m venv $(TERRAFORM_VENV)
 	$(TERRAFORM_VENV)/bin/python $(PIP) -r requirements-terraform.txt
+	touch $@
+
+# MLflow wants an older gunicorn than the service, so its server and clients have an environment of their own. The
+# client that `train.py` imports goes into a folder, which leaves $(VENV) as it is
+MLFLOW_VENV ?= .venv-mlflow
+.PHONY: test-mlflow
+test-mlflow: $(VENV)/.installed $(MLFLOW_VENV)/.installed  ## tracking, registry and /invocations with MLflow's own server and clients
+	MLFLOW_TOOLS="$(abspath $(MLFLOW_VENV))" $(PY) -m pytest -m mlflow
+
+$(MLFLOW_VENV)/.installed: requirements-mlflow.txt requirements-mlflow-server.txt
+	test -x $(MLFLOW_VENV)/bin/python || $(PYTHON) -m venv $(MLFLOW_VENV)
+	$(MLFLOW_VENV)/bin/python $(PIP) -r requirements-mlflow-server.txt
+	rm -rf $(MLFLOW_VENV)/skinny
+	$(MLFLOW_VENV)/bin/python $(PIP) --target $(MLFLOW_VENV)/skinny -r requirements-mlflow.txt
+	touch $@
+
+KUBERNETES_VENV ?= .venv-kubernetes
+.PHONY: kubernetes kubernetes-check
+kubernetes: $(VENV)/.installed  ## make the Prometheus rules for Kubernetes anew from monitoring/
+	$(PY) kubernetes/rules.py
+
+kubernetes-check: $(VENV)/.installed $(KUBERNETES_VENV)/.installed $(TERRAFORM_VENV)/.installed  ## kubernetes/: render, schemas, typed models, checkov; without a cluster
+	KUBERNETES_TOOLS="$(abspath $(KUBERNETES_VENV))/bin" CHECKOV="$(abspath $(TERRAFORM_VENV))/bin/checkov" $(PY) -m pytest -m kubernetes
+
+$(KUBERNETES_VENV)/.installed: requirements-kubernetes.txt
+	test -x $(KUBERNETES_VENV)/bin/python || $(PYTHON) -m venv $(KUBERNETES_VENV)
+	$(KUBERNETES_VENV)/bin/python $(PIP) -r requirements-kubernetes.txt
 	touch $@

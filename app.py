@@ -13,11 +13,11 @@ import sys
 import orjson
 from flask import Flask, Response, request
 
-from digits import model
+from digits import model, registry
 from digits.serving import access, errors, inputs, keys, openapi, pages, request_log
 from digits.serving.incoming import Request
 from digits.serving.inherited import inherited
-from digits.serving.protocols import kserve, tfserving
+from digits.serving.protocols import kserve, mlflow, tfserving
 from digits.serving.service import Service
 from digits.serving.settings import Settings
 
@@ -37,7 +37,7 @@ def create_app(settings: Settings | None = None, classifier: model.Classifier | 
     # error
     app.config["MAX_FORM_PARTS"] = max(app.config["MAX_FORM_PARTS"], 2 * settings.max_batch)
     errors.register(app, {"v1": tfserving.error, "v2": kserve.error})
-    classifier = classifier or inherited.classifier or model.Classifier(model.load(settings.model))
+    classifier = classifier or inherited.classifier or model.Classifier(registry.load(settings.model))
     service = Service(app, classifier, settings.sure)
     request_log.register(app, service.metrics, classifier.version)
     access.register(app, settings, keys.load(settings) if inherited.api_keys is None else inherited.api_keys)
@@ -46,7 +46,7 @@ def create_app(settings: Settings | None = None, classifier: model.Classifier | 
 
     @app.post("/predict")
     def predict() -> Response:
-        batch, single = inputs.from_request(request._get_current_object(), settings)  # type: ignore[attr-defined]
+        batch, single = inputs.from_request(request._get_current_object(), settings.max_batch)  # type: ignore[attr-defined]
         detail = bool(request.query_string) and inputs.wants_detail(request)
         predictions = service.answers(service.classify(batch), batch if detail else None)
         return _json(predictions[0] if single else {"predictions": predictions})
@@ -55,13 +55,15 @@ def create_app(settings: Settings | None = None, classifier: model.Classifier | 
     def live() -> Response:
         return _json({"status": "live"})
 
+    # MLflow's clients and SageMaker ask the former
+    @app.get("/ping")
     @app.get("/health/ready")
     def ready() -> Response:
         if not service.ready:
             raise errors.Problem(503, "The model has not answered yet.", headers={"Retry-After": "1"})
         return _json({"status": "ready", "model_version": classifier.version})
 
-    for blueprint in (pages.pages, tfserving.bp, kserve.bp, openapi.bp):
+    for blueprint in (pages.pages, tfserving.bp, kserve.bp, mlflow.bp, openapi.bp):
         app.register_blueprint(blueprint)
     service.warm_up()
     return app

@@ -30,7 +30,7 @@ from dvclive import Live
 from dvclive.keras import DVCLiveCallback
 
 from digits import logs
-from digits.training import data, outliers
+from digits.training import data, outliers, tracking
 from digits.training.augment import batches
 from digits.training.card import replace, revision, write_card
 from digits.training.compile import compile_h5
@@ -186,6 +186,7 @@ def main() -> None:
             confusion_matrix=confusion_matrix(arrays["y_test"], predicted).tolist(),
         )
         replace(new, out)
+    tracking.log_run(out, register=not args.limit)
     print(f"Test loss: {test['loss']:.4f}")
     print(f"Test accuracy: {test['accuracy']:.4f}")
     if out != ROOT:

@@ -124,7 +124,7 @@ def in_process() -> dict[str, float]:
     service.classifier.probabilities = lambda batch: found
     steps.append(least(lambda: call(app)))
     batch = np.zeros((1, 28, 28, 1), np.float32), True
-    inputs.from_request = lambda request, settings: batch
+    inputs.from_request = lambda request, max_batch: batch
     steps.append(least(lambda: call(app)))
     bare = Flask("bare")
     bare.ensure_sync = lambda func: func  # type: ignore[method-assign]

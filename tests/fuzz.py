@@ -68,6 +68,7 @@ def seeds() -> dict[str, bytes]:
         return json.dumps(value, separators=(",", ":")).encode()
 
     octets, v1, v2 = "application/octet-stream", "/v1/models/mnist:predict", "/v2/models/mnist/infer"
+    row = ",".join(map(str, flat))
     made = {
         "json": request("/predict", js({"image": image})),
         "json-flat": request("/predict?detail=1", js({"image": flat})),
@@ -84,17 +85,20 @@ def seeds() -> dict[str, bytes]:
         "v2": request(v2, js({"id": "1", "inputs": [tensor | {"data": flat}]})),
         "v2-outputs": request(v2, js({"inputs": [tensor | {"data": image}], "outputs": wanted})),
         "v2-bytes": request(v2, head + bytes(flat), octets, **{behind: str(len(head))}),
+        "mlflow": request("/invocations", js({"inputs": [image, image]})),
+        "mlflow-rows": request("/invocations", js({"instances": [flat], "params": {}})),
+        "mlflow-frame": request("/invocations", js({"dataframe_split": {"columns": flat, "data": [flat]}})),
+        "mlflow-csv": request("/invocations", f"{row}\n{row}\r\n".encode(), "text/csv"),
+        "mlflow-names": request("/invocations", (",".join(['"a"'] * 784) + f"\n{row}").encode(), "text/csv"),
+        "mlflow-picture": request("/invocations", js({"image": text})),
         "chunked": b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/octet-stream\r\n"
         b"Transfer-Encoding: chunked\r\n\r\n310\r\n" + bytes(flat) + b"\r\n0\r\n\r\n",
     }
     for kind in ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF"):
         made[kind.lower()] = request("/predict", encoded(kind), f"image/{kind.lower()}")
-    paths = (
-        "/ /model /metrics /health/ready /openapi.json /docs /docs/docs.js /static/page.css /v1/models/mnist"
-    )
-    paths += (
-        " /v1/models/mnist/versions/1 /v1/models/mnist/metadata /v2 /v2/models/mnist /v2/models/mnist/ready"
-    )
+    paths = "/ /ping /model /metrics /health/ready /openapi.json /docs /docs/docs.js /static/page.css"
+    paths += " /v1/models/mnist /v1/models/mnist/versions/1 /v1/models/mnist/metadata"
+    paths += " /v2 /v2/models/mnist /v2/models/mnist/ready"
     for path in paths.split():
         made["get" + path.replace("/", "-")] = f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
     return made
@@ -116,6 +120,7 @@ TYPES = [
     b"multipart/form-data",
     *(b"image/" + kind for kind in (b"png", b"jpeg", b"webp", b"bmp", b"gif", b"tiff")),
     b"text/plain; charset=utf-16",
+    b"text/csv",
     b";;;",
     b"\xff/\xfe",
 ]
@@ -123,6 +128,7 @@ PATHS = [
     b"/predict",
     b"/predict?detail=1&prepare=none",
     b"/predict?detail=%ff&detail=1",
+    b"/invocations",
     b"/v1/models/mnist:predict",
     b"/v1/models/mnist/versions/99999999999999999999999:predict",
     b"/v2/models/mnist/infer",
@@ -205,6 +211,8 @@ KEYS = [
     "parameters",
     "binary_data_size",
     "b64",
+    "dataframe_split",
+    "columns",
 ]
 
 

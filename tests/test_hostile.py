@@ -197,7 +197,7 @@ def test_a_client_cannot_move_the_path_or_the_scheme_by_headers(server: Server) 
 
 # JSON
 
-PATHS = ("/predict", "/v1/models/mnist:predict", "/v2/models/mnist/infer")
+PATHS = ("/predict", "/v1/models/mnist:predict", "/v2/models/mnist/infer", "/invocations")
 DEPTH = 100_000
 HUGE = b"9" * 5000
 
@@ -213,6 +213,7 @@ def bodies(pixel: bytes) -> dict[str, bytes]:
         PATHS[0]: b'{"image":' + image_with(pixel, b"255") + b"}",
         PATHS[1]: b'{"instances":[' + image + b"]}",
         PATHS[2]: b'{"inputs":[{"name":"image","datatype":"FP32","shape":[1,784],"data":' + image + b"}]}",
+        PATHS[3]: b'{"dataframe_split":{"data":[' + image + b"]}}",
     }
 
 

@@ -13,9 +13,10 @@ MAY_IMPORT = {
     "imaging": set(),
     "model": set(),
     "logs": set(),
+    "registry": {"model"},
     "training": {"imaging", "model", "logs"},
     "serving": {"imaging", "model", "logs"},
-    "server": {"serving", "model", "logs"},
+    "server": {"serving", "model", "registry", "logs"},
 }
 FILES = sorted((ROOT / "digits").rglob("*.py"))
 

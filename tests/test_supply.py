@@ -16,9 +16,15 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-AGREEING = ("requirements-serve", "requirements", "requirements-dev", "requirements-tools")
-# terraform's tools want an older boto3 than DVC does
-LOCKS = (*AGREEING, "requirements-terraform")
+AGREEING = (
+    "requirements-serve",
+    "requirements",
+    "requirements-dev",
+    "requirements-tools",
+    "requirements-mlflow",
+)
+# terraform's tools want an older boto3 than DVC does, MLflow's server an older gunicorn than the service
+LOCKS = (*AGREEING, "requirements-terraform", "requirements-mlflow-server", "requirements-kubernetes")
 
 
 def wanted(name: str) -> dict[str, tuple[Requirement, str]]:

@@ -19,7 +19,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from digits.model import Classifier, ModelError, NotCompiledError, load
+from digits.model import Classifier, ModelError, NotCompiledError
+from digits.registry import load
 from digits.serving import keys
 from digits.serving.inherited import inherited
 from digits.serving.settings import ROOT, SettingError, Settings

@@ -1,5 +1,6 @@
 """Whatever a client sends to POST /predict becomes a batch of images, or a Problem that says what is wrong
-with it; app.py calls `from_request`. A batch is float32 (n, 28, 28, 1) with values in [0, 1].
+with it; app.py and digits/serving/protocols/mlflow.py call `from_request`. A batch is float32 (n, 28, 28, 1) with
+values in [0, 1].
 
 Pixels, as JSON or raw, are taken as they are, only scaled; pictures are prepared (digits/imaging).
 """
@@ -9,7 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -23,12 +24,12 @@ from digits.imaging import HugePictures, prepare
 from digits.imaging.find import MIN_CONTRAST
 from digits.serving.errors import Problem
 from digits.serving.service import service
-from digits.serving.settings import Settings
 
 SIDE = 28
 PIXELS = SIDE * SIDE
 SCALED = np.arange(256, dtype=np.float32) / np.float32(255)
 WANTED = "28 rows of 28 numbers from 0 to 255 (or 28x28x1, or 784 numbers), or a picture in base64"
+FORM = "multipart/form-data"
 PICTURES = ("image/png", "image/jpeg", "image/webp", "image/bmp", "image/gif", "image/tiff")
 # how their files begin
 SIGNATURES = re.compile(
@@ -53,28 +54,37 @@ class Items:
     single: bool
 
 
-def from_request(request: flask.Request, settings: Settings) -> tuple[np.ndarray, bool]:
+# (body, most images) -> what it holds
+Decoder = Callable[[bytes, int], Items]
+
+
+def from_request(
+    request: flask.Request, max_batch: int, decoders: Mapping[str, Decoder] | None = None
+) -> tuple[np.ndarray, bool]:
     """The request's images by its Content-Type, and whether one answer is wanted rather than a list.
 
     JSON asks for one by `image`, for a list by `images`; otherwise one image gets one answer, several a list.
-    Returns float32 (n, 28, 28, 1) in [0, 1]. Raises Problem: 400 for malformed JSON, 413 for more than
-    `settings.max_batch` images, 415 for another content type, 422 for what is no image; and PictureError.
+    decoders: by Content-Type, beside forms; by default DECODERS. Returns float32 (n, 28, 28, 1) in [0, 1]. Raises
+    Problem: 400 for malformed JSON, 413 for more than `max_batch` images, 415 for another content type, 422 for
+    what is no image; and PictureError.
     """
     kind = request.mimetype
+    decoders = DECODERS if decoders is None else decoders
     as_is = bool(request.query_string) and _as_is(request)
-    if kind == "multipart/form-data":
-        items = from_form(request, settings.max_batch)
-    elif kind in DECODERS:
+    if kind == FORM:
+        items = from_form(request, max_batch)
+    elif kind in decoders:
         body = request.get_data(cache=False)
-        decode = partial(DECODERS[kind], body, settings.max_batch)
+        decode = partial(decoders[kind], body, max_batch)
         items = decode() if kind in PICTURES else in_turn(body, decode)
     else:
+        accepted = [*decoders, FORM]
         raise Problem(
             415,
             "Send JSON, a picture, a form with files or raw pixels, and say which by the header Content-Type.",
-            headers={"Accept-Post": ", ".join(ACCEPTED_TYPES)},
+            headers={"Accept-Post": ", ".join(accepted)},
             found=kind or None,
-            accepted=list(ACCEPTED_TYPES),
+            accepted=accepted,
         )
     return to_batch(items, as_is), items.single
 
@@ -216,7 +226,11 @@ def from_json(body: bytes, max_batch: int) -> Items:
 
     Raises Problem: 400 for malformed JSON, 413 for more than `max_batch` images, 422 for what is no image.
     """
-    document = parse(body)
+    return from_document(parse(body), body, max_batch)
+
+
+def from_document(document: Any, body: bytes, max_batch: int) -> Items:
+    """The same of the document that was parsed from `body`."""
     if not isinstance(document, dict):
         raise Problem(
             422,
@@ -251,12 +265,12 @@ def from_json(body: bytes, max_batch: int) -> Items:
     return Items([_pixels(image, name, suspicious) for image, name in pairs], names, False)
 
 
-DECODERS: dict[str, Callable[[bytes, int], Items]] = {
+DECODERS: dict[str, Decoder] = {
     "application/json": from_json,
     "application/octet-stream": from_raw,
     **dict.fromkeys(PICTURES, from_picture),
 }
-ACCEPTED_TYPES = (*DECODERS, "multipart/form-data")
+ACCEPTED_TYPES = (*DECODERS, FORM)
 
 
 def _from_base64(text: str, name: str) -> bytes:

@@ -83,7 +83,7 @@ class Settings:
         "DIGITS_MODEL",
         ROOT / "models" / "mnist.h5",
         Path,
-        "path of the trained .h5; its .tflite must be in the same folder",
+        "path of the trained .h5, with its .tflite in the same folder; or models:/NAME@ALIAS in MLflow's registry",
     )
     max_body_bytes: int = _setting(
         "DIGITS_MAX_BODY_BYTES",

@@ -1,6 +1,5 @@
-"""Converts tensors in other servers' protocols to a batch of images, for digits/serving/protocols/tfserving.py and
-digits/serving/protocols/kserve.py. Unlike in POST /predict, these are nested lists of any depth, with values in
-[0, 1].
+"""Converts tensors in other servers' protocols to a batch of images, for the other modules of
+digits/serving/protocols. Unlike in POST /predict, these are nested lists of any depth, mostly values in [0, 1].
 """
 
 from __future__ import annotations
@@ -29,18 +28,23 @@ def parse(body: bytes) -> dict[str, Any]:
 
 
 def numbers(value: Any, name: str, body: bytes) -> np.ndarray:
+    """`array`, in another thread if the body is large."""
+    return inputs.in_turn(body, partial(array, value, name, body))
+
+
+def array(value: Any, name: str, body: bytes) -> np.ndarray:
     """The array of ints or floats in nested lists. body: the JSON that contains them.
 
     Raises Problem 400 if rows have unequal lengths, or a value is not a number.
     """
     try:
-        array = inputs.in_turn(body, partial(np.asarray, value))
+        found = np.asarray(value)
     except (ValueError, OverflowError):
         raise Problem(400, f"{name} has lists of unequal length.") from None
     # NumPy reads true as 1 among numbers; checking every value is slow, so only if the body contains the word
-    if array.dtype.kind not in "iuf" or (WORDS.search(body) and _has_bool(value)):
+    if found.dtype.kind not in "iuf" or (WORDS.search(body) and _has_bool(value)):
         raise Problem(400, f"{name} must contain only numbers.")
-    return array
+    return found
 
 
 def _has_bool(value: Any) -> bool:
@@ -48,7 +52,16 @@ def _has_bool(value: Any) -> bool:
 
 
 def batch(array: np.ndarray, name: str, max_images: int, top: int = 1) -> np.ndarray:
-    """float32 (n, 28, 28, 1) in [0, 1] from an array (n, 28, 28, 1), (n, 28, 28) or (n, 784) in [0, top].
+    """float32 (n, 28, 28, 1) in [0, 1] from an array that `check` accepts. Raises what `check` raises, and Problem
+    400 for an image that shows nothing."""
+    check(array, name, max_images, top)
+    if problem := inputs.blank(array, top):
+        raise Problem(400, f"{name}[{problem[0]}] {problem[1]}")
+    return inputs.scale(array, top)
+
+
+def check(array: np.ndarray, name: str, max_images: int, top: int = 1) -> None:
+    """Accept an array (n, 28, 28, 1), (n, 28, 28) or (n, 784) with values in [0, top].
 
     Raises Problem: 400 for another shape or range, 413 for more than `max_images` images.
     """
@@ -68,6 +81,3 @@ def batch(array: np.ndarray, name: str, max_images: int, top: int = 1) -> np.nda
         # values slightly above 1 are rounding errors, for which the hint would be wrong
         hint = " Divide 0..255 by 255." if top == 1 and array.min() >= 0 and 2 <= array.max() <= 255 else ""
         raise Problem(400, f"{name} has values outside 0 to {top}.{hint}")
-    if problem := inputs.blank(array, top):
-        raise Problem(400, f"{name}[{problem[0]}] {problem[1]}")
-    return inputs.scale(array, top)
