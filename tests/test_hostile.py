@@ -213,7 +213,7 @@ def bodies(pixel: bytes) -> dict[str, bytes]:
         PATHS[0]: b'{"image":' + image_with(pixel, b"255") + b"}",
         PATHS[1]: b'{"instances":[' + image + b"]}",
         PATHS[2]: b'{"inputs":[{"name":"image","datatype":"FP32","shape":[1,784],"data":' + image + b"}]}",
-        PATHS[3]: b'{"dataframe_split":{"data":[' + image + b"]}}",
+        PATHS[3]: b'{"dataframe_split":{"data":[' + image_with(pixel, b"255") + b"]}}",
     }
 
 
