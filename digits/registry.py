@@ -20,7 +20,7 @@ from urllib.parse import quote, urlencode, urlsplit
 from urllib.request import Request, urlopen
 
 from digits import model
-from digits.model import HDF5_MAGIC, MOST_BYTES, Model, ModelError
+from digits.model import HDF5_MAGIC, MAX_FILE_BYTES, Model, ModelError
 
 NAMED = re.compile(r"models:/(?P<name>[^/@:]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 # for all that a model takes: gunicorn's master hears no signal meanwhile
@@ -66,7 +66,7 @@ class Server:
         )
         if not re.match(r"https?://[^/]", self.url):
             raise ModelError(
-                "MLFLOW_TRACKING_URI is to be an MLflow server's address, http://... or https://..."
+                "MLFLOW_TRACKING_URI must be an MLflow server's address, http://... or https://..."
             )
         self.authorization = ""
         if token := environ.get("MLFLOW_TRACKING_TOKEN"):
@@ -103,8 +103,8 @@ class Server:
                 while part := response.read1(1 << 16):
                     parts.append(part)
                     size += len(part)
-                    if size > MOST_BYTES:
-                        raise ModelError(f"MLflow's {what} has more than {MOST_BYTES} bytes.")
+                    if size > MAX_FILE_BYTES:
+                        raise ModelError(f"MLflow's {what} has more than {MAX_FILE_BYTES} bytes.")
                     self._left()
                 if size < int(response.headers.get("Content-Length", size)):
                     raise ModelError(f"MLflow's {what} ended early.")

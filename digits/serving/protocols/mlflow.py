@@ -57,10 +57,10 @@ def from_json(body: bytes, max_batch: int) -> Items:
         return inputs.from_document(document, body, max_batch)
     if form == "dataframe_split":
         if not isinstance(value, dict) or "data" not in value:
-            raise Problem(400, f"{form} is to be an object with data.")
+            raise Problem(400, f"{form} must be an object with data.")
         columns = value.get("columns", [None] * PIXELS)
         if not isinstance(columns, list) or len(columns) != PIXELS:
-            raise Problem(400, f"The columns of {form} are to be a list of {PIXELS} names, row by row.")
+            raise Problem(400, f"The columns of {form} must be a list of {PIXELS} names, row by row.")
         form, value = f"{form}.data", value["data"]
     return _items(tensors.array(value, form, body), form, max_batch)
 
@@ -78,7 +78,7 @@ def from_csv(body: bytes, max_batch: int) -> Items:
     first = next(filled, "")
     fields = [field.strip(' \t\r\n"') for field in first.split(",")]
     if len(fields) != PIXELS:
-        raise Problem(400, f"The CSV is to have {PIXELS} columns; its first line has {len(fields)}.")
+        raise Problem(400, f"The CSV must have {PIXELS} columns, but its first line has {len(fields)}.")
     if _are_names(fields):
         first = next(filled, "")
         if not first:
