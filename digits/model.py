@@ -184,6 +184,7 @@ class Classifier:
 
         Raises ModelError if the network is of another shape, or the card's sure_threshold is no number in [0, 1].
         """
+        self.model = model
         self.version = model.version
         self.card = model.card
         self.sure_threshold = _sure_threshold(model.card)

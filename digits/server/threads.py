@@ -1,5 +1,5 @@
-"""The threads that do what would hold up a worker's event loop: decoding pictures and large bodies. digits/server/
-worker.py makes them and lends `run` to the app, as digits/serving/service.py says."""
+"""The threads that do what would hold up a worker's event loop: decoding and reading pictures, decoding large
+bodies. digits/server/worker.py makes them and lends `run` to the app, as digits/serving/service.py says."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ NICE = 5
 
 
 class Threads:
-    """`count` threads, for one of which a request waits at most `max_wait` seconds."""
+    """Threads in lanes, so that work of one kind waits for its like only, and at most `max_wait` seconds.
+
+    shared: `count` threads. reading: one, for what takes long; more would only share the CPU. alone: one, for what
+    needs much memory.
+    """
 
     def __init__(self, count: int, max_wait: float) -> None:
-        # one more for what runs alone
-        self.pool = ThreadPool(count + 1)
-        self.free, self.alone = BoundedSemaphore(count), BoundedSemaphore(1)
+        self.pool = ThreadPool(count + 2)
+        free = {"shared": count, "reading": 1, "alone": 1}
+        self.lanes = {lane: BoundedSemaphore(threads) for lane, threads in free.items()}
         self.max_wait = max_wait
 
-    def run(self, work: Callable[[], Any], alone: bool = False) -> Any:
-        """What `work` returns, from a thread of the pool. Raises Overloaded if none becomes free in time.
-
-        alone: at most one such piece of work at a time, as it needs much memory.
-        """
-        turn = self.alone if alone else self.free
+    def run(self, work: Callable[[], Any], lane: str = "shared") -> Any:
+        """What `work` returns, from a thread of the lane. Raises Overloaded if none becomes free in time."""
+        turn = self.lanes[lane]
         if not turn.acquire(timeout=self.max_wait):
             raise Overloaded
         try:
