@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 import sys
 
+import flask
 import orjson
 from flask import Flask, Response, request
 
 from digits import model, registry
-from digits.serving import access, errors, inputs, keys, openapi, pages, request_log
+from digits.serving import access, errors, inputs, keys, openapi, pages, reading, request_log
 from digits.serving.incoming import Request
 from digits.serving.inherited import inherited
 from digits.serving.protocols import kserve, mlflow, tfserving
@@ -46,10 +47,24 @@ def create_app(settings: Settings | None = None, classifier: model.Classifier | 
 
     @app.post("/predict")
     def predict() -> Response:
-        batch, single = inputs.from_request(request._get_current_object(), settings.max_batch)  # type: ignore[attr-defined]
-        detail = bool(request.query_string) and inputs.wants_detail(request)
+        asked: flask.Request = request._get_current_object()  # type: ignore[attr-defined]
+        items, as_is = inputs.items_of(asked, settings.max_batch)
+        batch = inputs.to_batch(items, as_is)
+        detail = bool(asked.query_string) and inputs.wants_detail(asked)
         predictions = service.answers(service.classify(batch), batch if detail else None)
-        return _json(predictions[0] if single else {"predictions": predictions})
+        response = _json(predictions[0] if items.single else {"predictions": predictions})
+        if items.pictures and any(answer["unsure"] for answer in predictions):
+            # there may be more digits than one
+            response.headers["Link"] = '<read>; rel="related"'
+        return response
+
+    @app.post("/read")
+    def read() -> Response:
+        asked: flask.Request = request._get_current_object()  # type: ignore[attr-defined]
+        options = reading.options(asked)
+        items = reading.items_of(asked, settings.max_batch)
+        readings = reading.read_all(items, options)
+        return _json(readings[0] if items.single else {"readings": readings})
 
     @app.get("/health/live")
     def live() -> Response:

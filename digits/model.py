@@ -188,6 +188,7 @@ class Classifier:
         Raises ModelError if the network has the wrong shapes or does not end in a softmax, or if the card's
         sure_threshold is not a number in [0, 1].
         """
+        self.model = model
         self.version = model.version
         self.card = model.card
         self.sure_threshold = _sure_threshold(model.card)

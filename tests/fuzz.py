@@ -49,8 +49,11 @@ def seeds() -> dict[str, bytes]:
 
     picture = Image.new("L", (40, 40), 255)
     ImageDraw.Draw(picture).line((14, 8, 26, 8, 18, 32), fill=0, width=3)
+    number = Image.new("L", (90, 40), 255)
+    for x in (0, 18, 50):
+        number.paste(picture.crop((10, 4, 30, 36)), (x, 4))
 
-    def encoded(kind: str) -> bytes:
+    def encoded(kind: str, picture: Image.Image = picture) -> bytes:
         file = io.BytesIO()
         picture.save(file, kind)
         return file.getvalue()
@@ -78,6 +81,9 @@ def seeds() -> dict[str, bytes]:
         "json-pictures": request("/predict", js({"images": [text, text]})),
         "raw": request("/predict", bytes(flat) * 2, octets),
         "form": request("/predict", part * 2 + b"--b--\r\n", "multipart/form-data; boundary=b"),
+        "read": request("/read?length=3&alternatives=2", encoded("PNG", number), "image/png"),
+        "read-json": request("/read?check=luhn", js({"images": [text, text]})),
+        "read-form": request("/read", part * 2 + b"--b--\r\n", "multipart/form-data; boundary=b"),
         "v1-rows": request(v1, js({"instances": [image], "signature_name": ""}).replace(b"90", b"1")),
         "v1-named": request(v1, js({"instances": [{"image": flat}]}).replace(b"90", b"1")),
         "v1-columns": request(v1, js({"inputs": {"image": [flat]}}).replace(b"90", b"0.5")),
@@ -129,6 +135,9 @@ PATHS = [
     b"/predict?detail=1&prepare=none",
     b"/predict?detail=%ff&detail=1",
     b"/invocations",
+    b"/read",
+    b"/read?length=50&check=luhn&alternatives=10",
+    b"/read?length=%ff&alternatives=-1",
     b"/v1/models/mnist:predict",
     b"/v1/models/mnist/versions/99999999999999999999999:predict",
     b"/v2/models/mnist/infer",

@@ -14,8 +14,9 @@ MAY_IMPORT = {
     "model": set(),
     "logs": set(),
     "registry": {"model"},
+    "reading": {"imaging", "model"},
     "training": {"imaging", "model", "logs"},
-    "serving": {"imaging", "model", "logs"},
+    "serving": {"imaging", "model", "logs", "reading"},
     "server": {"serving", "model", "registry", "logs"},
 }
 FILES = sorted((ROOT / "digits").rglob("*.py"))

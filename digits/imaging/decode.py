@@ -48,10 +48,11 @@ class Opened(NamedTuple):
     declared: int
 
 
-def open_picture(data: bytes, name: str, as_is: bool = False) -> Opened:
+def open_picture(data: bytes, name: str, side: int | None = DRAFT_SIDE) -> Opened:
     """The picture with only its header read: nothing is spent on one that is refused here.
 
-    as_is: a JPEG will be decoded at its full size. Raises PictureError: 413 over a limit, 415 for another format.
+    side: a JPEG will be decoded at the smallest of its sizes that is at least so wide and so high; None: at its
+    full size. Raises PictureError: 413 over a limit, 415 for another format.
     """
     try:
         picture = Image.open(BytesIO(data), formats=FORMATS)
@@ -65,12 +66,26 @@ def open_picture(data: bytes, name: str, as_is: bool = False) -> Opened:
     declared = width * height
     if max(width, height) > MAX_SIDE or declared > MAX_DECLARED_PIXELS:
         raise _too_large(name, f"{width}x{height} pixels")
-    if picture.format == "JPEG" and not as_is:
-        picture.draft(None, (DRAFT_SIDE, DRAFT_SIDE))
+    if picture.format == "JPEG" and side is not None:
+        picture.draft(None, (side, side))
     held = _held(picture, declared)
     if picture.width * picture.height > MAX_PIXELS or held > MAX_HELD_PIXELS:
         raise _too_large(name, f"{width}x{height} pixels")
     return Opened(picture, held, declared)
+
+
+def open_pictures(data: list[bytes], names: list[str], side: int | None = DRAFT_SIDE) -> list[Opened]:
+    """The pictures of a request with only their headers read, as by open_picture.
+
+    Raises PictureError 413, too, if they have too many pixels together.
+    """
+    opened = [open_picture(content, name, side) for content, name in zip(data, names, strict=True)]
+    pixels = sum(each.picture.width * each.picture.height for each in opened)
+    declared = sum(each.declared for each in opened)
+    if pixels > MAX_PIXELS_TOGETHER or declared > MAX_DECLARED_TOGETHER:
+        detail = "The pictures have more pixels together than are taken in one request."
+        raise PictureError(413, detail, field=names[0], found=f"{declared} pixels")
+    return opened
 
 
 def _held(picture: Image.Image, declared: int) -> int:

@@ -1,5 +1,5 @@
-"""The threads for work that would block a worker's event loop: decoding pictures and large bodies.
-digits/server/worker.py creates them and sets `run` as `Service.offload` (digits/serving/service.py)."""
+"""The threads for work that would block a worker's event loop: decoding and reading pictures, and decoding large
+bodies. digits/server/worker.py creates them and sets `run` as `Service.offload` (digits/serving/service.py)."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ NICE = 5
 
 
 class Threads:
-    """A pool of `count` threads. A request waits at most `max_wait` seconds for one of them."""
+    """Threads in lanes, so that work of one kind only waits for work of the same kind, and at most `max_wait`
+    seconds.
+
+    shared: `count` threads. reading: one thread, for work that takes long; more would only share the CPU. alone:
+    one thread, for work that needs much memory.
+    """
 
     def __init__(self, count: int, max_wait: float) -> None:
-        # one more for work that runs alone
-        self.pool = ThreadPool(count + 1)
-        self.free, self.alone = BoundedSemaphore(count), BoundedSemaphore(1)
+        self.pool = ThreadPool(count + 2)
+        free = {"shared": count, "reading": 1, "alone": 1}
+        self.lanes = {lane: BoundedSemaphore(threads) for lane, threads in free.items()}
         self.max_wait = max_wait
 
-    def run(self, work: Callable[[], Any], alone: bool = False) -> Any:
-        """Run `work` in a thread of the pool and return its result. Raises Overloaded if no thread becomes free in
-        time.
-
-        alone: whether the work needs much memory, so that only one such call may run at a time.
-        """
-        turn = self.alone if alone else self.free
+    def run(self, work: Callable[[], Any], lane: str = "shared") -> Any:
+        """Run `work` in a thread of the lane and return its result. Raises Overloaded if none is free in time."""
+        turn = self.lanes[lane]
         if not turn.acquire(timeout=self.max_wait):
             raise Overloaded
         try:

@@ -14,7 +14,7 @@ from digits.serving.settings import Settings
 # headers that pages of other sites may send and read, in addition to those that CORS always allows
 ALLOW_HEADERS = "Authorization, Content-Type, Inference-Header-Content-Length, X-API-Key, X-Request-ID"
 EXPOSE_HEADERS = (
-    "Inference-Header-Content-Length, Retry-After, WWW-Authenticate, X-Model-Version, X-Request-ID"
+    "Inference-Header-Content-Length, Link, Retry-After, WWW-Authenticate, X-Model-Version, X-Request-ID"
 )
 # how long a browser may cache the answer to a preflight request, in seconds
 MAX_AGE = "600"

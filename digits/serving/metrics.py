@@ -68,6 +68,11 @@ class Metrics:
         self.unsure = counter("digits_unsure_total", "Images whose answer was unsure")
         self.decode = seconds("digits_decode_seconds", "Time to turn a request's body into images")
         self.inference = seconds("digits_inference_seconds", "Time the network takes for a request's images")
+        self.read_digits = counter("digits_read_digits_total", "Digits read in pictures")
+        self.find = seconds("digits_read_find_seconds", "Time to find the digits of a picture to be read")
+        self.read_inference = seconds(
+            "digits_read_inference_seconds", "Time the network takes for a picture to be read"
+        )
         self.in_progress = gauge("digits_requests_in_progress", "Requests being answered now", "livesum")
         self.shed = counter("digits_requests_shed_total", "Requests refused with 503 because of overload")
         self.workers = gauge("digits_workers", "Running worker processes", "livesum")

@@ -43,7 +43,7 @@ def summary() -> dict[str, object]:
     classifier = service().classifier
     return {
         "name": "digits",
-        "what": "Classifies images of handwritten digits.",
+        "what": "Classifies images of handwritten digits, and reads numbers.",
         "model": {"version": classifier.version, "trained_on": classifier.card.get("trained_on")},
         "routes": openapi.routes(),
     }

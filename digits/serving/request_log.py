@@ -65,8 +65,8 @@ def register(app: Flask, metrics: Metrics, version: str) -> None:
         status = response.status_code
         headers = response.headers
         headers["X-Request-ID"] = state.request_id
-        classified = hasattr(state, "digit")
-        if classified:
+        found = state.get("found")
+        if found:
             headers["X-Model-Version"] = version
         seconds = state.waited + seconds_spent(state)
         metrics.in_progress.dec()
@@ -80,8 +80,7 @@ def register(app: Flask, metrics: Metrics, version: str) -> None:
                 "status": status,
                 "duration_ms": round(seconds * 1000, 3),
             }
-            if classified:
-                line |= {"digit": state.digit, "probability": state.probability}
-                line |= {"images": state.images, "unsure": state.unsure}
+            if found:
+                line |= found
             log.log(level, "request", extra=line)
         return response

@@ -4,7 +4,8 @@ what the log line needs. app.py creates a Service for each app; app.py and the p
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -30,7 +31,8 @@ class Service:
     """A classifier with its metrics and settings.
 
     sure_threshold: in [0, 1]; an answer with a lower probability is unsure. By default the classifier's.
-    offload: runs a function that may take long, `offload(work, alone=False)`, and returns its result.
+    offload: runs a function that may take long, `offload(work, lane="shared")`, and returns its result; the lanes
+    are those of digits/server/threads.py.
     give_way: lets other requests continue.
     """
 
@@ -40,8 +42,9 @@ class Service:
         self.metrics = Metrics(app)
         self.ready = False
         # digits/server/worker.py replaces these two
-        self.offload: Callable[..., Any] = lambda work, alone=False: work()
+        self.offload: Callable[..., Any] = lambda work, lane="shared": work()
         self.give_way: Callable[[], None] = lambda: None
+        self._spare: list[Classifier] = []
         app.extensions["digits"] = self
 
     def warm_up(self) -> None:
@@ -83,9 +86,25 @@ class Service:
         if unsure:
             metrics.unsure.inc(unsure)
         # for the log line, which has the digit and the probability of the first image only
-        state.images, state.unsure = len(probabilities), unsure
-        state.digit, state.probability = digit, round(best, 6)
+        state.found = {
+            "digit": digit,
+            "probability": round(best, 6),
+            "images": len(probabilities),
+            "unsure": unsure,
+        }
         return probabilities
+
+    @contextmanager
+    def lent_classifier(self) -> Iterator[Classifier]:
+        """A classifier for a thread of its own: gevent's locks, which the shared one has, are not for threads."""
+        try:
+            lent = self._spare.pop()
+        except IndexError:
+            lent = Classifier(self.classifier.model)
+        try:
+            yield lent
+        finally:
+            self._spare.append(lent)
 
     def unsure(self, probabilities: np.ndarray) -> np.ndarray:
         """Whether each answer is unsure, bool (n,), by probabilities float32 (n, 10)."""
