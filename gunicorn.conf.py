@@ -28,7 +28,7 @@ bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{sett
 if settings.metrics_bind:
     bind = [bind, settings.metrics_bind]
 worker_class = "digits.server.worker.Worker"
-# a connection takes a descriptor and some kilobytes; when nearly all are taken, the longest idle one is closed
+# a connection takes a descriptor and some kilobytes; when nearly all are in use, the longest idle one is closed
 worker_connections = master.max_connections(4096)
 
 # longer than the 60 s after which load balancers close idle connections, so that it is never the service that

@@ -55,9 +55,7 @@ def test_tritonclient_infers(
 
 
 @pytest.mark.parametrize(("sure", "unsure"), [("0", False), ("1", True)])
-def test_tritonclient_is_told_what_is_unsure_if_it_asks(
-    start: Callable[..., Server], sure: str, unsure: bool
-) -> None:
+def test_tritonclient_gets_unsure_if_it_asks(start: Callable[..., Server], sure: str, unsure: bool) -> None:
     http = pytest.importorskip("tritonclient.http")
     server = start(DIGITS_SURE=sure, WEB_CONCURRENCY="1")
     given = http.InferInput("image", [3, 28, 28], "FP32")
@@ -71,7 +69,7 @@ def test_tritonclient_is_told_what_is_unsure_if_it_asks(
         assert result.as_numpy("digit").tolist() == [7] * 3
 
 
-def test_unsure_is_a_byte_an_image_in_the_binary_form(server: Server) -> None:
+def test_unsure_is_one_byte_per_image_in_binary_format(server: Server) -> None:
     outputs = [{"name": "unsure", "parameters": {"binary_data": True}}]
     body = tensor(np.stack([UINT8] * 3).tolist(), [3, 28, 28], outputs=outputs)
     answer = server.ask(f"{MODEL}/infer", body)
@@ -146,7 +144,7 @@ def test_without_an_id_there_is_none_in_the_answer(server: Server) -> None:
     assert "id" not in server.ask(f"{MODEL}/infer", tensor(UINT8.tolist(), [1, 28, 28])).json
 
 
-def test_only_the_outputs_asked_for_come_and_in_that_order(server: Server) -> None:
+def test_only_requested_outputs_are_sent_and_in_their_order(server: Server) -> None:
     def names(*asked: str) -> list[str]:
         body = tensor(UINT8.tolist(), [1, 28, 28], outputs=[{"name": name} for name in asked])
         return [output["name"] for output in server.ask(f"{MODEL}/infer", body).json["outputs"]]
@@ -166,7 +164,7 @@ def test_versions_are_checked(server: Server) -> None:
         assert server.ask(f"{MODEL}/versions/1{path}", sent).status == 404
 
 
-def test_readiness_is_told(client: Any) -> None:
+def test_readiness_is_reported(client: Any) -> None:
     assert client.get("/v2/health/ready").json == {"ready": True}
     client.application.extensions["digits"].ready = False
     for path in ("/v2/health/ready", f"{MODEL}/ready"):
@@ -228,7 +226,7 @@ def changed(**changes: Any) -> dict[str, Any]:
         (GOOD | {"parameters": []}, "object"),
     ],
 )
-def test_a_bad_request_is_400_in_the_protocols_shape(server: Server, body: Any, says: str) -> None:
+def test_a_bad_request_is_400_in_the_protocols_format(server: Server, body: Any, says: str) -> None:
     answer = server.ask(f"{MODEL}/infer", body)
     assert answer.status == 400
     assert answer.json.keys() == {"error"}
@@ -267,7 +265,7 @@ def test_nan_in_bytes_is_400(server: Server) -> None:
         assert answer.status == status
 
 
-def test_other_errors_have_that_shape_too(server: Server) -> None:
+def test_other_errors_have_that_format_too(server: Server) -> None:
     for path, body, headers, status in [
         ("/v2/models/other", None, {}, 404),
         ("/v2/nothing", None, {}, 404),

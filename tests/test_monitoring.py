@@ -51,7 +51,7 @@ def test_every_alert_has_a_summary_a_runbook_section_and_two_cases() -> None:
         assert f"{name} stays silent" in cases
 
 
-def test_every_metric_asked_for_exists_and_is_described(server: Server) -> None:
+def test_every_metric_in_a_query_exists_and_is_described(server: Server) -> None:
     server.ask("/predict", SAMPLE)
     there = server.ask("/metrics").body.decode()
     described = (ROOT / "docs" / "monitoring.md").read_text()
@@ -86,7 +86,7 @@ def test_grafana_s_own_library_reads_the_whole_dashboard() -> None:
     assert lost({"panels": [{"title": "x"}]}, {"panels": [{"titel": "x"}]})
 
 
-def test_no_panel_lies_on_another() -> None:
+def test_panels_do_not_overlap() -> None:
     taken = set()
     for panel in DASHBOARD["panels"]:
         place = panel["gridPos"]
@@ -190,7 +190,7 @@ def once_all_serve(server: Server) -> Answer:
         time.sleep(0.05)
 
 
-def test_metrics_can_be_asked_for_by_name_and_are_of_all_workers(server: Server) -> None:
+def test_metrics_can_be_selected_by_name_and_are_aggregated_across_workers(server: Server) -> None:
     answer = once_all_serve(server)
     both = server.ask("/metrics?name[]=digits_worker_starts_total&name[]=digits_workers").body.decode()
     assert samples(both) == {"digits_workers": 2, "digits_worker_starts_total": 2}
@@ -200,13 +200,13 @@ def test_metrics_can_be_asked_for_by_name_and_are_of_all_workers(server: Server)
 @pytest.mark.parametrize(
     "query", ["name[]=nothing", "name[]=target_info", "name[]=%00%ff", "name[]=" + "x" * 4000]
 )
-def test_names_that_no_metric_has_find_nothing(server: Server, query: str) -> None:
+def test_unknown_names_return_no_metrics(server: Server, query: str) -> None:
     answer = server.ask(f"/metrics?{query}")
     assert (answer.status, answer.body) == (200, b"")
 
 
 @pytest.mark.parametrize("query", ["", "name[]=", "name=digits_workers", "name[", "&&=%"])
-def test_all_metrics_are_told_where_no_name_is_given(server: Server, query: str) -> None:
+def test_without_a_name_all_metrics_are_returned(server: Server, query: str) -> None:
     answer = server.ask(f"/metrics?{query}")
     assert answer.status == 200
     assert {"digits_workers", "digits_worker_starts_total"} <= samples(answer.body.decode()).keys()
@@ -223,7 +223,7 @@ def test_all_metrics_are_told_where_no_name_is_given(server: Server, query: str)
         ("gzip;q=0, *", False),
     ],
 )
-def test_metrics_are_compressed_for_those_who_take_gzip(
+def test_metrics_are_compressed_for_clients_that_accept_gzip(
     server: Server, accepted: str, compressed: bool
 ) -> None:
     answer = server.ask("/metrics?name[]=digits_workers", Accept_Encoding=accepted)
@@ -251,13 +251,13 @@ OPENMETRICS = "application/openmetrics-text"
         (f"{OPENMETRICS};version=1.0.0;q=0.3, text/plain;version=1.0.0;q=0.4", "text/plain; version=1.0.0"),
     ],
 )
-def test_metrics_come_in_the_format_that_is_preferred(server: Server, accepted: str, kind: str) -> None:
+def test_metrics_have_the_preferred_format(server: Server, accepted: str, kind: str) -> None:
     answer = server.ask("/metrics?name[]=digits_workers", Accept=accepted)
     assert answer.headers["content-type"].startswith(kind)
     assert answer.body.endswith(b"# EOF\n") == (kind == OPENMETRICS)
 
 
-def test_a_head_of_the_metrics_is_that_of_a_get(server: Server) -> None:
+def test_head_of_the_metrics_has_the_headers_of_get(server: Server) -> None:
     answer = server.ask("/metrics?name[]=digits_workers", method="HEAD")
     assert (answer.status, answer.body) == (200, b"")
     assert int(answer.headers["content-length"]) > 0

@@ -146,7 +146,7 @@ def test_pipelined_requests_are_answered_in_order(server):
     assert json.loads(found[-1][2])["predicted_digit"] == 7
 
 
-def test_a_client_that_stops_in_mid_body_holds_up_nobody(server):
+def test_a_client_that_stops_in_the_middle_of_a_body_delays_no_others(server):
     with closing(connect(server)) as slow:
         slow.sendall(head(len(SAMPLE), JSON.strip()) + SAMPLE[:100])
         # on every worker; each has 20 s, and the slow one 60 s
@@ -157,7 +157,7 @@ def test_a_client_that_stops_in_mid_body_holds_up_nobody(server):
 
 
 @pytest.mark.parametrize("lines", [(), ("X-Large: " + "a" * 3000,)], ids=["short head", "long head"])
-def test_a_body_cut_short_is_400_whatever_its_framing(server, lines):
+def test_an_incomplete_body_is_400_whatever_its_framing(server, lines):
     raw = "Content-Type: application/octet-stream"
     # the first 784 of 1568 bytes would be an image
     status, headers, body = ask(server, head(1568, raw, *lines) + bytes(784), half_close=True)
@@ -169,7 +169,7 @@ def test_a_body_cut_short_is_400_whatever_its_framing(server, lines):
     assert (status, headers["content-type"]) == (400, "application/problem+json")
 
 
-def test_a_client_that_resets_in_mid_body_is_no_fault(start):
+def test_a_reset_in_the_middle_of_a_body_is_no_server_error(start):
     server = start(WEB_CONCURRENCY="1")
     for request in (head(1000, JSON.strip()) + b"{", chunked(SAMPLE, 100, JSON.strip())[:500]):
         with closing(connect(server)) as client:
@@ -182,7 +182,7 @@ def test_a_client_that_resets_in_mid_body_is_no_fault(start):
     assert b'status="5' not in server.ask("/metrics").body
 
 
-def test_a_body_that_comes_late_is_408_and_counted(start):
+def test_a_late_body_is_408_and_counted(start):
     server = start(DIGITS_RECEIVE_SECONDS="1", DIGITS_CORS_ORIGINS=ORIGIN)
     with closing(connect(server)) as client:
         client.sendall(head(10, JSON.strip(), f"Origin: {ORIGIN}") + b"1234")
@@ -240,7 +240,7 @@ def test_a_chunked_body_at_the_limit_is_read(small):
 @pytest.mark.parametrize("path", ["/nothing", "/health/live", "/predict"])
 @pytest.mark.parametrize("size", [1000, LIMIT])
 @pytest.mark.parametrize("frame", ["length", "chunked"])
-def test_what_connection_says_is_what_happens_to_it(small, path, size, frame):
+def test_the_connection_header_says_what_happens_to_it(small, path, size, frame):
     kind = "Content-Type: text/plain"
     body = bytes(size)
     request = (
@@ -293,7 +293,7 @@ def calls(size):
     return count
 
 
-def test_reading_a_chunked_body_takes_work_in_proportion_to_its_length():
+def test_reading_a_chunked_body_is_linear_in_its_length():
     assert calls(1 << 20) < 2.2 * calls(1 << 19) < 5 * calls(1 << 18)
 
 
@@ -309,7 +309,7 @@ def gif(width, height):
     return bytes(data)
 
 
-def test_tiny_pictures_of_enormous_size_do_not_hold_up_others(start):
+def test_small_files_with_enormous_pictures_do_not_delay_others(start):
     server = start(WEB_CONCURRENCY="1", DIGITS_MAX_WAIT_MS="60000")
     text = base64.b64encode(gif(10_000, 1_600)).decode()
     assert len(text) < 128
@@ -381,7 +381,7 @@ def test_a_health_check_overtakes_the_predictions_that_wait(start, new):
     assert methods.index("GET") <= 60
 
 
-def test_waiting_counts_in_the_duration(start):
+def test_the_duration_includes_waiting(start):
     server = start(WEB_CONCURRENCY="1", DIGITS_MAX_WAIT_MS="60000")
     (worker,) = server.children()
     with closing(connect(server)) as client:
@@ -395,7 +395,7 @@ def test_waiting_counts_in_the_duration(start):
     assert 400 < logged(server, "waited")["duration_ms"] < 5000
 
 
-def test_what_is_not_http_is_answered_counted_and_logged_like_everything_else(server):
+def test_invalid_http_is_answered_counted_and_logged_like_other_requests(server):
     status, headers, body = ask(server, b"GET / HTTP/1.1\r\nHost : x\r\n\r\n")
     assert (status, headers["content-type"], headers["connection"]) == (
         400,
@@ -421,7 +421,7 @@ def test_what_is_not_http_is_answered_counted_and_logged_like_everything_else(se
         ("/v2/models/mnist/versions/" + "9" * 3000 + "/infer", {}),
     ],
 )
-def test_an_error_repeats_little_of_what_the_client_sent(server, path, body):
+def test_an_error_quotes_little_of_the_request(server, path, body):
     answer = server.ask(path, body)
     assert 400 <= answer.status < 500
     assert len(answer.body) < 1000
@@ -430,7 +430,7 @@ def test_an_error_repeats_little_of_what_the_client_sent(server, path, body):
 # stopping and reloading
 
 
-def test_sigterm_closes_idle_connections_and_finishes_what_has_begun(start):
+def test_sigterm_closes_idle_connections_and_finishes_running_requests(start):
     server = start(WEB_CONCURRENCY="1")
     with closing(connect(server)) as idle, closing(connect(server)) as busy:
         idle.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")

@@ -53,7 +53,7 @@ def test_rows_and_columns_get_the_same_probabilities(server: Server, instances: 
     assert rows.headers["x-model-version"]
 
 
-def test_the_answer_is_predicts_own(server: Server) -> None:
+def test_the_answer_equals_that_of_post_predict(server: Server) -> None:
     found = server.ask(f"{MODEL}:predict", {"instances": [FLOATS]}).json["predictions"][0]
     assert max(found) == pytest.approx(server.ask("/predict", SAMPLE).json["predicted_probability"], abs=2e-6)
 
@@ -134,7 +134,7 @@ def test_metadata_names_what_goes_in_and_out(server: Server) -> None:
         ({"instances": [[[float("nan")] * 28] * 28]}, "outside 0 to 1"),
     ],
 )
-def test_a_bad_request_is_400_in_tf_servings_words(server: Server, body: Any, says: str) -> None:
+def test_a_bad_request_is_400_in_tf_servings_format(server: Server, body: Any, says: str) -> None:
     answer = server.ask(f"{MODEL}:predict", body)
     assert answer.status == 400
     assert answer.headers["content-type"] == "application/json"
@@ -142,7 +142,7 @@ def test_a_bad_request_is_400_in_tf_servings_words(server: Server, body: Any, sa
     assert says in answer.json["error"]
 
 
-def test_other_errors_have_that_shape_too(server: Server) -> None:
+def test_other_errors_have_that_format_too(server: Server) -> None:
     for path, body, status in [
         ("/v1/models/other:predict", {"instances": []}, 404),
         ("/v1/nothing", None, 404),
