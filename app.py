@@ -47,10 +47,10 @@ def create_app(settings: Settings | None = None, classifier: model.Classifier | 
 
     @app.post("/predict")
     def predict() -> Response:
-        asked: flask.Request = request._get_current_object()  # type: ignore[attr-defined]
-        items, as_is = inputs.items_of(asked, settings.max_batch)
+        current: flask.Request = request._get_current_object()  # type: ignore[attr-defined]
+        items, as_is = inputs.items_of(current, settings.max_batch)
         batch = inputs.to_batch(items, as_is)
-        detail = bool(asked.query_string) and inputs.wants_detail(asked)
+        detail = bool(current.query_string) and inputs.wants_detail(current)
         predictions = service.answers(service.classify(batch), batch if detail else None)
         response = _json(predictions[0] if items.single else {"predictions": predictions})
         if items.pictures and any(answer["unsure"] for answer in predictions):
@@ -60,9 +60,9 @@ def create_app(settings: Settings | None = None, classifier: model.Classifier | 
 
     @app.post("/read")
     def read() -> Response:
-        asked: flask.Request = request._get_current_object()  # type: ignore[attr-defined]
-        options = reading.options(asked)
-        items = reading.items_of(asked, settings.max_batch)
+        current: flask.Request = request._get_current_object()  # type: ignore[attr-defined]
+        options = reading.options(current)
+        items = reading.items_of(current, settings.max_batch)
         readings = reading.read_all(items, options)
         return _json(readings[0] if items.single else {"readings": readings})
 

@@ -74,8 +74,8 @@ def test_the_description_names_what_the_code_takes() -> None:
     assert set(paths["/predict"]["post"]["requestBody"]["content"]) == set(ACCEPTED_TYPES)
     assert set(paths["/read"]["post"]["requestBody"]["content"]) == {*reading.DECODERS, FORM}
     limits = {parameter["name"]: parameter["schema"] for parameter in paths["/read"]["post"]["parameters"]}
-    assert limits["length"]["maximum"] == reading.MOST_LENGTH
-    assert limits["alternatives"]["maximum"] == reading.MOST_ALTERNATIVES
+    assert limits["length"]["maximum"] == reading.MAX_LENGTH
+    assert limits["alternatives"]["maximum"] == reading.MAX_ALTERNATIVES
     invoked = paths["/invocations"]["post"]["requestBody"]["content"]
     assert set(invoked) == {*mlflow.DECODERS, FORM}
     assert list(invoked["application/json"]["schema"]["properties"]) == list(mlflow.FORMS)

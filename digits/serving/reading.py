@@ -1,5 +1,5 @@
-"""What POST /read does around digits/reading: which bodies and options it takes, in which thread a picture is
-read, what is counted, and how a reading is told. app.py has the route."""
+"""POST /read: the bodies and options that it accepts, the threads in which pictures are read by digits/reading,
+its metrics and its answers. app.py has the route."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from digits.serving import inputs
 from digits.serving.errors import Problem
 from digits.serving.service import Service, service
 
-MOST_LENGTH, MOST_ALTERNATIVES = 50, 10
-NO_PIXELS = "{} is to be a picture, sent as such or in base64; POST /predict takes pixels."
+MAX_LENGTH, MAX_ALTERNATIVES = 50, 10
+NO_PIXELS = "{} must be a picture, sent as a file or in base64. For pixels use POST /predict."
 
 
 def items_of(request: flask.Request, max_batch: int) -> inputs.Items:
-    """The request's pictures, taken as by POST /predict. Raises Problem as there, and 422 for pixels."""
+    """The request's pictures, in the formats of POST /predict. Raises Problem as there, and 422 for pixels."""
     if request.mimetype == "application/octet-stream":
         raise Problem(422, NO_PIXELS.format("the body"), field="the body", found=request.mimetype)
     return inputs.items_of(request, max_batch, DECODERS)[0]
 
 
 def refuse_pixels(image: Any, field: str, suspicious: bool = False) -> NoReturn:
-    """Raise Problem 422: pixels are one digit already."""
+    """Raise Problem 422, because pixels show a single digit."""
     found = "pixels" if isinstance(image, list) else inputs.kind_of(image)
     raise Problem(422, NO_PIXELS.format(field), field=field, found=found)
 
 
 def from_json(body: bytes, max_batch: int) -> inputs.Items:
-    """As digits.serving.inputs has it, without pixels."""
+    """Like digits.serving.inputs.from_json, but without pixels."""
     return inputs.from_document(inputs.parse(body), body, max_batch, refuse_pixels)
 
 
@@ -45,37 +45,37 @@ DECODERS: dict[str, inputs.Decoder] = {
 
 
 def options(request: flask.Request) -> dict[str, Any]:
-    """The keyword arguments of `digits.reading.read` that the query asks for. Raises Problem 422."""
+    """The keyword arguments of `digits.reading.read`, from the query. Raises Problem 422."""
     check = request.args.get("check")
     if check not in (None, "luhn"):
-        raise Problem(422, "check is to be luhn.", field="check", found=check[:40])
+        raise Problem(422, "check must be luhn.", field="check", found=check[:40])
     return {
-        "length": _whole("length", request.args.get("length"), MOST_LENGTH),
+        "length": _whole("length", request.args.get("length"), MAX_LENGTH),
         "check": check,
-        "alternatives": _whole("alternatives", request.args.get("alternatives"), MOST_ALTERNATIVES) or 0,
+        "alternatives": _whole("alternatives", request.args.get("alternatives"), MAX_ALTERNATIVES) or 0,
     }
 
 
-def _whole(name: str, given: str | None, most: int) -> int | None:
+def _whole(name: str, given: str | None, maximum: int) -> int | None:
     if given is None:
         return None
-    if not (given.isascii() and given.isdecimal() and len(given) < 5 and 1 <= int(given) <= most):
-        detail = f"{name} is to be a whole number from 1 to {most}."
+    if not (given.isascii() and given.isdecimal() and len(given) < 5 and 1 <= int(given) <= maximum):
+        detail = f"{name} must be a whole number from 1 to {maximum}."
         raise Problem(422, detail, field=name, found=given[:40])
     return int(given)
 
 
-def read_all(items: inputs.Items, asked: dict[str, Any]) -> list[dict[str, Any]]:
-    """Each picture's reading as it is answered, one after the other, counted and timed. Raises PictureError.
+def read_all(items: inputs.Items, arguments: dict[str, Any]) -> list[dict[str, Any]]:
+    """Read the pictures one by one, update the metrics and return the answers. Raises PictureError.
 
-    asked: what `options` returns.
+    arguments: what `options` returns.
     """
     serving = service()
     if len(items.pictures) > 1:
         serving.offload(partial(open_pictures, items.pictures, items.names))
     answers, unsure, lines, digits = [], 0, 0, 0
     for data, name in zip(items.pictures, items.names, strict=True):
-        work = partial(_read, serving, data, name, asked)
+        work = partial(_read, serving, data, name, arguments)
         try:
             reading, answer = serving.offload(partial(work, max_pixels=inputs.MAX_SHARED_PIXELS), "reading")
         except HugePictures:
@@ -92,19 +92,19 @@ def read_all(items: inputs.Items, asked: dict[str, Any]) -> list[dict[str, Any]]
 
 
 def _read(
-    serving: Service, data: bytes, name: str, asked: dict[str, Any], max_pixels: int | None = None
+    serving: Service, data: bytes, name: str, arguments: dict[str, Any], max_pixels: int | None = None
 ) -> tuple[Reading, dict[str, Any]]:
-    # in a thread: nothing of Flask, no metrics
+    # runs in a thread, so it must not use Flask or metrics
     with serving.lent_classifier() as classifier:
         threshold = serving.sure_threshold
-        reading = read(data, name, classifier.probabilities, threshold, max_pixels=max_pixels, **asked)
-    return reading, told(reading, asked["alternatives"] > 0)
+        reading = read(data, name, classifier.probabilities, threshold, max_pixels=max_pixels, **arguments)
+    return reading, render(reading, arguments["alternatives"] > 0)
 
 
-def told(reading: Reading, alternatives: bool = False) -> dict[str, Any]:
-    """What POST /read says of a picture; probabilities are rounded to six places.
+def render(reading: Reading, alternatives: bool = False) -> dict[str, Any]:
+    """The answer of POST /read for a picture, with probabilities rounded to six places.
 
-    alternatives: whether each line lists its runners-up.
+    alternatives: whether to list the next best readings of each line.
     """
     lines = []
     for line in reading.lines:

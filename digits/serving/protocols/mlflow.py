@@ -32,8 +32,8 @@ bp = Blueprint("mlflow", __name__)
 @bp.post("/invocations")
 def invocations() -> Response:
     """Probabilities of each image, in order, whichever way the images came."""
-    asked: Any = request._get_current_object()  # type: ignore[attr-defined]
-    batch, _ = inputs.from_request(asked, current_app.config["MAX_BATCH"], DECODERS)
+    current: Any = request._get_current_object()  # type: ignore[attr-defined]
+    batch, _ = inputs.from_request(current, current_app.config["MAX_BATCH"], DECODERS)
     answer = {"predictions": service().classify(batch)}
     return Response(orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY), content_type="application/json")
 
