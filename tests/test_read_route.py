@@ -112,7 +112,7 @@ def test_pixels_are_refused_with_where_to_send_them(client: Any, body: Any, fiel
     answer = client.post("/read", **sent)
     assert answer.status_code == 422
     assert (answer.json["field"], answer.json["found"]) == (field, found)
-    assert "POST /predict takes pixels" in answer.json["detail"]
+    assert "For pixels use POST /predict" in answer.json["detail"]
 
 
 def test_what_predict_refuses_is_refused(client: Any) -> None:
