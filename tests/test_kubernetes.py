@@ -285,7 +285,6 @@ def test_checkov_would_find_something(rendered: dict[str, Path], tmp_path: Path)
 
 # what it would have otherwise, and why it is so here
 ACCEPTED = {
-    "CKV_K8S_14": "the image's tag is fixed: `to-be-set` and `dev` are replaced before prod is applied",
     "CKV_K8S_15": "dev's image lies on the node already",
     "CKV_K8S_43": "prod is deployed by digest: docs/kubernetes.md",
 }
