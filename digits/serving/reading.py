@@ -23,6 +23,8 @@ NO_PIXELS = "{} must be a picture, sent as a file or in base64. For pixels use P
 def items_of(request: flask.Request, max_batch: int) -> inputs.Items:
     """The request's pictures, in the formats of POST /predict. Raises Problem as there, and 422 for pixels."""
     if request.mimetype == "application/octet-stream":
+        # a body over the limit is 413 here too
+        request.get_data(cache=False)
         raise Problem(422, NO_PIXELS.format("the body"), field="the body", found=request.mimetype)
     return inputs.items_of(request, max_batch, DECODERS)[0]
 
