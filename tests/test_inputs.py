@@ -172,6 +172,16 @@ def test_a_digit_that_fills_its_picture_is_read(dark: bool, height: int) -> None
     assert digit(encoded(tight.point(lambda v: 255 - v) if dark else tight)) == 7
 
 
+@pytest.mark.parametrize("width", [4, 8, 14, 20, 28, 40])
+def test_an_upright_bar_is_centred_and_a_1(width: int) -> None:
+    picture = Image.new("L", (280, 280), 255)
+    ImageDraw.Draw(picture).line([(140, 50), (140, 230)], fill=0, width=width)
+    image = prepare([encoded(picture)], ["image"])[0].astype(float)
+    centre = [(image.sum(axis) @ np.arange(28)) / image.sum() for axis in (0, 1)]
+    assert np.abs(np.subtract(centre, 13.5)).max() <= 0.6
+    assert digit(encoded(picture)) == 1
+
+
 @pytest.mark.parametrize(("margin", "width"), [(0, 2), (5, 3), (10, 6)])
 @pytest.mark.parametrize("size", [(220, 220), (1200, 1000)], ids=["small", "large"])
 def test_a_frame_is_no_part_of_the_digit(margin: int, width: int, size: tuple[int, int]) -> None:

@@ -25,13 +25,14 @@ def to_mnist(ink: np.ndarray) -> np.ndarray:
     pixels = cv2.resize(ink, size, interpolation=cv2.INTER_AREA if ratio < 1 else cv2.INTER_LINEAR)
     peak = float(np.sort(pixels, axis=None)[-PEAK:][0])
     pixels = np.minimum(pixels * (255 / max(peak, 1 / 255)), 255)
-    moments = cv2.moments(pixels)
+    image = np.zeros((28, 28), np.uint8)
+    image[: size[1], : size[0]] = pixels.round()
+    # of the whole image: OpenCV would take two columns of numbers for the corners of a polygon
+    moments = cv2.moments(image)
     mass = max(moments["m00"], 1e-6)
     x = min(max(round(13.5 - moments["m10"] / mass), 0), 28 - size[0])
     y = min(max(round(13.5 - moments["m01"] / mass), 0), 28 - size[1])
-    image = np.zeros((28, 28), np.uint8)
-    image[y : y + size[1], x : x + size[0]] = pixels.round()
-    return image
+    return np.roll(image, (y, x), (0, 1))
 
 
 def _with_usual_strokes(ink: np.ndarray) -> np.ndarray:
