@@ -84,9 +84,9 @@ class Registry:
     process: subprocess.Popen[bytes]
 
     def stop(self) -> None:
-        # its workers too
+        # its workers too; on a busy machine it did not heed SIGTERM for 30 s
         if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGTERM)
+            os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait(30)
 
 
@@ -264,14 +264,14 @@ def test_a_registered_model_is_served_and_replaced(
     registry.stop()
     server.process.send_signal(signal.SIGHUP)
     until(lambda: len(errors()) == 2, "the error")
-    assert "refused" in errors()[1]
+    assert "MLflow can't be asked" in errors()[1]
     until(lambda: failed() == f"{failures} 2.0", "the count")
     until(lambda: server.ask("/health/ready").json["model_version"] == versions["shipped"], "the old model")
 
     # without the registry there is no start, and training goes on
     dead = start(wait=False, **named)
     assert dead.process.wait(60) == 1
-    assert "refused" in dead.output.read_text()
+    assert "MLflow can't be asked" in dead.output.read_text()
     begun = time.monotonic()
     assert "MLflow could not be told of the run" in logged(tools, registry.url, ROOT)
     assert time.monotonic() - begun < 60
