@@ -5,9 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw, ImageFont
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from digits.imaging import PictureError
+from digits.imaging import HugePictures, PictureError
 from digits.model import Classifier, load
 from digits.reading import Reading, read
 
@@ -69,6 +72,147 @@ def test_an_empty_picture_has_no_lines(read_picture):
     reading = read_picture(Image.new("L", (300, 200), 255))
     assert reading.text == ""
     assert reading.lines == reading.marks == []
+
+
+def test_bright_ink_on_a_dark_ground_is_read(read_picture):
+    assert read_picture(ImageOps.invert(written(["2023", "857"]))).text == "2023\n857"
+
+
+def test_a_shadow_is_no_ink(read_picture):
+    grey = np.asarray(written(["2023", "857"])).astype(float)
+    # soft from the left, hard-edged at the right
+    grey *= np.linspace(0.5, 1, grey.shape[1])[None]
+    grey[:, int(0.6 * grey.shape[1]) :] *= 0.55
+    assert read_picture(Image.fromarray(grey.astype(np.uint8))).text == "2023\n857"
+
+
+def test_ruled_lines_through_digits_are_no_digits(read_picture):
+    picture = written(["2523"])
+    draw = ImageDraw.Draw(picture)
+    for y in (8, 56, 104):
+        draw.line((0, y, picture.width, y + 3), 90, 2)
+    assert read_picture(picture).text == "2523"
+
+
+@pytest.mark.parametrize("apart", [0, 14])
+def test_boxes_are_no_digits(read_picture, apart):
+    picture = Image.new("L", (520, 130), 245)
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(52)
+    for i, digit in enumerate("250836"):
+        left = 20 + i * (66 + apart)
+        draw.rectangle((left, 25, left + 66, 105), outline=40, width=3)
+        draw.text((left + 18, 34), digit, 20, font)
+    assert read_picture(picture).text == "250836"
+
+
+def test_slanting_lines_are_read_each_by_itself(read_picture):
+    picture = written(["20232", "85725"]).rotate(7, Image.Resampling.BICUBIC, expand=True, fillcolor=245)
+    assert read_picture(picture).text == "20232\n85725"
+
+
+def test_a_camera_s_turn_is_undone_and_boxes_are_upright(read_picture):
+    picture = written(["2023"])
+    upright = read_picture(picture)
+    file = BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture.rotate(90, expand=True).save(file, "JPEG", quality=95, exif=exif)
+    turned = read_picture(file.getvalue())
+    assert turned.text == upright.text == "2023"
+    for one, other in zip(turned.lines[0].digits, upright.lines[0].digits, strict=True):
+        assert np.abs(np.subtract(one.box, other.box)).max() <= 3
+
+
+def test_boxes_are_in_the_sent_picture_s_pixels_however_large_it_is(read_picture):
+    small = written(["203"], 60)
+    large = small.resize((small.width * 9, small.height * 9))
+    file = BytesIO()
+    large.save(file, "JPEG")
+    for one, other in zip(read_picture(file.getvalue()).lines, read_picture(small).lines, strict=True):
+        assert one.text == other.text
+        for big, little in zip(one.digits, other.digits, strict=True):
+            assert np.abs(np.array(big.box) / 9 - little.box).max() < 3
+
+
+def test_so_many_digits_as_asked_for_are_read(read_picture):
+    picture = written(["2023"])
+    assert read_picture(picture, length=4).text == "2023"
+    (line,) = read_picture(picture, length=3).lines
+    assert len(line.text) == len(line.digits) == 3
+    (line,) = read_picture(picture, length=40).lines
+    assert line.text == "2023"
+    assert line.unsure
+
+
+def luhn(text: str) -> bool:
+    """Whether the last digit is the check digit of the others."""
+    worth = [int(d) if i % 2 == 0 else sum(divmod(2 * int(d), 10)) for i, d in enumerate(reversed(text))]
+    return sum(worth) % 10 == 0
+
+
+@pytest.mark.parametrize("text", ["59", "2023", "85725"])
+def test_the_check_digit_fits(read_picture, text):
+    (line,) = read_picture(written([text]), check="luhn").lines
+    assert luhn(line.text)
+    assert len(line.text) > 1
+    assert (line.text == text) == luhn(text)
+
+
+def test_runners_up_are_other_texts_the_best_first(read_picture):
+    (line,) = read_picture(written(["2023"]), alternatives=3).lines
+    texts = [text for text, _ in line.alternatives]
+    shares = [probability for _, probability in line.alternatives]
+    assert len(texts) == len({*texts, line.text}) - 1 == 3
+    assert shares == sorted(shares, reverse=True)
+    assert all(0 <= share <= line.probability <= 1 for share in shares)
+    assert read_picture(written(["2023"])).lines[0].alternatives == []
+
+
+def test_more_than_five_thousand_digits_are_refused(classifier):
+    picture = np.full((1300, 1100), 255, np.uint8)
+    for y in range(10, 1270, 16):
+        for x in range(10, 1080, 15):
+            picture[y : y + 11, x : x + 3] = 0
+
+    def ones(images: np.ndarray) -> np.ndarray:
+        return np.tile(np.eye(10, dtype=np.float32)[1], (len(images), 1))
+
+    with pytest.raises(PictureError, match="5,000 digits") as refused:
+        read(png(Image.fromarray(picture)), "image", ones, 0.9)
+    assert refused.value.status == 413
+
+
+def test_a_picture_over_the_caller_s_limit_is_not_decoded(read_picture):
+    with pytest.raises(HugePictures):
+        read_picture(written(["2"]), max_pixels=100)
+
+
+def test_noise_and_patterns_are_no_numbers(read_picture):
+    rng = np.random.default_rng(4)
+    noise = rng.integers(0, 256, (500, 600)).astype(np.uint8)
+    blocks = np.kron(rng.integers(0, 2, (40, 40)), np.ones((10, 10))).astype(np.uint8) * 255
+    board = (np.indices((400, 400)) // 20).sum(0).astype(np.uint8) % 2 * 255
+    for picture in (noise, np.pad(blocks, 40, constant_values=255), board):
+        assert sum(len(line.text) for line in read_picture(Image.fromarray(picture)).lines) <= 6
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    pixels=arrays(np.uint8, st.tuples(st.integers(1, 60), st.integers(1, 60))),
+    times=st.integers(1, 4),
+    length=st.none() | st.integers(1, 9),
+    check=st.sampled_from([None, "luhn"]),
+)
+def test_any_picture_gets_a_reading_whose_parts_agree(read_picture, pixels, times, length, check):
+    picture = Image.fromarray(np.kron(pixels, np.ones((times, times), np.uint8)))
+    reading = read_picture(picture, length=length, check=check, alternatives=2)
+    assert reading.text == "\n".join(line.text for line in reading.lines)
+    for line in reading.lines:
+        assert line.text == "".join(str(digit.digit) for digit in line.digits)
+        assert 0 <= line.probability <= 1
+    for x, y, width, height in [digit.box for line in reading.lines for digit in line.digits] + reading.marks:
+        assert 0 <= x < x + width <= picture.width
+        assert 0 <= y < y + height <= picture.height
 
 
 def test_what_is_no_picture_is_refused(read_picture):

@@ -5,30 +5,36 @@ each run of pieces being one hypothesis of a digit; path.py picks the best path 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
 
-from digits.imaging.decode import MAX_PIXELS_TOGETHER, decode_grey, open_picture
+from digits.imaging.decode import decode_grey, open_picture
 from digits.imaging.errors import HugePictures, PictureError
 from digits.imaging.find import shrink
-from digits.reading.layout import find_lines
+from digits.reading.layout import Layout, find_lines
 from digits.reading.paper import find_ink
-from digits.reading.path import best_readings
-from digits.reading.pieces import Hypotheses
+from digits.reading.path import best_readings, graph
+from digits.reading.pieces import Judge, hypotheses
 
 __all__ = ["MOST_DIGITS", "Digit", "Line", "Reading", "read"]
 
 # of a picture
 MOST_DIGITS = 5000
-# pixels that a JPEG keeps at least, wide or high
-DRAFT_SIDE = 1000
-# pixels of the longer side that a picture is read with
-WORK_SIZE = 3600
-# a line is sure from this probability on
-SURE_LINE = 0.9
+# pixels of the longer side that a picture is looked at with first, and if its digits are small
+COARSE, FINE = 1000, 3600
+# pixels that a JPEG keeps for that at least, wide and high
+COARSE_SIDE, FINE_SIDE = COARSE // 2, FINE // 2
+# pixels that digits are high: fewer are small, and looked at again with so many
+SMALL, SHARP = 22, 30
+# a line is sure from this probability on, and is no number below that for each of its digits
+SURE_LINE, LEAST_LINE = 0.9, 0.5
+# a picture of so many components, of which so few are digits, shows numbers only where it is sure
+CROWD, CROWD_SHARE = 150, 0.1
+# of the boxes of what is no digit, as many are given at most
+MOST_MARKS = 1000
 
 Box = tuple[int, int, int, int]
 
@@ -107,35 +113,39 @@ def read(
     if check not in (None, "luhn"):
         raise ValueError(f"check is None or 'luhn', not {check!r}")
     begun = perf_counter()
-    opened = open_picture(data, name, DRAFT_SIDE)
-    if opened.held > MAX_PIXELS_TOGETHER:
-        raise PictureError(
-            413, f"{name} has more pixels than are taken.", field=name, found=f"{opened.held} pixels"
-        )
-    if max_pixels is not None and opened.held > max_pixels:
-        raise HugePictures(opened.held)
-    decoded = opened.picture.width * opened.picture.height
-    grey = decode_grey(opened.picture, name)
-    work = shrink(grey, WORK_SIZE)
-    scale = (opened.declared / decoded) ** 0.5 * max(grey.shape) / max(work.shape)
-    found = find_ink(work)
+    found = layout_of(data, name, max_pixels)
     if found is None:
         return Reading([], [], perf_counter() - begun, 0.0)
-    lines = find_lines(found)
-    hypotheses = Hypotheses(lines, classify, MOST_DIGITS, name)
-    readings = [best_readings(line, alternatives, length, check) for line in hypotheses.lines]
-    marks = [_scaled(box, scale) for box in hypotheses.marks]
+    layout, scale = found
+    judge = Judge(layout, classify)
+    lines = hypotheses(layout, judge)
+    largest = layout.marks[np.argsort(-layout.areas[layout.marks])][:MOST_MARKS]
+    marks = [_box(layout.boxes[i].tolist(), scale) for i in largest]
     out: list[Line] = []
-    for best in readings:
-        marks += [_scaled(box, scale) for box in best.skipped]
-        if best.digits:
-            digits = [
-                Digit(digit, served, served < sure_threshold, _scaled(box, scale))
-                for digit, served, box in best.digits
-            ]
-            text = "".join(str(digit.digit) for digit in digits)
-            unsure = best.probability < SURE_LINE or not best.fits
-            out.append(Line(text, digits, best.probability, unsure, best.alternatives))
+    graphs = [graph(line) for line in lines]
+    # without conditions there always is one
+    first = [(each, best) for each in graphs if (best := best_readings(each, alternatives)) is not None]
+    seen, digits_seen = sum(map(len, layout.lines)), sum(len(best.digits) for _, best in first)
+    # what looks like a digit now and then, in noise or in print, is none
+    least = SURE_LINE if seen > CROWD and digits_seen < CROWD_SHARE * seen else LEAST_LINE
+    for each, best in first:
+        is_number = bool(best.digits) and best.probability >= least ** len(best.digits)
+        fits = True
+        if is_number and (length is not None or check is not None):
+            fitting = best_readings(each, alternatives, length, check)
+            best, fits = fitting or best, fitting is not None
+        marks += [_box(box, scale) for box in best.skipped]
+        if not is_number:
+            marks += [_box(box, scale) for _, _, box in best.digits]
+            continue
+        digits = [
+            Digit(digit, served, served < sure_threshold, _box(box, scale))
+            for digit, served, box in best.digits
+        ]
+        text = "".join(str(digit.digit) for digit in digits)
+        out.append(
+            Line(text, digits, best.probability, best.probability < SURE_LINE or not fits, best.alternatives)
+        )
     if sum(len(line.digits) for line in out) > MOST_DIGITS:
         raise PictureError(
             413,
@@ -143,12 +153,30 @@ def read(
             field=name,
             found=f"{sum(len(line.digits) for line in out)} digits",
         )
-    spent = hypotheses.classified_in
-    return Reading(out, marks, perf_counter() - begun - spent, spent)
+    return Reading(out, marks[:MOST_MARKS], perf_counter() - begun - judge.seconds, judge.seconds)
 
 
-def _scaled(box: Box, scale: float) -> Box:
-    """A box (x, y, width, height) in the sent picture's pixels."""
-    left, top, right, bottom = box[0], box[1], box[0] + box[2], box[1] + box[3]
-    x, y = round(left * scale), round(top * scale)
-    return x, y, max(1, round(right * scale) - x), max(1, round(bottom * scale) - y)
+def layout_of(data: bytes, name: str, max_pixels: int | None = None) -> tuple[Layout, float] | None:
+    """The picture's lines, seen with as many pixels as its digits need, and the sent picture's size as a
+    multiple of that; None where it is empty. Raises what `read` does."""
+    fine = open_picture(data, name, FINE_SIDE)
+    if max_pixels is not None and fine.held > max_pixels:
+        raise HugePictures(fine.held)
+    first = open_picture(data, name, COARSE_SIDE)
+    drafted = first.picture.size != fine.picture.size
+    grey = decode_grey(first.picture if drafted else fine.picture, name)
+    small = shrink(grey, COARSE)
+    layout = find_lines(find_ink(small))
+    if layout is None or layout.typical < SMALL:
+        if drafted:
+            grey = decode_grey(fine.picture, name)
+        if max(grey.shape) > 1.2 * max(small.shape):
+            more = SHARP / layout.typical if layout is not None else 2
+            layout = find_lines(find_ink(shrink(grey, min(FINE, round(more * max(small.shape))))))
+    return None if layout is None else (layout, (fine.declared / layout.ink.size) ** 0.5)
+
+
+def _box(corners: Sequence[int], scale: float) -> Box:
+    """Left, top, right, bottom as x, y, width, height in the sent picture's pixels."""
+    left, top, right, bottom = (round(value * scale) for value in corners)
+    return left, top, max(1, right - left), max(1, bottom - top)

@@ -18,6 +18,8 @@ MIN_HEIGHT = 7
 MOST_COMPONENTS = 12_000
 # of the typical height: what is so much higher is no digit, what is less high is but a part of one
 TOO_HIGH, PART = 3.5, 0.45
+# of its height: an upright line is no wider, and of other digits' height: a 1 is no higher
+BAR, BAR_HEIGHT = 0.17, 1.25
 # of the picture's side: so wide and high is no digit among others
 FRAME = 0.9
 
@@ -37,11 +39,14 @@ class Layout(NamedTuple):
     areas: np.ndarray
     lines: list[np.ndarray]
     heights: list[float]
+    typical: float
     marks: np.ndarray
 
 
-def find_lines(ink: np.ndarray) -> Layout:
-    """The lines of components in `ink`, float32 (height, width) in [0, 1]."""
+def find_lines(ink: np.ndarray | None) -> Layout | None:
+    """The lines of components in `ink`, float32 (height, width) in [0, 1]; None where there is none."""
+    if ink is None:
+        return None
     labels, boxes, areas = components(ink > INK)
     labels = labels.astype(np.int32)
     width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
@@ -50,13 +55,17 @@ def find_lines(ink: np.ndarray) -> Layout:
     encloses = _encloses(boxes, areas, possible)
     possible &= ~encloses
     if not possible.any() or possible.sum() > MOST_COMPONENTS:
-        return Layout(ink, labels, boxes, areas, [], [], np.flatnonzero((areas > 30) & ~possible))
+        return Layout(ink, labels, boxes, areas, [], [], 1.0, np.flatnonzero((areas > 30) & ~possible))
     typical = _weighted_median(height[possible], height[possible])
     digits = possible & (height <= TOO_HIGH * typical) & (height >= PART * typical)
+    bars = digits & (width < BAR * height)
+    if (digits & ~bars).any():
+        # what is left of a box's sides is higher than the digits in it; a 1 is not
+        digits &= ~bars | (height <= BAR_HEIGHT * np.percentile(height[digits & ~bars], 75))
     lines = _chain(boxes, np.flatnonzero(digits))
     lines, heights, parts = _with_parts(boxes, lines, height, areas, digits)
     marks = ((areas > 0.02 * typical**2) & ~digits & ~parts) | encloses
-    return Layout(ink, labels, boxes, areas, lines, heights, np.flatnonzero(marks))
+    return Layout(ink, labels, boxes, areas, lines, heights, typical, np.flatnonzero(marks))
 
 
 def _encloses(boxes: np.ndarray, areas: np.ndarray, possible: np.ndarray) -> np.ndarray:

@@ -3,10 +3,13 @@ without ruled lines. Called by digits.reading.read."""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from typing import NamedTuple
+
 import cv2
 import numpy as np
 
-from digits.imaging.find import MIN_CONTRAST, components, fit_background, shrink
+from digits.imaging.find import GROUND_FILL, MIN_CONTRAST, MIN_GROUND, components, fit_background, shrink
 
 # pixels of the longer side with which the ground is looked at
 GROUND_SIZE = 480
@@ -14,12 +17,26 @@ GROUND_SIZE = 480
 STROKE = 0.08
 # of the strongest departure: a pixel of even ground departs less from its plane
 EVEN = 0.2
-# of all pixels: so many must be on an even ground's plane, and no more may depart to the other side
-MIN_EVEN, MAX_OTHER = 0.55, 0.02
+# of an evenly lit picture, and of its border: no more is ink
+MOST_INK, MAX_BORDER = 0.45, 0.3
 # above it a pixel is ink
 INK = 0.35
-# of the picture's longer side, and pixels: a straight run of ink so long is a rule; it is no thicker than this
-RULE, MIN_RULE, RULE_THICKNESS = 0.2, 40, 0.012
+# pixels, and of the picture's shorter side: how thick a rule may be
+THICKNESSES, THICKEST = (3, 8, 20), 0.08
+# pixels, of the picture's longer side, and times its thickness: a rule is at least so long; part of a box, so
+# long
+MIN_RULE, RULE, SLENDER, STOUT = 22, 0.2, 12, 6
+# of its length: so much of a rule is seen between the strokes that cross it; where it is so many times as
+# thick as elsewhere, a stroke lies along it
+COVERED, ALONG = 0.65, 1.6
+# of a box's side: its lines are as long
+SPANS = 0.7
+# a digit's own stroke is not so many times as long as the digit is high
+LONGER = 1.5
+# its slope, and of its length, how far it may be bent
+SLOPES, BEND = np.arange(-0.2, 0.205, 0.01), 0.006
+# what a picture has more of is no rules; as many may hang together by strokes
+MOST_RUNS, MOST_ON_RUN = 150, 3
 
 
 def find_ink(grey: np.ndarray) -> np.ndarray | None:
@@ -36,24 +53,44 @@ def _departs(grey: np.ndarray) -> np.ndarray:
     """How far each pixel is on the ink's side of its ground, uint8."""
     small = shrink(grey, GROUND_SIZE)
     smooth = cv2.medianBlur(small, 3)
-    slope, level = fit_background(smooth)
-    plane = slope + np.float32(level)
-    away = smooth - plane
-    strong = max(float(np.percentile(np.abs(away), 99.5)), MIN_CONTRAST)
-    dark, bright = away < -EVEN * strong, away > EVEN * strong
     size = grey.shape[1], grey.shape[0]
-    other, own = sorted((dark.mean(), bright.mean()))
-    if 1 - own - other >= MIN_EVEN and other <= MAX_OTHER:
+    plane = _even_ground(smooth)
+    if plane is not None:
         ground = np.clip(cv2.resize(plane, size), 0, 255).astype(np.uint8)
-        is_dark = dark.mean() > bright.mean()
-        return cv2.subtract(ground, grey) if is_dark else cv2.subtract(grey, ground)
-    kernel = np.ones((int(STROKE * max(small.shape)) | 1,) * 2, np.uint8)
-    closed, opened = (cv2.morphologyEx(smooth, op, kernel) for op in (cv2.MORPH_CLOSE, cv2.MORPH_OPEN))
-    thin = kernel[::2, ::2]
-    darks, brights = (cv2.morphologyEx(smooth, op, thin) for op in (cv2.MORPH_BLACKHAT, cv2.MORPH_TOPHAT))
-    if cv2.norm(darks) >= cv2.norm(brights):
-        return cv2.subtract(cv2.resize(closed, size), grey)
-    return cv2.subtract(grey, cv2.resize(opened, size))
+        dark, bright = cv2.subtract(ground, grey), cv2.subtract(grey, ground)
+        return dark if cv2.norm(dark) > cv2.norm(bright) else bright
+    window = int(STROKE * max(small.shape)) | 1
+    kernel = np.ones((window, window), np.uint8)
+    # ink is less than the paper near it, and thinner than the paper within it
+    paper, thin = cv2.medianBlur(smooth, window), np.ones((max(3, window // 3),) * 2, np.uint8)
+    darker = cv2.norm(cv2.subtract(paper, smooth)) * cv2.norm(
+        cv2.morphologyEx(smooth, cv2.MORPH_BLACKHAT, thin)
+    )
+    brighter = cv2.norm(cv2.subtract(smooth, paper)) * cv2.norm(
+        cv2.morphologyEx(smooth, cv2.MORPH_TOPHAT, thin)
+    )
+    if darker >= brighter:
+        return cv2.subtract(cv2.resize(cv2.morphologyEx(smooth, cv2.MORPH_CLOSE, kernel), size), grey)
+    return cv2.subtract(grey, cv2.resize(cv2.morphologyEx(smooth, cv2.MORPH_OPEN, kernel), size))
+
+
+def _even_ground(grey: np.ndarray) -> np.ndarray | None:
+    """The plane that a picture's ground lies on, float32 like `grey`; None if it does not, or if its ink,
+    thin as it is, is told better from what is around it."""
+    slope, level = fit_background(grey)
+    plane = slope + np.float32(level)
+    away = np.abs(grey - plane)
+    strong = float(np.percentile(away, 99.5))
+    full, some = away > 0.6 * strong, away > EVEN * strong
+    if strong < MIN_CONTRAST or some.mean() > MOST_INK or some.sum() > 2 * full.sum():
+        return None
+    border = np.concatenate([some[0], some[-1], some[:, 0], some[:, -1]])
+    _, boxes, areas = components(full)
+    width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    ground = (areas > GROUND_FILL * width * height) & (
+        np.maximum(width, height) > MIN_GROUND * max(grey.shape)
+    )
+    return None if border.mean() > MAX_BORDER or ground.any() else plane
 
 
 def _strength(departs: np.ndarray) -> np.ndarray | None:
@@ -61,43 +98,169 @@ def _strength(departs: np.ndarray) -> np.ndarray | None:
     counts = cv2.calcHist([departs], [0], None, [256], [0, 256]).ravel()
     strong = 255 - int(np.searchsorted(np.cumsum(counts[::-1]), max(4, departs.size // 16_000)))
     paper = np.cumsum(counts[: max(1, strong // 2)])
-    noise = int(np.searchsorted(paper, paper[-1] / 2))
-    least = max(MIN_CONTRAST, 5 * noise)
-    if strong < least:
+    middle, upper = np.searchsorted(paper, (paper[-1] * 0.5, paper[-1] * 0.84)).tolist()
+    noise = upper - middle
+    if strong < max(MIN_CONTRAST, middle + 4 * noise):
         return None
+    low = min(middle + 2 * noise, 0.4 * strong)
     # a pencil beside a marker is judged by itself
     size = departs.shape[1], departs.shape[0]
     step = max(1, max(departs.shape) // 100)
     few = cv2.dilate(departs, np.ones((step, step), np.uint8))[step // 2 :: step, step // 2 :: step]
     near = cv2.GaussianBlur(cv2.dilate(few, np.ones((5, 5), np.uint8)), (5, 5), 0)
-    near = np.maximum(near, max(least, 0.25 * strong)).astype(np.float32)
-    scale = cv2.resize(1 / (0.75 * near), size)
-    return np.clip((departs - np.float32(max(2.5 * noise, 0))) * scale, 0, 1)
+    near = np.maximum(near, max(MIN_CONTRAST, low + 3 * noise, 0.25 * strong)).astype(np.float32)
+    scale = cv2.resize(1 / (0.8 * near - low * 0.8), size)
+    return np.clip((departs - np.float32(low)) * scale, 0, 1)
 
 
 def without_rules(ink: np.ndarray) -> np.ndarray:
-    """The ink without ruled lines: long runs that are thin across. Where a stroke crosses one, it stays.
+    """The ink without ruled lines and boxes: straight runs that are thin across. Where a stroke crosses one, it
+    stays.
 
     (As staff lines are taken from music by their vertical runs: Dalitz et al. 2008,
     doi:10.1109/TPAMI.2007.70749.)
     """
     mask = (ink > INK).astype(np.uint8)
-    longest = max(ink.shape)
-    thick, long = max(3, round(RULE_THICKNESS * longest)), max(MIN_RULE, round(RULE * longest))
-    rules = np.zeros_like(mask)
-    for axis in (0, 1):
-        across = np.ones((thick + 1, 1) if axis == 0 else (1, thick + 1), np.uint8)
-        thin = mask - cv2.morphologyEx(mask, cv2.MORPH_OPEN, across)
-        gap = np.ones((3, 3 * thick) if axis == 0 else (3 * thick, 3), np.uint8)
-        found = components(cv2.morphologyEx(thin, cv2.MORPH_CLOSE, gap))
-        width, height = found.boxes[:, 2] - found.boxes[:, 0], found.boxes[:, 3] - found.boxes[:, 1]
-        run, rise = (width, height) if axis == 0 else (height, width)
-        straight = np.zeros(len(found.areas) + 1, np.uint8)
-        straight[1:] = (run >= long) & (rise < run / 4) & (found.areas > 0.5 * run)
-        rules |= np.minimum(thin, straight[found.labels])
+    lying, standing = _rules(mask)
+    rules = lying | standing
     if not rules.any():
         return ink
+    # a stroke that crosses a line goes on through it, and where it slants comes out beside where it went in;
+    # no box is crossed often enough to be worth what of its corners would come back
+    if not standing.any():
+        across = int(2 * cv2.distanceTransform(rules, cv2.DIST_C, 3).max()) + 3
+        wider = cv2.dilate(mask - rules, np.ones((1, across), np.uint8))
+        rules -= rules & cv2.morphologyEx(wider, cv2.MORPH_CLOSE, np.ones((across, 1), np.uint8))
     # a rule's faint rim goes with it, what is left of the strokes keeps its own
     rim = cv2.dilate(rules, np.ones((5, 5), np.uint8))
     strokes = np.minimum(cv2.dilate(mask - rules, np.ones((3, 3), np.uint8)), 1 - rules)
     return np.where((rim == 1) & (strokes == 0), np.float32(0), ink)
+
+
+class _Segment(NamedTuple):
+    """A straight thin run of ink: its pixels, its length, whether it is level, and the component that it is
+    of."""
+
+    y: np.ndarray
+    x: np.ndarray
+    length: int
+    level: bool
+
+    @property
+    def slender(self) -> float:
+        """Its length, as a multiple of its thickness."""
+        return self.length**2 / len(self.x)
+
+
+def _rules(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which pixels of a mask, uint8 (height, width), are of rules that lie and that stand, each uint8."""
+    out = np.zeros_like(mask), np.zeros_like(mask)
+    turned = np.ascontiguousarray(mask.T)
+    runs: list[tuple[np.ndarray, np.ndarray, int, bool]] = []
+    for thick in THICKNESSES:
+        if thick <= max(THICKNESSES[0], THICKEST * min(mask.shape)):
+            runs += [(y, x, length, True) for y, x, length in _level_runs(mask, thick)]
+            runs += [(y, x, length, False) for x, y, length in _level_runs(turned, thick)]
+    if not runs:
+        return out
+    labels, boxes, _ = components(mask)
+    height, width = mask.shape
+    by_component: dict[int, list[_Segment]] = defaultdict(list)
+    for y, x, length, level in runs:
+        component = int(np.bincount(labels[y, x]).argmax()) - 1
+        by_component[component].append(_Segment(y, x, length, level))
+    for component, found in by_component.items():
+        left, top, right, bottom = boxes[component].tolist()
+        sides = [
+            [each for each in found if each.level == level and each.length >= SPANS * size]
+            for level, size in ((True, right - left), (False, bottom - top))
+        ]
+        is_box = all(_apart(side) for side in sides)
+        alone = min(LONGER * (bottom - top), 0.95 * width)
+        lying = [
+            each
+            for each in found
+            if each.level and ((each.length > alone and each.slender > SLENDER) or _apart(sides[0]))
+        ]
+        # an upright line is as likely a 1: it is a rule from one that lies to another, or from the border to
+        # one
+        between = _apart(lying)
+        least = SPANS * (bottom - top) if between else RULE * max(height, width)
+        meets = bool(lying) or top <= 2 or bottom >= height - 2
+        slender = STOUT if between else SLENDER
+        standing = [
+            each
+            for each in found
+            if not each.level and each.length >= least and meets and each.slender > slender
+        ]
+        for each in (*lying, *standing, *(sides[0] + sides[1] if is_box else ())):
+            out[0 if each.level else 1][each.y, each.x] = 1
+    return out
+
+
+def _apart(segments: list[_Segment]) -> bool:
+    """Whether there are two of them, and not one found twice."""
+    places = [each.y.mean() if each.level else each.x.mean() for each in segments]
+    return bool(places) and max(places) - min(places) > MIN_RULE / 2
+
+
+def _level_runs(mask: np.ndarray, thick: int) -> list[tuple[np.ndarray, np.ndarray, int]]:
+    """The straight runs from left to right that are up to `thick` pixels thick: their pixels (y, x) and
+    length."""
+    thin = mask - cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((thick + 1, 1), np.uint8))
+    found = components(cv2.morphologyEx(thin, cv2.MORPH_CLOSE, np.ones((3, 4 * thick), np.uint8)))
+    lengths = found.boxes[:, 2] - found.boxes[:, 0]
+    out = []
+    for i in np.argsort(-lengths)[:MOST_RUNS]:
+        left, top, right, bottom = found.boxes[i]
+        if lengths[i] < MIN_RULE:
+            break
+        if bottom - top > lengths[i]:
+            continue
+        y, x = np.nonzero(thin[top:bottom, left:right] & (found.labels[top:bottom, left:right] == i + 1))
+        # strokes may hang on it, and the next rule on these
+        for _ in range(MOST_ON_RUN):
+            on, rest = _straight(y, x)
+            if not on.any():
+                break
+            out.append((y[on] + top, x[on] + left, int(np.ptp(x[on])) + 1))
+            y, x = y[rest], x[rest]
+    return out
+
+
+def _straight(y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which of these pixels are of the longest straight run among them, bool like them, and which are off it;
+    of the first none if that is no rule."""
+    none = np.zeros(len(x), bool)
+    if not len(x) or np.ptp(x) < MIN_RULE:
+        return none, none
+    # the line that most of them lie on (Hough), then fitted to those
+    few = slice(None, None, 1 + len(x) // 400)
+    across = np.round((y[few][None] - SLOPES[:, None] * x[few][None]) / 2).astype(int)
+    across -= across.min()
+    counts = np.array([np.bincount(row, minlength=across.max() + 1) for row in across])
+    slope, place = np.unravel_index(counts.argmax(), counts.shape)
+    first = np.flatnonzero(across[slope] == place)[0]
+    near = np.abs(y - y[few][first] - SLOPES[slope] * (x - x[few][first])) <= 3
+    for _ in range(2):
+        if np.ptp(x[near]) < MIN_RULE:
+            return none, none
+        right, down = x[near] - x[near].mean(), y[near] - y[near].mean()
+        slant = (right @ down) / (right @ right)
+        away = np.abs(y - y[near].mean() - slant * (x - x[near].mean()))
+        thickness = near.sum() / np.count_nonzero(np.bincount(x[near]))
+        tolerance = max(1.5, 0.75 * thickness + 1, BEND * np.ptp(x[near]))
+        near = away <= tolerance
+    # where a stroke goes on beyond the line, it is not the line that is seen
+    length = np.ptp(x[near]) + 1
+    beyond = np.zeros(x.max() + 1, bool)
+    beyond[x[~near & (away <= tolerance + 1.5)]] = True
+    # nor where one lies along it
+    columns = np.bincount(x[near], minlength=len(beyond))
+    beyond |= columns > ALONG * np.median(columns[columns > 0]) + 1
+    near &= ~beyond[x]
+    seen = np.zeros(x.max() + 1, bool)
+    seen[x[near]] = True
+    covered = np.count_nonzero(seen)
+    is_rule = thickness * STOUT <= length and length >= MIN_RULE and covered >= COVERED * length
+    return (near if is_rule else none), away > tolerance + 1.5

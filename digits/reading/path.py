@@ -8,10 +8,17 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
+from digits.reading.pieces import Judged
+from digits.reading.scores import calibrated, scores
+
 Box = tuple[int, int, int, int]
 
+# digits whose score is so much lower than another's are not looked at
+FAR = 7
 # readings that the best one is compared with
-RUNNERS_UP = 8
+RUNNERS_UP = 5
 
 
 class Edge(NamedTuple):
@@ -37,15 +44,13 @@ class Graph(NamedTuple):
 class Best(NamedTuple):
     """The best reading of a line.
 
-    digits: digit, probability, box. skipped: boxes of what is no digit. probability: of all the line. fits:
-    the reading has the length and the check digit that were asked for. alternatives: others' texts and
-    probabilities.
+    digits: digit, probability, box. skipped: boxes of what is no digit. probability: of all the line.
+    alternatives: others' texts and probabilities.
     """
 
     digits: list[tuple[int, float, Box]]
     skipped: list[Box]
     probability: float
-    fits: bool
     alternatives: list[tuple[str, float]]
 
 
@@ -57,13 +62,36 @@ class _Path(NamedTuple):
     rest: _Path | None
 
 
-def best_readings(graph: Graph, alternatives: int, length: int | None, check: str | None) -> Best:
-    """The best reading of so many digits whose check digit fits, or the best of all where there is none."""
+def graph(line: Judged) -> Graph:
+    """A line's hypotheses, scored."""
+    if not line.hypotheses:
+        return Graph(line.pieces, [])
+    found = scores(line.served, np.array([each.shape for each in line.hypotheses]))
+    edges = []
+    for each, row, served in zip(line.hypotheses, found.tolist(), line.served.tolist(), strict=True):
+        options: list[tuple[int | None, float, float]] = []
+        if each.may_be_digit:
+            options = [
+                (digit, row[digit], served[digit]) for digit in sorted(range(10), key=lambda d: -row[d])
+            ]
+        if each.may_be_none:
+            options.append((None, row[10], 0.0))
+        edges.append(Edge(each.start, each.stop, options, each.box))
+    return Graph(line.pieces, edges)
+
+
+def best_readings(
+    graph: Graph, alternatives: int = 0, length: int | None = None, check: str | None = None
+) -> Best | None:
+    """The best reading, of so many digits and with a check digit that fits if asked for; None if none fits."""
     paths = _paths(graph, max(RUNNERS_UP, alternatives + 1), length, check)
-    fits = bool(paths)
-    if not fits:
-        paths = _paths(graph, max(RUNNERS_UP, alternatives + 1), None, None)
-    probabilities = _probabilities([path.score for path in paths])
+    if not paths:
+        return None
+    shares = _probabilities([path.score for path in paths])
+    probability = calibrated(shares[0])
+    # the others have what is left, as before among themselves
+    left = (1 - probability) / max(1 - shares[0], 1e-12)
+    probabilities = [probability, *(min(share * left, probability) for share in shares[1:])]
     digits, skipped = [], []
     path: _Path | None = paths[0]
     while path is not None and path.edge is not None:
@@ -78,7 +106,7 @@ def best_readings(graph: Graph, alternatives: int, length: int | None, check: st
         for path, probability in zip(paths[1:], probabilities[1:], strict=True)
         if path.text
     ]
-    return Best(digits, skipped, probabilities[0], fits, others[:alternatives])
+    return Best(digits, skipped, probabilities[0], others[:alternatives])
 
 
 def _probabilities(scores: Sequence[float]) -> list[float]:
@@ -108,9 +136,7 @@ def _paths(graph: Graph, count: int, length: int | None, check: str | None) -> l
                     found = states.setdefault(after, {})
                     for path in paths.values():
                         text = path.text if digit is None else str(digit) + path.text
-                        total = path.score + score
-                        if text not in found or found[text].score < total:
-                            found[text] = _Path(total, text, edge, i, path)
+                        found[text] = _either(found.get(text), _Path(path.score + score, text, edge, i, path))
         for state, found in states.items():
             if len(found) > count:
                 kept = sorted(found.values(), key=lambda path: -path.score)[:count]
@@ -123,6 +149,18 @@ def _paths(graph: Graph, count: int, length: int | None, check: str | None) -> l
         if not luhn or len(path.text) > 1
     ]
     return sorted(ends, key=lambda path: -path.score)[:count]
+
+
+def _either(one: _Path | None, other: _Path) -> _Path:
+    """The better of two paths with one text, with the score of both together."""
+    if one is None:
+        return other
+    best, less = (one, other) if one.score >= other.score else (other, one)
+    # what is less by a thousandth of a thousandth adds nothing
+    if best.score - less.score > 14:
+        return best
+    score = best.score + math.log1p(math.exp(less.score - best.score))
+    return _Path(score, best.text, best.edge, best.option, best.rest)
 
 
 def _after(
