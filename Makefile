@@ -86,6 +86,14 @@ train-seeds: $(VENV)/.installed  ## train with three seeds and print the mean ac
 .PHONY: eval
 eval: $(VENV)/.installed  ## measure the accuracy on pictures of each kind (set MNIST_NPZ to include MNIST's)
 	$(PY) benchmarks/evaluate.py
+	test -z "$$MNIST_NPZ" || $(PY) benchmarks/numerals.py
+
+.PHONY: numbers-fit numbers-pictures
+numbers-fit: $(VENV)/.installed  ## fit how hypotheses of a number are weighed (minutes; set MNIST_NPZ)
+	$(PY) benchmarks/numerals_fit.py
+
+numbers-pictures: $(VENV)/.installed  ## draw the pictures of docs/numbers.md anew (set MNIST_NPZ)
+	$(PY) benchmarks/numerals_pictures.py
 
 .PHONY: e2e screenshots
 e2e: $(VENV)/.installed  ## run the slow end-to-end tests: the browser, faults under load

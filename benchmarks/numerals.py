@@ -45,7 +45,7 @@ WORDS = [
     "nach",
     "Mt",
 ]
-SIGNS = ["+", "=", "-", "x", "?", "*", "%", "&", "#", "@"]
+SIGNS = ["+", "=", "-", "x", "*", "#", "<", "~", "^", ":"]
 Rng = np.random.Generator
 # a picture bright on black, and its lines
 Made = tuple[np.ndarray, list[str]]
