@@ -31,8 +31,8 @@ COARSE_SIDE, FINE_SIDE = COARSE // 2, FINE // 2
 SMALL, SHARP = 22, 30
 # a line is sure from this probability on, and is no number below that for each of its digits
 SURE_LINE, LEAST_LINE = 0.9, 0.5
-# a picture of so many components, of which so few are digits, shows numbers only where it is sure
-CROWD, CROWD_SHARE = 150, 0.1
+# of a picture of so many components, of which no larger share is digits, only sure lines are numbers
+CROWD, CROWD_SHARE = 150, 0.6
 # of the boxes of what is no digit, as many are given at most
 MOST_MARKS = 1000
 
@@ -127,9 +127,10 @@ def read(
     first = [(each, best) for each in graphs if (best := best_readings(each, alternatives)) is not None]
     seen, digits_seen = sum(map(len, layout.lines)), sum(len(best.digits) for _, best in first)
     # what looks like a digit now and then, in noise or in print, is none
-    least = SURE_LINE if seen > CROWD and digits_seen < CROWD_SHARE * seen else LEAST_LINE
+    crowd = seen > CROWD and digits_seen < CROWD_SHARE * seen
     for each, best in first:
-        is_number = bool(best.digits) and best.probability >= least ** len(best.digits)
+        least = SURE_LINE if crowd else LEAST_LINE ** len(best.digits)
+        is_number = bool(best.digits) and best.probability >= least
         fits = True
         if is_number and (length is not None or check is not None):
             fitting = best_readings(each, alternatives, length, check)
@@ -163,16 +164,16 @@ def layout_of(data: bytes, name: str, max_pixels: int | None = None) -> tuple[La
     if max_pixels is not None and fine.held > max_pixels:
         raise HugePictures(fine.held)
     first = open_picture(data, name, COARSE_SIDE)
-    drafted = first.picture.size != fine.picture.size
+    drafted, most = first.picture.size != fine.picture.size, max(fine.picture.size)
     grey = decode_grey(first.picture if drafted else fine.picture, name)
     small = shrink(grey, COARSE)
-    layout = find_lines(find_ink(small))
-    if layout is None or layout.typical < SMALL:
+    more_to_see = most > 1.2 * max(small.shape)
+    layout = find_lines(find_ink(small), SMALL if more_to_see else 0)
+    if more_to_see and (layout is None or layout.typical < SMALL):
         if drafted:
             grey = decode_grey(fine.picture, name)
-        if max(grey.shape) > 1.2 * max(small.shape):
-            more = SHARP / layout.typical if layout is not None else 2
-            layout = find_lines(find_ink(shrink(grey, min(FINE, round(more * max(small.shape))))))
+        times = SHARP / layout.typical if layout is not None else 2
+        layout = find_lines(find_ink(shrink(grey, min(FINE, round(times * max(small.shape))))))
     return None if layout is None else (layout, (fine.declared / layout.ink.size) ** 0.5)
 
 

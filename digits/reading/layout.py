@@ -43,8 +43,11 @@ class Layout(NamedTuple):
     marks: np.ndarray
 
 
-def find_lines(ink: np.ndarray | None) -> Layout | None:
-    """The lines of components in `ink`, float32 (height, width) in [0, 1]; None where there is none."""
+def find_lines(ink: np.ndarray | None, least: float = 0) -> Layout | None:
+    """The lines of components in `ink`, float32 (height, width) in [0, 1]; None where there is none.
+
+    least: if digits are typically less high, in pixels, the lines are not looked for.
+    """
     if ink is None:
         return None
     labels, boxes, areas = components(ink > INK)
@@ -57,6 +60,8 @@ def find_lines(ink: np.ndarray | None) -> Layout | None:
     if not possible.any() or possible.sum() > MOST_COMPONENTS:
         return Layout(ink, labels, boxes, areas, [], [], 1.0, np.flatnonzero((areas > 30) & ~possible))
     typical = _weighted_median(height[possible], height[possible])
+    if typical < least:
+        return Layout(ink, labels, boxes, areas, [], [], typical, np.empty(0, np.intp))
     digits = possible & (height <= TOO_HIGH * typical) & (height >= PART * typical)
     bars = digits & (width < BAR * height)
     if (digits & ~bars).any():
@@ -128,8 +133,8 @@ def _chain(boxes: np.ndarray, chosen: np.ndarray) -> list[np.ndarray]:
             lines.append([int(i)])
         # the place of a line is steadier than that of its last digit
         recent = lines[best][-3:]
-        mean = np.mean(y[recent] - slope * (x[recent] - x[i]))
-        last[best] = x[i], mean, np.median(height[recent])
+        mean = sum(y[k] - slope * (x[k] - x[i]) for k in recent) / len(recent)
+        last[best] = x[i], mean, sorted(height[k] for k in recent)[len(recent) // 2]
     # by where each would cross the left border
     lines.sort(key=lambda line: float(np.mean(y[line] - slope * x[line])))
     return [np.array(line) for line in lines]

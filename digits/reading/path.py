@@ -18,7 +18,7 @@ Box = tuple[int, int, int, int]
 # digits whose score is so much lower than another's are not looked at
 FAR = 7
 # readings that the best one is compared with
-RUNNERS_UP = 5
+RUNNERS_UP = 4
 
 
 class Edge(NamedTuple):

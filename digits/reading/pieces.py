@@ -19,7 +19,7 @@ from digits.reading.scores import unfold
 SURE, WIDE = 0.97, 1.15
 # a line of more components is cut only if so large a share of them is likely to be digits, as print's letters
 # are not
-SHORT, LIKELY, LIKELY_SHARE = 12, 0.6, 0.3
+SHORT, LIKELY, LIKELY_SHARE = 12, 0.6, 0.6
 # of its height: what is narrower is not cut, nor what is wider
 NARROWEST, WIDEST_CUT = 0.5, 12
 # rows that a component is cut with
