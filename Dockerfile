@@ -39,6 +39,7 @@ WORKDIR /app
 COPY models models
 COPY digits/__init__.py digits/model.py digits/logs.py digits/
 COPY digits/imaging digits/imaging
+COPY digits/reading digits/reading
 COPY digits/serving digits/serving
 COPY digits/server digits/server
 COPY app.py gunicorn.conf.py predicted.py sample_request.json ./

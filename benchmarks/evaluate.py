@@ -96,13 +96,13 @@ def has_digits(file: Path) -> bool:
     return len({bytes(font.getmask(str(digit))) for digit in range(10)}) == 10
 
 
-def photograph(ink: Image.Image, dark: bool, rng: np.random.Generator) -> bytes:
+def photograph(ink: Image.Image, dark: bool, rng: np.random.Generator, lines: int = 1) -> bytes:
     """The digit somewhere on paper of its own brightness, with shadow, noise, blur; a PNG or a JPEG. One in five
     fills its picture.
 
-    dark: dark ink on light paper, else the reverse.
+    dark: dark ink on light paper, else the reverse. lines: of digits in `ink`, one below the other.
     """
-    height = int(rng.integers(24, 320))
+    height = int(rng.integers(24, 320)) * lines
     ink = ink.resize((max(1, ink.width * height // ink.height), height), Image.Resampling.BICUBIC)
     room = rng.uniform(0.05, 1.5, 4) * max(ink.size) * (rng.random() < 0.8)
     width, tall = int(ink.width + room[0] + room[1]), int(ink.height + room[2] + room[3])

@@ -13,8 +13,9 @@ MAY_IMPORT = {
     "imaging": set(),
     "model": set(),
     "logs": set(),
+    "reading": {"imaging", "model"},
     "training": {"imaging", "model", "logs"},
-    "serving": {"imaging", "model", "logs"},
+    "serving": {"imaging", "model", "logs", "reading"},
     "server": {"serving", "model", "logs"},
 }
 FILES = sorted((ROOT / "digits").rglob("*.py"))

@@ -6,7 +6,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from digits.imaging.decode import MAX_DECLARED_TOGETHER, MAX_PIXELS_TOGETHER, decode_grey, open_picture
+from digits.imaging.decode import (
+    DRAFT_SIDE,
+    MAX_DECLARED_TOGETHER,
+    MAX_PIXELS_TOGETHER,
+    decode_grey,
+    open_picture,
+)
 from digits.imaging.errors import HugePictures, PictureError
 from digits.imaging.find import find_digit
 from digits.imaging.normalize import to_mnist
@@ -28,7 +34,8 @@ def prepare(
     Raises PictureError: 413 for too many pixels, 415 for another format, 422 for a damaged picture, one without a
     digit, or as_is with another size.
     """
-    opened = [open_picture(content, name, as_is) for content, name in zip(data, names, strict=True)]
+    side = None if as_is else DRAFT_SIDE
+    opened = [open_picture(content, name, side) for content, name in zip(data, names, strict=True)]
     pixels = sum(each.picture.width * each.picture.height for each in opened)
     declared = sum(each.declared for each in opened)
     if pixels > MAX_PIXELS_TOGETHER or declared > MAX_DECLARED_TOGETHER:

@@ -48,10 +48,11 @@ class Opened(NamedTuple):
     declared: int
 
 
-def open_picture(data: bytes, name: str, as_is: bool = False) -> Opened:
+def open_picture(data: bytes, name: str, side: int | None = DRAFT_SIDE) -> Opened:
     """The picture with only its header read: nothing is spent on one that is refused here.
 
-    as_is: a JPEG will be decoded at its full size. Raises PictureError: 413 over a limit, 415 for another format.
+    side: a JPEG will be decoded at the smallest of its sizes that is at least so wide and so high; None: at its
+    full size. Raises PictureError: 413 over a limit, 415 for another format.
     """
     try:
         picture = Image.open(BytesIO(data), formats=FORMATS)
@@ -65,8 +66,8 @@ def open_picture(data: bytes, name: str, as_is: bool = False) -> Opened:
     declared = width * height
     if max(width, height) > MAX_SIDE or declared > MAX_DECLARED_PIXELS:
         raise _too_large(name, f"{width}x{height} pixels")
-    if picture.format == "JPEG" and not as_is:
-        picture.draft(None, (DRAFT_SIDE, DRAFT_SIDE))
+    if picture.format == "JPEG" and side is not None:
+        picture.draft(None, (side, side))
     held = _held(picture, declared)
     if picture.width * picture.height > MAX_PIXELS or held > MAX_HELD_PIXELS:
         raise _too_large(name, f"{width}x{height} pixels")

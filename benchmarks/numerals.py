@@ -1,0 +1,305 @@
+"""How well numbers are read, by kind of picture: `make eval` prints the table. The pictures are made here, by
+seed, of MNIST's test digits (MNIST_NPZ), two to eight a line, on the papers and in the lights of
+benchmarks/evaluate.py; half of them dark on light. Nothing of training is used.
+
+    python benchmarks/numerals.py --kinds spaced boxes --count 100 --keep tmp/misread python
+    benchmarks/numerals.py --cases FOLDER      # your own pictures; cases.tsv: file, tab, lines with | between
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+
+from evaluate import photograph  # noqa: E402
+
+from digits.model import Classifier, load  # noqa: E402
+from digits.reading import Reading, read  # noqa: E402
+
+# what is no digit in any typeface, and no two letters that look like one
+WORDS = [
+    "kg",
+    "km",
+    "cm",
+    "Nr",
+    "mm",
+    "EUR",
+    "kWh",
+    "max",
+    "Abt",
+    "am",
+    "and",
+    "Px",
+    "Tel",
+    "Fax",
+    "nach",
+    "Mt",
+]
+SIGNS = ["+", "=", "-", "x", "?", "*", "%", "&", "#", "@"]
+Rng = np.random.Generator
+# a picture bright on black, and its lines
+Made = tuple[np.ndarray, list[str]]
+
+
+class Digits:
+    """MNIST's digits, cropped to their ink.
+
+    part: "test", or "train" for what is fitted.
+    """
+
+    def __init__(self, part: str = "test") -> None:
+        with np.load(os.environ["MNIST_NPZ"]) as file:
+            self.images, self.labels = file[f"x_{part}"], file[f"y_{part}"]
+
+    def draw(self, rng: Rng) -> tuple[np.ndarray, int]:
+        """One of them, uint8 (height, width), and what it is."""
+        i = int(rng.integers(len(self.images)))
+        image = self.images[i]
+        rows, columns = (np.flatnonzero((image > 30).any(axis)) for axis in (1, 0))
+        return image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], int(self.labels[i])
+
+
+def put(sheet: np.ndarray, image: np.ndarray, x: int, y: int) -> None:
+    """Write an image on the sheet, over what is there."""
+    there = sheet[y : y + image.shape[0], x : x + image.shape[1]]
+    np.maximum(there, image, out=there)
+
+
+def string(digits: Digits, rng: Rng, apart: tuple[int, int]) -> Made:
+    """Two to eight digits with so many pixels between their boxes."""
+    drawn = [digits.draw(rng) for _ in range(int(rng.integers(2, 9)))]
+    gaps = rng.integers(apart[0], apart[1] + 1, len(drawn))
+    sheet = np.zeros((26, sum(image.shape[1] for image, _ in drawn) + int(gaps[:-1].sum()) + 2), np.uint8)
+    x = 1
+    for (image, _), gap in zip(drawn, gaps, strict=True):
+        put(sheet, image, x, (26 - image.shape[0]) // 2 + int(rng.integers(-2, 3)))
+        x += image.shape[1] + int(gap)
+    return sheet, ["".join(str(label) for _, label in drawn)]
+
+
+def spaced(digits: Digits, rng: Rng) -> Made:
+    """1 to 9 pixels apart."""
+    return string(digits, rng, (1, 9))
+
+
+def touching(digits: Digits, rng: Rng) -> Made:
+    """3 pixels over each other to 4 apart."""
+    return string(digits, rng, (-3, 4))
+
+
+def overlapping(digits: Digits, rng: Rng) -> Made:
+    """4 to 1 pixels over each other."""
+    return string(digits, rng, (-4, -1))
+
+
+def ruled(digits: Digits, rng: Rng) -> Made:
+    """On ruled paper: lines under, above, or through the feet of the digits."""
+    number, lines = string(digits, rng, (1, 9))
+    times = 4
+    big = enlarged(number, times)
+    sheet = np.zeros((times * 64, big.shape[1] + times * 24), np.uint8)
+    put(sheet, big, times * 12, times * 19)
+    pitch, tone = times * rng.uniform(22, 36), int(rng.integers(90, 256))
+    foot = times * (19 + 23 + rng.uniform(-2, 5))
+    picture = Image.new("L", sheet.shape[::-1])
+    draw = ImageDraw.Draw(picture)
+    fall = rng.uniform(-0.03, 0.03) * sheet.shape[1]
+    for i in range(-3, 4):
+        y = foot + i * pitch
+        draw.line(
+            (0, y - fall / 2, sheet.shape[1], y + fall / 2),
+            tone,
+            max(1, round(times * rng.uniform(0.3, 0.9))),
+        )
+    return np.maximum(sheet, np.asarray(picture)), lines
+
+
+def boxes(digits: Digits, rng: Rng) -> Made:
+    """A digit in each box of a form: side by side or apart, the digit sometimes over the line."""
+    times, count = 4, int(rng.integers(2, 9))
+    side, wide = times * int(rng.integers(26, 36)), times * int(rng.integers(22, 34))
+    space = times * int(rng.integers(2, 8)) * int(rng.random() < 0.5)
+    picture = Image.new("L", (count * (wide + space) + 8 * times, side + 8 * times))
+    draw = ImageDraw.Draw(picture)
+    width, tone = max(1, round(times * rng.uniform(0.3, 1.2))), int(rng.integers(110, 256))
+    sheet, text = np.zeros(picture.size[::-1], np.uint8), ""
+    for i in range(count):
+        left, top = 4 * times + i * (wide + space), 4 * times
+        draw.rectangle((left, top, left + wide, top + side), outline=tone, width=width)
+        image, label = digits.draw(rng)
+        image = enlarged(image, times)
+        room = np.array([wide - image.shape[1], side - image.shape[0]])
+        x, y = (room * rng.uniform(0.15, 0.85, 2)).astype(int)
+        put(sheet, image, left + max(0, int(x)), top + max(0, int(y)))
+        text += str(label)
+    return np.maximum(sheet, np.asarray(picture)), [text]
+
+
+def mixed(digits: Digits, rng: Rng) -> Made:
+    """With letters and signs between: "12 kg", "3+5="."""
+    files = sorted(Path("/usr/share/fonts").rglob("DejaVu*.ttf"))
+    times, parts, text = 4, [], ""
+    for i in range(int(rng.integers(2, 4))):
+        if i or rng.random() < 0.3:
+            pick = WORDS if rng.random() < 0.5 else SIGNS
+            size = times * rng.integers(20, 28)
+            font = (
+                ImageFont.truetype(files[rng.integers(len(files))], size)
+                if files
+                else ImageFont.load_default(size)
+            )
+            word = pick[rng.integers(len(pick))]
+            left, top, right, bottom = font.getbbox(word, anchor="ls")
+            picture = Image.new("L", (int(right - left) + 2, int(bottom - top) + 2))
+            ImageDraw.Draw(picture).text((1 - left, 1 - top), word, 255, font, anchor="ls")
+            parts.append((np.asarray(picture), int(top)))
+        for _ in range(int(rng.integers(1, 5))):
+            image, label = digits.draw(rng)
+            parts.append((enlarged(image, times), None))
+            text += str(label)
+    gaps = rng.integers(2, 8, len(parts)) * times
+    height = times * 40
+    sheet = np.zeros((height, sum(image.shape[1] for image, _ in parts) + int(gaps.sum())), np.uint8)
+    x = times
+    for (image, top), gap in zip(parts, gaps, strict=True):
+        middle = (height - image.shape[0]) // 2 + times * int(rng.integers(-1, 2))
+        put(
+            sheet,
+            image,
+            x,
+            middle if top is None else max(0, min(height // 2 + times * 10 + top, height - image.shape[0])),
+        )
+        x += image.shape[1] + int(gap)
+    return sheet, [text]
+
+
+def slanting(digits: Digits, rng: Rng) -> Made:
+    """Three lines, turned by up to 10 degrees."""
+    times = 3
+    made = [string(digits, rng, (1, 9)) for _ in range(3)]
+    pitch = times * int(rng.integers(27, 40))
+    sheet = np.zeros(
+        (3 * pitch + times * 6, times * (max(number.shape[1] for number, _ in made) + 12)), np.uint8
+    )
+    for i, (number, _) in enumerate(made):
+        put(sheet, enlarged(number, times), times * int(rng.integers(1, 11)), i * pitch)
+    turned = Image.fromarray(sheet).rotate(rng.uniform(-10, 10), Image.Resampling.BICUBIC, expand=True)
+    return np.asarray(turned), [lines[0] for _, lines in made]
+
+
+KINDS: dict[str, Callable[[Digits, Rng], Made]] = {
+    kind.__name__: kind for kind in (spaced, touching, overlapping, ruled, boxes, mixed, slanting)
+}
+
+
+def enlarged(image: np.ndarray, times: int) -> np.ndarray:
+    """The image with so many times as many pixels a side."""
+    size = image.shape[1] * times, image.shape[0] * times
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+
+
+def pictures(kind: str, count: int, digits: Digits, seed: int = 11) -> list[tuple[bytes, list[str]]]:
+    """So many pictures of a kind, each a file, and their lines."""
+    rng = np.random.default_rng([seed, *kind.encode()])
+    out = []
+    for number in range(count):
+        sheet, lines = KINDS[kind](digits, rng)
+        out.append((photograph(Image.fromarray(sheet), number % 2 == 0, rng, len(lines)), lines))
+    return out
+
+
+def read_rate(right: np.ndarray, probability: np.ndarray, errors: float) -> float:
+    """The largest share of lines that can be answered, the surest first, with so large a share of them
+    wrong."""
+    order = np.argsort(-probability, kind="stable")
+    wrong = np.cumsum(~right[order]) / np.arange(1, len(order) + 1)
+    return (
+        float((np.flatnonzero(wrong <= errors)[-1:].sum() + 1) / len(order))
+        if (wrong <= errors).any()
+        else 0.0
+    )
+
+
+def evaluate(classifier: Classifier, count: int, kinds: list[str], keep: Path | None) -> None:
+    """Print how many pictures of each kind are wholly right, the read rates of their lines and what one
+    takes."""
+    digits = Digits()
+    print(
+        "| kind | wholly right | lines answered at 1 % errors | at 0.1 % | sure | sure and wrong | ms a picture |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for kind in kinds:
+        whole, right, probability, sure, times = [], [], [], [], []
+        for number, (picture, lines) in enumerate(pictures(kind, count, digits)):
+            begun = time.perf_counter()
+            reading = read(picture, "image", classifier.probabilities, classifier.sure_threshold)
+            times.append(time.perf_counter() - begun)
+            found = [line.text for line in reading.lines]
+            whole.append(found == lines)
+            if keep and found != lines:
+                keep.mkdir(parents=True, exist_ok=True)
+                suffix = ".jpg" if picture.startswith(b"\xff") else ".png"
+                (keep / f"{kind}-{number}-{'_'.join(lines)}-as-{'_'.join(found)}{suffix}").write_bytes(
+                    picture
+                )
+            for line in reading.lines:
+                right.append(line.text in lines)
+                probability.append(line.probability)
+                sure.append(not line.unsure)
+        rights, sures = np.array(right, bool), np.array(sure, bool)
+        rates = [read_rate(rights, np.array(probability), errors) for errors in (0.01, 0.001)]
+        shares = [np.mean(whole), *rates, sures.mean(), (sures & ~rights).mean()]
+        print(
+            f"| {kind} | {' | '.join(f'{share:.1%}' for share in shares)} | {np.mean(times) * 1000:.0f} |",
+            flush=True,
+        )
+
+
+def print_cases(classifier: Classifier, folder: Path) -> None:
+    """Print what is read in each picture that the folder's cases.tsv names."""
+    print("| picture | shows | read as | | ms |\n|---|---|---|---|---|")
+    for row in (folder / "cases.tsv").read_text().splitlines():
+        name, _, shows = row.partition("\t")
+        content = (folder / name).read_bytes()
+        begun = time.perf_counter()
+        reading: Reading = read(content, name, classifier.probabilities, classifier.sure_threshold)
+        spent = (time.perf_counter() - begun) * 1000
+        found = "|".join(line.text for line in reading.lines)
+        print(
+            f"| {name} | {shows} | {found} | {'' if found == shows else '**wrong**'} | {spent:.0f} |".replace(
+                "|", "|"
+            )
+        )
+
+
+def main() -> None:
+    """Print the table, or what is read in a folder's pictures."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--count", type=int, default=500, help="pictures of each kind")
+    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
+    parser.add_argument("--model", type=Path, default=ROOT / "models" / "mnist.h5")
+    parser.add_argument("--keep", type=Path, help="write what was misread there")
+    parser.add_argument("--cases", type=Path, help="read this folder's pictures and nothing else")
+    args = parser.parse_args()
+    classifier = Classifier(load(args.model))
+    if args.cases:
+        print_cases(classifier, args.cases)
+    else:
+        print(f"model {classifier.version}, {args.count} pictures of each kind")
+        evaluate(classifier, args.count, args.kinds, args.keep)
+
+
+if __name__ == "__main__":
+    main()
