@@ -16,7 +16,14 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-AGREEING = ("requirements-serve", "requirements", "requirements-dev", "requirements-tools")
+AGREEING = (
+    "requirements-serve",
+    "requirements",
+    "requirements-dev",
+    "requirements-tools",
+    "requirements-bulk",
+    "requirements-bulk-dev",
+)
 # terraform's tools want an older boto3 than DVC does
 LOCKS = (*AGREEING, "requirements-terraform")
 
