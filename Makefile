@@ -147,12 +147,15 @@ $(TERRAFORM_VENV)/.installed: requirements-terraform.txt
 # bulk.py: many pictures by Dask; the environment that tests it is the one that runs it, with pytest and moto on top
 BULK_VENV ?= .venv-bulk
 BULK = $(BULK_VENV)/bin/python
-.PHONY: bulk test-bulk
+.PHONY: bulk test-bulk bench-bulk
 bulk: $(BULK_VENV)/.installed  ## install what bulk.py needs into .venv-bulk
 	@echo "$(BULK) bulk.py --help"
 
 test-bulk: $(BULK_VENV)/.installed  ## bulk.py with real schedulers, workers and an S3 server (minutes)
 	$(BULK) -m pytest -m bulk tests/test_bulk.py tests/test_bulk_cluster.py
+
+bench-bulk: $(BULK_VENV)/.installed  ## measure bulk.py against its peers (minutes; installs them in .bench)
+	$(BULK) benchmarks/bulk.py
 
 $(BULK_VENV)/.installed: requirements-bulk-dev.txt
 	test -x $(BULK) || $(PYTHON) -m venv $(BULK_VENV)

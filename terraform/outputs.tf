@@ -37,3 +37,11 @@ output "deploy_role" {
   description = "Role that GitHub Actions assume, or null."
   value       = one(aws_iam_role.deploy[*].arn)
 }
+
+output "bulk_run" {
+  description = "What aws ecs run-task needs for a run of bulk.py: task definition, subnets and security group, or null."
+  value = local.bulk == 0 ? null : {
+    task_definition = aws_ecs_task_definition.bulk["run"].family
+    network         = "awsvpcConfiguration={subnets=[${join(",", aws_subnet.public[*].id)}],securityGroups=[${aws_security_group.bulk[0].id}],assignPublicIp=ENABLED}"
+  }
+}

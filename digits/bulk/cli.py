@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
+import dask
 from dask.system import CPU_COUNT
 
 from digits.bulk.inputs import Shard, UsageError, find_shards
@@ -54,7 +55,12 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--model", type=Path, default=Path(os.environ.get("DIGITS_MODEL") or MODEL), help="the .h5 that reads"
     )
-    add("--scheduler", help="address of a Dask scheduler; by default this machine's processes are used")
+    address = dask.config.get("scheduler-address", None)
+    add(
+        "--scheduler",
+        default=address,
+        help="address of a Dask scheduler; by default, processes of this machine",
+    )
     add("--workers", type=_count, help="how many processes, without --scheduler; by default one a CPU")
     add("--shard", type=_count, default=1000, help="files that one worker reads at a time; default: 1000")
     add(
