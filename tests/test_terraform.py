@@ -140,6 +140,32 @@ def test_the_cost_table_is_what_the_script_prints() -> None:
     assert {f"**{dollars}**" for dollars in quoted} <= set(re.findall(r"\*\*\d+\*\*", printed))
 
 
+def test_the_cost_of_a_million_pictures_is_what_the_script_prints(cost: ModuleType) -> None:
+    printed = run(MODULE, sys.executable, "cost.py", "bulk").stdout
+    assert printed.strip() in (ROOT / "docs" / "bulk.md").read_text()
+    # an hour of ten workers at 100 pictures a second, less the start
+    pictures = 10 * 100 * (3600 - cost.BULK_START_SECONDS)
+    found = cost.bulk(pictures, 10, 100, objects=2000)
+    task = cost.VCPU_HOUR + 2 * cost.GB_HOUR
+    assert found == pytest.approx(
+        {
+            "minutes": 60,
+            "tasks": task * (10 * cost.SPOT + 2),
+            "addresses": 12 * cost.ADDRESS_HOUR,
+            "reading": 2 * cost.GET_1000,
+        }
+    )
+
+
+def test_no_more_is_planned_for_bulk_than_was_measured(cost: ModuleType) -> None:
+    measured = json.loads((ROOT / "benchmarks" / "bulk.json").read_text())
+    for kind, planned_rate in cost.BULK_PER_VCPU.items():
+        assert measured["turns"][kind.partition("x")[0]]["dask"] / measured["cores"] * 0.7 >= planned_rate
+    definitions = TEXT["bulk.tf"]
+    assert f"cpu                = {cost.BULK_CPU * 1024}\n" in definitions
+    assert f"memory             = {cost.BULK_MEMORY * 1024}\n" in definitions
+
+
 def test_costs_add_up_by_hand(cost: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
         "VCPU_HOUR": 0.04,
