@@ -3,6 +3,7 @@ a real S3 server. Each time every picture is to be in the output exactly once. `
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -29,6 +30,12 @@ import pytest
 from conftest import ROOT
 from distributed.security import Security
 from PIL import Image
+
+from digits.bulk.inputs import find_shards
+from digits.bulk.rows import Options
+from digits.bulk.run import Cluster, Progress, Work, read_shards
+from digits.bulk.tasks import Job
+from digits.model import Model, load
 
 pytestmark = pytest.mark.bulk
 SAMPLES = sorted((ROOT / "digits" / "serving" / "static" / "samples").glob("*.png"))
@@ -179,6 +186,25 @@ def test_workers_and_scheduler_may_die_and_every_picture_is_there_once(started: 
     # one or two may have been under way
     assert sum(after[name] != kept[name] for name in kept) <= 2
     assert started.told()[-1]["unread_shards"] == []
+
+
+def test_a_shard_that_fails_each_time_is_named_and_ends_nothing(started: Started, scans: Path) -> None:
+    out = started.folder / "out"
+    shards = find_shards([str(scans / "000?.png")], "image", 2)
+    network = load(ROOT / "models" / "mnist.h5")
+    jobs = [Job(str(out), Model(b"no network", "0" * 12, {}), Options()), Job(str(out), network, Options())]
+    cluster = Cluster(None, 1)
+    try:
+        told = io.StringIO()
+        failed = read_shards([Work(each) for each in shards], jobs[0], cluster, Progress([], None, told))
+        assert sorted(shard.name for shard, _ in failed) == [shard.name for shard in shards]
+        assert all("ModelError: The compiled model can't be run" in why for _, why in failed)
+        assert told.getvalue().count("can't be read") == len(shards) == 5
+        # the same workers go on
+        assert read_shards([Work(each) for each in shards], jobs[1], cluster, Progress([], None, told)) == []
+    finally:
+        cluster.close()
+    assert names(out).total() == 10
 
 
 def test_a_scheduler_that_is_not_there_is_told(started: Started, scans: Path) -> None:

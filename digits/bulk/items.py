@@ -9,7 +9,9 @@ import errno
 import json
 import tarfile
 import zlib
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from io import BytesIO
 from itertools import islice
@@ -81,45 +83,53 @@ def only(shard: Shard, paths: set[str]) -> Shard:
 
 
 def _files(shard: Shard) -> Iterator[Item]:
-    if not shard.urls:
-        return
     fs = url_to_fs(shard.urls[0])[0]
-    waiting = iter(zip(shard.urls, shard.sizes, strict=True))
-    following = next(waiting, None)
-    while following:
-        group: list[str] = []
-        held = 0
-        while following and len(group) < FETCH and (not group or held + following[1] <= FETCH_BYTES):
-            group.append(following[0])
-            held += min(following[1], MAX_BYTES)
-            following = next(waiting, None)
-        sizes = dict(zip(shard.urls, shard.sizes, strict=True))
-        small = [url for url in group if sizes[url] <= MAX_BYTES]
-        found = _fetch(fs, small)
-        for url in group:
-            yield Item(url, found[url] if url in found else _too_large(url, sizes[url]))
+    # the next files are fetched while these are read
+    with ThreadPoolExecutor(1) as thread:
+        fetching = deque[Future[list[Item]]]()
+        for group in _groups(shard):
+            fetching.append(thread.submit(_fetch, fs, group))
+            if len(fetching) == 2:
+                yield from fetching.popleft().result()
+        yield from fetching.popleft().result()
 
 
-def _fetch(fs: Any, urls: list[str]) -> dict[str, bytes | PictureError]:
+def _groups(shard: Shard) -> Iterator[dict[str, int]]:
+    """Files that are fetched together: URL -> size."""
+    group: dict[str, int] = {}
+    for url, size in zip(shard.urls, shard.sizes, strict=True):
+        if group and (len(group) == FETCH or sum(group.values()) + size > FETCH_BYTES):
+            yield group
+            group = {}
+        group[url] = size
+    yield group
+
+
+def _fetch(fs: Any, sizes: dict[str, int]) -> list[Item]:
     """Files' contents. Raises OSError if the store gives none of several."""
-    plain = [fs._strip_protocol(url) for url in urls]
+    urls = [url for url, size in sizes.items() if size <= MAX_BYTES]
     # not fs.cat, which would take a name with brackets for a glob
-    contents = fs.cat_ranges(plain, None, None, on_error="return") if plain else []
-    failed: list[Exception] = []
-    found: dict[str, bytes | PictureError] = {}
-    for url, content in zip(urls, contents, strict=True):
-        if isinstance(content, bytes):
-            found[url] = content if len(content) <= MAX_BYTES else _too_large(url, len(content))
-        elif isinstance(content, FileNotFoundError):
-            found[url] = PictureError(404, f"{url} is not there any more.")
-        elif isinstance(content, PermissionError):
-            found[url] = PictureError(403, f"{url} may not be read.")
-        else:
-            failed.append(content)
-            found[url] = PictureError(503, f"{url} can't be read.", found=str(content)[:200])
-    if len(failed) == len(urls) > 1:
-        raise OSError(errno.EIO, f"none of {len(urls)} files can be read: {failed[0]}")
-    return found
+    contents = fs.cat_ranges([fs._strip_protocol(url) for url in urls], None, None, on_error="return")
+    found: dict[str, Any] = dict(zip(urls, contents, strict=True))
+    items = [Item(url, _content(found.get(url), url, size)) for url, size in sizes.items()]
+    failed = [error for error in contents if isinstance(error, Exception)]
+    lost = sum(isinstance(item.value, PictureError) and item.value.status == 503 for item in items)
+    if lost == len(urls) > 1:
+        raise OSError(errno.EIO, f"none of {lost} files can be read: {failed[0]}")
+    return items
+
+
+def _content(found: bytes | Exception | None, url: str, size: int) -> bytes | PictureError:
+    """What a store gave for a file: its bytes, an error, or None if it was not asked."""
+    if found is None or (isinstance(found, bytes) and len(found) > MAX_BYTES):
+        return _too_large(url, size if found is None else len(found))
+    if isinstance(found, bytes):
+        return found
+    if isinstance(found, FileNotFoundError):
+        return PictureError(404, f"{url} is not there any more.")
+    if isinstance(found, PermissionError):
+        return PictureError(403, f"{url} may not be read.")
+    return PictureError(503, f"{url} can't be read.", found=str(found)[:200])
 
 
 def _too_large(path: str, size: int) -> PictureError:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
 import uuid
@@ -49,6 +50,8 @@ class Cluster:
         if address is None:
             # a profile of every worker's stack, 100 times a second, which nobody looks at
             dask.config.set({"distributed.worker.profile.enabled": False})
+            # the workers' own logs would get between the lines of progress, which tell of failures, too
+            os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "error")
             self._own = LocalCluster(
                 n_workers=workers or CPU_COUNT,
                 threads_per_worker=1,
