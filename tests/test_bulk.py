@@ -198,10 +198,10 @@ def jsonl(values: list[Any]) -> bytes:
     return b"\n".join(json.dumps({"image": value}).encode() for value in values)
 
 
-def test_every_kind_of_file_gives_the_same_digits(job: Job, tmp_path: Path) -> None:
+def every_kind(folder: Path) -> Path:
+    """A folder with the ten samples in each kind of file."""
     images = prepare(DATA, ["x"] * 10)
     text = [base64.b64encode(data).decode() for data in DATA]
-    folder = tmp_path / "in"
     folder.mkdir()
     pack(folder / "a.tar", {path.name: data for path, data in zip(SAMPLES, DATA, strict=True)})
     pack(folder / "b.tgz", {path.name: data for path, data in zip(SAMPLES, DATA, strict=True)}, "w:gz")
@@ -217,6 +217,11 @@ def test_every_kind_of_file_gives_the_same_digits(job: Job, tmp_path: Path) -> N
     idx = b"\0\0\x08\x03" + np.array(images.shape, ">u4").tobytes() + images.tobytes()
     (folder / "k-images-idx3-ubyte").write_bytes(idx)
     (folder / "l-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx))
+    return folder
+
+
+def test_every_kind_of_file_gives_the_same_digits(job: Job, tmp_path: Path) -> None:
+    folder = every_kind(tmp_path / "in")
     found = read_all(job, folder)
     assert len(found) == 120
     assert [row["error"] for row in found if row["error"]] == []
@@ -335,6 +340,26 @@ def test_a_damaged_file_gives_what_it_has_and_a_row_for_itself(job: Job, tmp_pat
     assert [(path, status) for path, _, status in of("g.npy")] == [("", 422), ("#0", None)]
     assert of("h.npy") == of("i.npy") == [("", None, 422)]
     assert of("j.npy") == [("#0", None, 422)]
+
+
+def test_a_file_damaged_anywhere_raises_nothing(tmp_path: Path) -> None:
+    folder, random = every_kind(tmp_path / "in"), np.random.default_rng(1)
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    for path in sorted(folder.iterdir()):
+        for _ in range(25):
+            data = bytearray(path.read_bytes())
+            for _ in range(random.integers(1, 5)):
+                # headers stand at the beginning, Parquet's at the end
+                near = int(random.choice([random.integers(len(data) + 1), random.integers(200)]))
+                place = max(0, len(data) - 1 - 3 * near) if path.suffix == ".parquet" else near
+                if random.random() < 0.2:
+                    del data[place : place + int(random.integers(1, 5000))]
+                elif place < len(data):
+                    data[place] = int(random.integers(256))
+            (damaged / path.name).write_bytes(data)
+            for shard in find_shards([str(damaged / path.name)], "image"):
+                assert len(list(items.read_items(shard, "image"))) < 100
 
 
 def test_a_line_without_an_end_is_not_kept_in_memory(

@@ -14,10 +14,8 @@ from fsspec.utils import infer_compression
 
 # IDX's third byte (yann.lecun.com/exdb/mnist, "The IDX file format"); its numbers are big-endian
 IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
-# images read at a time
-RUN = 256
-# of an image: what is larger is no picture that is taken
-IMAGE_BYTES = 32 << 20
+# read at a time; an image that has more is no picture that is taken
+RUN_BYTES = 32 << 20
 
 
 class ArrayFile:
@@ -34,7 +32,7 @@ class ArrayFile:
         try:
             self._shape, self._dtype = self._header()
             self._start = self._file.tell()
-            if len(self._shape) < 2 or self._dtype.hasobject or self._row_bytes > IMAGE_BYTES:
+            if len(self._shape) < 2 or self._dtype.hasobject or not 0 < self._row_bytes <= RUN_BYTES:
                 raise ValueError(f"an array of images is wanted, not {self._dtype} {self._shape}")
         except BaseException:
             self._file.close()
@@ -59,6 +57,11 @@ class ArrayFile:
     def _row_bytes(self) -> int:
         return math.prod(self._shape[1:]) * self._dtype.itemsize
 
+    @property
+    def size(self) -> int:
+        """Bytes that the file has, uncompressed, if its header is right."""
+        return int(self._start + len(self) * self._row_bytes)
+
     def __len__(self) -> int:
         return self._shape[0]
 
@@ -74,10 +77,11 @@ class ArrayFile:
         """The images from `first` to the one before `last`. Raises ValueError where the file ends before."""
         if first:
             self._file.seek(self._start + first * self._row_bytes)
-        for start in range(first, last, RUN):
-            n = min(RUN, last - start)
+        run = RUN_BYTES // self._row_bytes
+        for start in range(first, last, run):
+            n = min(run, last - start)
             data = self._file.read(n * self._row_bytes)
-            whole = len(data) // max(self._row_bytes, 1)
+            whole = len(data) // self._row_bytes
             yield from np.frombuffer(data[: whole * self._row_bytes], self._dtype).reshape(
                 whole, *self._shape[1:]
             )

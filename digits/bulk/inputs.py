@@ -8,6 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import tarfile
+import tokenize
+import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -35,6 +38,24 @@ TIMES = ("ETag", "etag", "mtime", "LastModified", "updated", "last_modified")
 ROWS = 10_000
 # of the pictures of a shard together
 SHARD_BYTES = 256 << 20
+
+
+# what a file that is no longer what its name says shows as
+DAMAGE = (
+    ValueError,
+    SyntaxError,
+    EOFError,
+    zlib.error,
+    tokenize.TokenError,
+    tarfile.TarError,
+    pa.ArrowException,
+    OSError,
+)
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether one of DAMAGE is the file's fault; a store that fails tells an errno, which no damage has."""
+    return not isinstance(error, OSError) or error.errno is None
 
 
 class UsageError(Exception):
@@ -167,14 +188,14 @@ def _of_file(file: _File, kind: str, column: str) -> Iterator[dict[str, Any]]:
             parts = list(_row_groups(file.url, column))
         elif kind == "array":
             with ArrayFile(file.url) as array:
-                n = len(array) if array.divisible else 0
+                n = len(array) if array.divisible and array.size <= (file.size or array.size) else 0
                 parts = [(a, min(a + ROWS, n), a, min(ROWS, n - a)) for a in range(0, n, ROWS)]
-                if not n:
-                    whole["pictures"] = len(array)
         else:
             parts = []
-    except (ValueError, EOFError, pa.ArrowException):
-        # what is damaged is told by its row
+    except DAMAGE as error:
+        if not is_damage(error):
+            raise UsageError(f"{file.url} can't be read: {error}") from None
+        # its row will tell
         parts = []
     if not parts:
         yield whole

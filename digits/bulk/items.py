@@ -8,7 +8,6 @@ import base64
 import errno
 import json
 import tarfile
-import zlib
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,14 +18,13 @@ from typing import Any, NamedTuple
 
 import fsspec
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.core import url_to_fs
 from fsspec.utils import infer_compression
 from PIL import Image
 
 from digits.bulk.arrays import ArrayFile
-from digits.bulk.inputs import PICTURES, Shard
+from digits.bulk.inputs import DAMAGE, PICTURES, Shard, is_damage
 from digits.imaging import PictureError
 
 # of a picture's file: as much as the service takes of a request by default
@@ -66,9 +64,8 @@ def read_items(shard: Shard, column: str, as_pictures: bool = False) -> Iterator
                 yield Item(path, error)
     except FileNotFoundError:
         yield Item(url, PictureError(404, f"{url} is not there any more."))
-    except (ValueError, EOFError, zlib.error, tarfile.TarError, pa.ArrowException, OSError) as error:
-        # a store that fails has an errno; a file that is no gzip or Parquet is told without
-        if isinstance(error, OSError) and error.errno is not None:
+    except DAMAGE as error:
+        if not is_damage(error):
             raise
         yield Item(url, PictureError(422, f"{url} is damaged.", found=str(error)[:200]))
 
