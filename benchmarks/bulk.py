@@ -2,7 +2,8 @@
 `predict`: `make bench-bulk` calls it, prints the table of docs/bulk.md and writes benchmarks/bulk.json.
 
 The pictures are MNIST's test images where MNIST_NPZ names them, else the page's samples, as 28x28 PNGs and scaled
-to 280x280. `--only NAME` measures one part and keeps the others' figures.
+to 280x280. `--only NAME` measures one part and keeps the others' figures. BENCH_TURNS says how often those take
+turns whose ratio is wanted; their median counts.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ FOLDER = ROOT / ".bench" / "bulk"
 MODEL = ROOT / "models" / "mnist.h5"
 SIZES = (28, 280)
 WORKERS = 2
+TURNS = int(os.environ.get("BENCH_TURNS", "3"))
 
 
 def pictures(n: int, side: int) -> Path:
@@ -131,12 +133,12 @@ def _bare(shards: list[Shard], job: Job, barrier: Any, following: Any) -> None:
 
 
 def turns(n: int) -> dict[str, Any]:
-    """images/s of bare processes and Dask's, taking turns three times."""
+    """images/s of bare processes and Dask's, taking turns."""
     found: dict[str, Any] = {}
     for side in SIZES:
         shards = find_shards([str(pictures(n, side))], "image")
         rates: dict[str, list[float]] = {"bare": [], "dask": [], "with_start": []}
-        for _ in range(3):
+        for _ in range(TURNS):
             rates["bare"].append(n / bare(shards))
             told = by_dask(shards)
             rates["dask"].append(n / told["seconds"])
@@ -149,7 +151,7 @@ def workers(n: int) -> dict[str, Any]:
     """images/s of one worker and of two, taking turns."""
     shards = find_shards([str(pictures(n, 28))], "image")
     rates: dict[str, list[float]] = {"1": [], "2": []}
-    for _ in range(3):
+    for _ in range(TURNS):
         for each in (1, 2):
             rates[str(each)].append(n / by_dask(shards, each)["seconds"])
     return {name: statistics.median(each) for name, each in rates.items()}

@@ -158,12 +158,15 @@ def test_the_cost_of_a_million_pictures_is_what_the_script_prints(cost: ModuleTy
 
 
 def test_no_more_is_planned_for_bulk_than_was_measured(cost: ModuleType) -> None:
-    measured = json.loads((ROOT / "benchmarks" / "bulk.json").read_text())
-    for kind, planned_rate in cost.BULK_PER_VCPU.items():
-        assert measured["turns"][kind.partition("x")[0]]["dask"] / measured["cores"] * 0.7 >= planned_rate
     definitions = TEXT["bulk.tf"]
     assert f"cpu                = {cost.BULK_CPU * 1024}\n" in definitions
     assert f"memory             = {cost.BULK_MEMORY * 1024}\n" in definitions
+    results = ROOT / "benchmarks" / "bulk.json"
+    if not results.exists():
+        pytest.skip("needs benchmarks/bulk.json: `make bench-bulk` writes it")
+    measured = json.loads(results.read_text())
+    for kind, planned_rate in cost.BULK_PER_VCPU.items():
+        assert measured["turns"][kind.partition("x")[0]]["dask"] / measured["cores"] * 0.7 >= planned_rate
 
 
 def test_costs_add_up_by_hand(cost: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
