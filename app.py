@@ -1,6 +1,6 @@
 """The service: an image of a handwritten digit in, the digit out. Run it with `gunicorn app:app`, as `make serve`
-does, or `gunicorn "app:create_app()"`; tests and tools call `create_app`. Routes only: what they do lies in
-digits/serving.
+and `python app.py` do, or `gunicorn "app:create_app()"`; tests and tools call `create_app`. Routes only: what they
+do lies in digits/serving.
 
     curl -H "Content-Type: application/json" -d @sample_request.json http://localhost:5000/predict
 """
@@ -8,12 +8,14 @@ digits/serving.
 from __future__ import annotations
 
 import os
+import sys
 
 import orjson
 from flask import Flask, Response, request
 
 from digits import model
 from digits.serving import access, errors, inputs, keys, openapi, pages, request_log
+from digits.serving.incoming import Request
 from digits.serving.inherited import inherited
 from digits.serving.protocols import kserve, tfserving
 from digits.serving.service import Service
@@ -27,7 +29,7 @@ def create_app(settings: Settings | None = None, classifier: model.Classifier | 
     """
     settings = settings or Settings.from_env(os.environ)
     app = Flask(__name__, static_folder=None)
-    app.request_class = inputs.Request
+    app.request_class = Request
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.config["MAX_BATCH"] = settings.max_batch
     # Werkzeug's own limit of 1,000 is below the default batch; this one leaves room to be told the batch's
@@ -73,3 +75,9 @@ def __getattr__(name: str) -> Flask:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()["app"] = create_app()
     return globals()["app"]
+
+
+if __name__ == "__main__":
+    # gunicorn reads gunicorn.conf.py in its folder
+    os.chdir(os.path.dirname(os.path.abspath(__file__)))
+    os.execv(sys.executable, [sys.executable, "-m", "gunicorn", "app:app", *sys.argv[1:]])  # noqa: S606

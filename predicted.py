@@ -119,13 +119,15 @@ def read(path: str) -> Iterator[Item]:
 def read_stream(file: BinaryIO, name: str, lines: bool | None) -> Iterator[Item]:
     """The images in `file`: a picture, a JSON request, or if `lines` a request a line; None: look which."""
     first = file.readline() if lines is not False else b""
+    number = 0
     if lines is None:
+        while first.isspace():
+            first, number = file.readline(), number + 1
         lines = not is_picture(first) and is_json(first)
     if not lines:
         data = first + file.read()
         yield from [picture(name, data)] if is_picture(data) else request_items(name, data)
         return
-    number = 0
     while first:
         number += 1
         if first.strip():

@@ -1,10 +1,10 @@
-"""The service as shipped beside its peers: same trained model, same test images, taking turns over loopback.
+"""Compares the service as shipped with other servers that run the same model on the same test images.
 
-`make bench` calls it (`--quick`: only against the constant-answer ceiling, failing below QUICK_LEAST). It
-installs each peer in .bench/NAME from its pinned file, starts them one after another, checks that answers are
-right, drives each with wrk while a second client goes on checking, prints medians and ratios and writes
-benchmarks/results.json and docs/images/bench.svg. What does not install, start or answer is named with
-the reason.
+`make bench` calls it. It installs each server in .bench/NAME from pinned requirements and starts one at a time.
+wrk sends requests over loopback while a second client checks the answers. It prints medians and ratios, and writes
+benchmarks/results.json and docs/images/bench.svg. A server that does not install, start or answer is listed with
+the reason. With `--quick` it only compares the service with a server whose answer is constant, and fails below
+MIN_QUICK_RATIO.
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ from report import (
 ROOT = Path(__file__).resolve().parent.parent
 PEERS = ROOT / "benchmarks" / "peers"
 ENVIRONMENTS = ROOT / ".bench"
-# noise shall not fail it, a third slower shall
-QUICK_LEAST = 0.15
+# low enough not to fail because of noise, high enough to notice when the service is a third slower
+MIN_QUICK_RATIO = 0.15
 
 
 @dataclass
 class Server:
-    """How a peer is installed and started, and how its requests and answers look."""
+    """How a server is installed and started, and the format of its requests and answers."""
 
     name: str
     command: list[str]  # {port}, {port2}, {port3}, {folder} are filled in
@@ -72,7 +72,7 @@ class Server:
     prepare: list[str] = field(default_factory=list)
     extra: dict[str, str] = field(default_factory=dict)
     checked: bool = True
-    raw: str | None = None  # paths that take raw pixels and PNGs
+    raw: str | None = None  # paths that accept raw pixels and PNGs
     png: str | None = None
 
 
@@ -144,7 +144,7 @@ SERVERS = [
 
 
 def test_images() -> tuple[np.ndarray, str]:
-    """Images (n, 28, 28) uint8 and where they come from: MNIST's test set if MNIST_NPZ names it, or noise."""
+    """Images uint8 (n, 28, 28) and their source: MNIST's test set if MNIST_NPZ names it, otherwise noise."""
     if name := os.environ.get("MNIST_NPZ"):
         with np.load(name) as data:
             return data["x_test"][:256], "MNIST test images"
@@ -152,7 +152,7 @@ def test_images() -> tuple[np.ndarray, str]:
 
 
 def body_of(form: str, images: np.ndarray, single: bool) -> bytes:
-    """One request in a peer's own form."""
+    """The body of a request in a server's format."""
     if form == "v2":
         flat = images.astype(float).ravel().tolist()
         tensor = {"name": "image", "shape": list(images.shape), "datatype": "FP32", "data": flat}
@@ -163,7 +163,7 @@ def body_of(form: str, images: np.ndarray, single: bool) -> bytes:
 
 
 def digits_in(form: str, answer: dict) -> list[int]:
-    """The digits that an answer names."""
+    """The predicted digits in an answer."""
     if form == "v2":
         return [int(d) for d in answer["outputs"][0]["data"]]
     if form == "mlflow":
@@ -177,11 +177,11 @@ def free_port() -> int:
 
 
 def install(environment: str | None) -> Path:
-    """The bin folder of a peer's environment, made on first use."""
+    """The bin folder of a server's environment, which is created on first use."""
     if environment is None:
         return Path(sys.executable).parent
     folder = ENVIRONMENTS / environment
-    # this service runs from what `make serve` installs, and nothing else
+    # this service gets exactly the packages that `make serve` installs
     pins = ROOT / "requirements-serve.txt" if environment == "serve" else PEERS / f"{environment}.txt"
     mark = folder / "installed"
     if not mark.exists() or mark.read_bytes() != pins.read_bytes():
@@ -193,7 +193,7 @@ def install(environment: str | None) -> Path:
 
 
 def installed(environment: str) -> float:
-    """MB that an environment's packages take, pip's own aside."""
+    """MB that an environment's packages take, without pip's own."""
     (packages,) = (ENVIRONMENTS / environment / "lib").glob("python*/site-packages")
     files = (
         f for f in packages.rglob("*") if f.is_file() and not f.is_symlink() and "__pycache__" not in f.parts
@@ -203,7 +203,7 @@ def installed(environment: str) -> float:
 
 
 def engine_alone(model: Path, seconds: int) -> float:
-    """Images/s of two processes that do nothing but run the network on batches of 256, as the service would."""
+    """Images/s of two processes that only run the network, on batches of 256 as in the service."""
     code = f"""
 import sys, time
 sys.path.insert(0, {str(ROOT)!r})
@@ -228,7 +228,7 @@ print(done / (time.perf_counter() - begun))
 
 
 class Running:
-    """A started server: `url`, `start` (seconds to the first right answer), `memory()`, `stop()`."""
+    """A running server. url: of predictions. start: seconds to the first correct answer."""
 
     def __init__(self, server: Server, images: np.ndarray, expected: list[int], model: Path) -> None:
         self.server, self.images, self.expected = server, images, expected
@@ -278,7 +278,7 @@ class Running:
                 time.sleep(0.02)
         tail = " ".join(self.log.read_text(errors="replace").split())[-200:]
         self.stop()
-        raise RuntimeError(f"no right answer: {failure}; log ends: {tail}")
+        raise RuntimeError(f"no correct answer: {failure}; the log ends with: {tail}")
 
     def ask(self, body: bytes) -> dict:
         request = urllib.request.Request(self.url, body, {"Content-Type": "application/json"})
@@ -286,22 +286,22 @@ class Running:
             return json.load(answer)
 
     def check(self, i: int = 0) -> None:
-        """Ask for one image and fail when the digit isn't the engine's own."""
+        """Send one image; fail if the predicted digit differs from the engine's."""
         answer = self.ask(body_of(self.server.form, self.images[i : i + 1], True))
         if self.server.checked:
             assert digits_in(self.server.form, answer) == [self.expected[i]], answer
 
     def processes(self) -> list[psutil.Process]:
-        """All of the server's."""
+        """The server's processes."""
         root = psutil.Process(self.process.pid)
         return [root, *root.children(recursive=True)]
 
     def memory(self) -> float:
-        """MB of all its processes, shared pages counted once (PSS)."""
+        """Memory of all its processes in MB, with shared pages counted once (PSS)."""
         return sum(p.memory_full_info().pss for p in self.processes()) / 1e6
 
     def stop(self) -> None:
-        # the group is this server's own: start_new_session above
+        # start_new_session gave the server a process group of its own
         for kind in (signal.SIGTERM, signal.SIGKILL):
             try:
                 os.killpg(self.process.pid, kind)
@@ -321,7 +321,7 @@ def wrk(
     content: str = "application/json",
     path: str | None = None,
 ) -> dict:
-    """requests/s, p50 and p99 in ms over loopback; right answers are checked the while."""
+    """Measure requests/s and p50 and p99 in ms over loopback while a thread checks answers."""
     script = running.folder / "post.lua"
     data = running.folder / "body"
     data.write_bytes(body)
@@ -377,7 +377,7 @@ def wrk(
 
 
 async def _open_loop(port: int, path: str, body: bytes, rate: float, seconds: int) -> list[float]:
-    """Latencies in ms of requests sent by the clock, counted from when each was due."""
+    """Latencies in ms of requests sent at a constant rate, each counted from the time it was due."""
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     head += f"Content-Length: {len(body)}\r\n\r\n"
     request, waits, free = head.encode() + body, [], asyncio.Queue()
@@ -414,14 +414,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=4)
     parser.add_argument("--model", type=Path, default=ROOT / "models" / "mnist.h5")
-    parser.add_argument("--quick", action="store_true", help="only the ceiling; fail below the stated ratio")
-    parser.add_argument("--only", nargs="*", help="names of the servers to measure, for a look at some")
+    parser.add_argument("--quick", action="store_true", help="only compare with the constant answer")
+    parser.add_argument("--only", nargs="*", help="names of the servers to measure")
     parser.add_argument(
         "--before", type=Path, help="another checkout of this service, measured in the same run"
     )
     options = parser.parse_args()
     if not shutil.which("wrk"):
-        sys.exit("bench: wrk is missing; Debian and Ubuntu have it as the package wrk")
+        sys.exit("bench: wrk is not installed; on Debian and Ubuntu install the package wrk")
     sys.path.insert(0, str(PEERS))
     model = options.model.resolve()
     os.environ["BENCH_MODEL"] = str(model.with_suffix(".tflite"))
@@ -429,17 +429,17 @@ def main() -> None:
 
     images, source = test_images()
     expected = [a["predicted_digit"] for a in answers(images)]
-    wanted = (OURS, CEILING) if options.quick else options.only
+    only = (OURS, CEILING) if options.quick else options.only
     if options.before:
         before = options.before.resolve()
         SERVERS.insert(
             1, Server(BEFORE, SERVE, "serve", folder=before, extra=TWO, raw="/predict", png="/predict")
         )
-    chosen = [s for s in SERVERS if not wanted or s.name in wanted]
+    chosen = [s for s in SERVERS if not only or s.name in only]
     rounds, seconds = (3, 3) if options.quick else (options.rounds, options.seconds)
     results: dict[str, dict] = {}
     missing: dict[str, str] = {}
-    # one server at a time: an idle peer's timers and memory would burden the one that is measured
+    # one server at a time, because even an idle one takes CPU time and memory
     for turn in range(rounds):
         if not options.quick:
             results.setdefault(ENGINE, {}).setdefault("images/s", []).append(engine_alone(model, seconds))
@@ -484,10 +484,10 @@ def main() -> None:
                     png = file.getvalue(), 16, seconds, "image/png", server.png
                     got.setdefault("png1 c16", []).append(wrk(running, *png))
                 half = got["json1 c16"][-1]["rate"] / 2
-                # Python's own client is honest up to about here
+                # the Python client can't keep up a higher rate
                 got.setdefault("half load", []).append(open_loop(running, one, min(half, 1500), seconds))
             except Exception as error:
-                missing[server.name] = f"in turn {turn + 1}: {type(error).__name__}: {error}"
+                missing[server.name] = f"in round {turn + 1}: {type(error).__name__}: {error}"
             finally:
                 running.stop()
 
@@ -506,12 +506,12 @@ def main() -> None:
     if options.quick:
         median = medians(results)
         ratio = median(OURS, "json1 c16", "rate") / median(CEILING, "json1 c16", "rate")
-        print(f"{ratio:.2f} of the ceiling, at least {QUICK_LEAST} is wanted")
-        # written so that nan, from a service that did not start, fails too
-        sys.exit(0 if ratio >= QUICK_LEAST else "bench-quick: too slow")
+        print(f"{ratio:.2f} of the constant answer's rate; at least {MIN_QUICK_RATIO} is required")
+        # this way round, nan fails too, which is the ratio if the service did not start
+        sys.exit(0 if ratio >= MIN_QUICK_RATIO else "bench-quick: too slow")
     record["installed"] = {s.environment: installed(s.environment) for s in chosen if s.environment}
     report(record)
-    if not wanted:
+    if not only:
         RESULTS.write_text(json.dumps(record, indent=1) + "\n")
         draw(results)
 

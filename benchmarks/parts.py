@@ -1,9 +1,9 @@
 """Where a request's time goes: µs of CPU for one image as JSON, by part. `make bench-parts` prints the table of
 docs/performance.md.
 
-Two real gunicorns with one worker, this service and a constant answer, are asked over one connection, and their
-CPU time is read from the system. The parts of the difference are found in this process, by calling the app and
-switching one part after another off.
+It measures the CPU time of the service and of a server with a constant answer, each under gunicorn with one worker
+and one connection. It then measures the parts of the difference in this process, by calling the app and turning
+off one part after another.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BODY = json.dumps(SAMPLE).encode()
 
 
 def served(server: Server) -> float:
-    """µs of CPU a request that a server with one worker and its master take; the least of ten rounds of 1,000."""
+    """µs of CPU per request, of a server with one worker and its master; the minimum of ten rounds of 1,000."""
     alone = replace(server, command=[*server.command, "-w", "1"], environment=None)
     image = np.array([SAMPLE["image"]], np.uint8)
     running = Running(alone, image, [7], ROOT / "models" / "mnist.h5")
@@ -131,7 +131,7 @@ def in_process() -> dict[str, float]:
     bare.add_url_rule("/predict", view_func=lambda: Response(b"{}"), methods=["POST"])
     steps.append(least(lambda: call(bare)))
     names = (
-        "the line in the log",
+        "the log line",
         "the network",
         "reading and decoding the body",
         "metrics, hooks, the answer's JSON",
@@ -152,9 +152,9 @@ def main() -> None:
         f"{datetime.date.today()}, {os.cpu_count()} cores, Python {sys.version.split()[0]}; one image as JSON\n"
     )
     print("| | µs of CPU | share |\n|---|---|---|")
-    rows = {"gunicorn, its parser and the kernel: a constant answer": constant} | parts
-    rows["not found in one process: cold caches, waking up"] = rest
-    for name, value in (rows | {"all": ours}).items():
+    rows = {"gunicorn, its parser and the kernel (the constant answer)": constant} | parts
+    rows["the remainder, which appears only under gunicorn: cold caches, wake-ups"] = rest
+    for name, value in (rows | {"total": ours}).items():
         print(f"| {name} | {value:.0f} | {value / ours:.0%} |")
 
 

@@ -1,5 +1,5 @@
-"""Tables and picture of what bench.py measured: it calls `report`, and `python benchmarks/report.py` prints the
-same again from benchmarks/results.json, as Markdown for docs/performance.md."""
+"""Tables and a chart of what bench.py measured. bench.py calls `report`; `python benchmarks/report.py` prints the
+tables again from benchmarks/results.json, as Markdown for docs/performance.md."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ FASTAPI_OBSERVED = f"{FASTAPI}, with metrics and logs"
 BEFORE = f"{OURS}, before"
 ENGINE = "the engine alone, two processes"
 PARTS = (NO_LOGS, NO_METRICS, NEITHER)
-# this service in other forms, which are no peers
+# rows that are not another server: variants of this service, and the engine
 OWN = (OURS, CEILING, ENGINE, BEFORE, *PARTS)
 
-# what each row's versions are read from: benchmarks/peers/X.txt
+# for each row, the file benchmarks/peers/X.txt and the packages whose versions are shown
 VERSIONS = {
     FASTAPI: ("fastapi", "fastapi uvicorn"),
     FASTAPI_OBSERVED: ("fastapi", "fastapi uvicorn"),
@@ -43,7 +43,8 @@ Median = Callable[..., float]
 
 
 def medians(results: dict[str, Any]) -> Median:
-    """A server's median for a workload, by key where it has several figures; nan where there is none."""
+    """Return a function that gives a server's median for a workload, of `key` if a round has several values;
+    nan if there are none."""
 
     def median(name: str, workload: str, key: str | None = None) -> float:
         values = results.get(name, {}).get(workload, [])
@@ -84,7 +85,7 @@ def report(record: dict[str, Any]) -> None:
             f"| {median(name, 'start'):.1f} | {median(name, 'memory'):.0f} | {wrong} |"
         )
     for name, why in missing.items():
-        print(f"\n{name}: not (fully) measured: {why}")
+        print(f"\n{name} was not measured completely: {why}")
     loads = [
         ("json32 c4", 32),
         ("json256 c4", 256),
@@ -108,16 +109,16 @@ def report(record: dict[str, Any]) -> None:
             f"{name} {size:,.0f}"
             for name, size in sorted(record["installed"].items(), key=operator.itemgetter(1))
         )
-        print(f"\nMB installed, by environment: {', '.join(sizes)}.")
-    print("\n| target | wanted | found | |\n|---|---|---|---|")
-    for what, wanted, found in targets(median, results):
-        sign, least = wanted.split()
-        met = {"≥": operator.ge, "≤": operator.le}[sign](found, float(least))
-        print(f"| {what} | {wanted} | {shown(found, '.2f')} | {'met' if met else '**not met**'} |")
+        print(f"\nInstalled size in MB, by environment: {', '.join(sizes)}.")
+    print("\n| | target | measured | |\n|---|---|---|---|")
+    for what, target, measured in targets(median, results):
+        sign, bound = target.split()
+        met = {"≥": operator.ge, "≤": operator.le}[sign](measured, float(bound))
+        print(f"| {what} | {target} | {shown(measured, '.2f')} | {'met' if met else '**not met**'} |")
 
 
 def targets(median: Median, results: dict[str, Any]) -> list[tuple[str, str, float]]:
-    """What is aimed at, how much of it is wanted, and what was found."""
+    """Each target: what is measured, the bound, and the measured value."""
 
     def rate(name: str, load: str = "json1 c16") -> float:
         return median(name, load, "rate")
@@ -126,8 +127,8 @@ def targets(median: Median, results: dict[str, Any]) -> list[tuple[str, str, flo
     batches = [x for name in peers if not math.isnan(x := rate(name, "json256 c4"))]
     return [
         *(
-            (f"one image as JSON, requests/s / {name}", f"≥ {least}", rate(OURS) / rate(name))
-            for name, least in (
+            (f"one image as JSON, requests/s / {name}", f"≥ {bound}", rate(OURS) / rate(name))
+            for name, bound in (
                 (FASTAPI_OBSERVED, 1.0),
                 (FASTAPI, 0.8),
                 (FASTAPI_TF, 2),
@@ -152,8 +153,8 @@ def targets(median: Median, results: dict[str, Any]) -> list[tuple[str, str, flo
             median(OURS, "json1 c16", "p99") / median(OURS, "json1 c16", "p50"),
         ),
         *(
-            (f"{what}, requests/s / before", f"≥ {least}", rate(OURS, load) / rate(BEFORE, load))
-            for what, least, load in (("one image as JSON", 0.85, "json1 c16"), ("PNG", 1.6, "png1 c16"))
+            (f"{what}, requests/s / before", f"≥ {bound}", rate(OURS, load) / rate(BEFORE, load))
+            for what, bound, load in (("one image as JSON", 0.85, "json1 c16"), ("PNG", 1.6, "png1 c16"))
             if BEFORE in results
         ),
         ("p99 / p50 at half load", "≤ 4", median(OURS, "half load", "p99/p50")),
@@ -189,7 +190,7 @@ def versions(name: str) -> str:
 
 
 def draw(results: dict[str, Any]) -> None:
-    """docs/images/bench.svg: a bar a server, requests/s for one image as JSON."""
+    """Draw docs/images/bench.svg, a bar chart of each server's requests/s for one image as JSON."""
     median = medians(results)
     rates = {name: median(name, "json1 c16", "rate") for name in results if name not in (ENGINE, *PARTS)}
     rows, widest = sorted(rates.items(), key=lambda item: -item[1]), max(rates.values())

@@ -26,11 +26,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 BATCH = 32
-OURS, FIT, TORCH = "train.py's way", "Keras fit on NumPy arrays", "PyTorch, eager"
+OURS, FIT, TORCH = "train.py without augmentation", "Keras fit on NumPy arrays", "PyTorch, eager"
 # name: the environment under benchmarks/peers (None: the one this runs in) and the way that `learn` knows
 CONTENDERS = {
     OURS: (None, "ours"),
-    "train.py as shipped, images varied": (None, "shipped"),
+    "train.py as shipped, with data augmentation": (None, "shipped"),
     FIT: (None, "fit"),
     TORCH: ("torch", "torch"),
     "JAX, jit": ("jax", "jax"),
@@ -156,12 +156,12 @@ def main() -> None:
     print(
         f"{datetime.date.today()}, {os.cpu_count()} cores ({platform.machine()}), "
         f"Python {platform.python_version()}, batch size {BATCH}, {options.epochs} epochs; "
-        "the first also builds and compiles\n"
-        f"{facts['operations_an_image'] / 1e6:.1f} million operations an image, "
-        f"peak {facts['peak'] / 1e9:.0f} GFLOP/s\n"
+        "of which the first includes building and compiling the network; "
+        f"{facts['operations_an_image'] / 1e6:.1f} million operations per image; "
+        f"peak of the machine {facts['peak'] / 1e9:.0f} GFLOP/s\n"
     )
     print(
-        "| | seconds an epoch | the first | seconds to 99 % | accuracy | of peak | versions |"
+        "| | seconds per epoch | first epoch | seconds to 99 % | accuracy | share of peak | versions |"
         "\n|---|---|---|---|---|---|---|"
     )
     later = {name: statistics.median(told["seconds"][1:]) for name, told in results.items()}
@@ -180,7 +180,7 @@ def main() -> None:
         if other in later and OURS in later:
             ratio = later[OURS] / later[other]
             met = "met" if ratio <= wanted else "NOT met"
-            print(f"\nseconds an epoch / {other}: {ratio:.2f}, at most {wanted} is wanted: {met}")
+            print(f"\nseconds per epoch / {other}: {ratio:.2f} (target: at most {wanted}, {met})")
     record = {
         "date": str(datetime.date.today()),
         "cores": os.cpu_count(),

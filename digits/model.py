@@ -90,6 +90,8 @@ def load(path: Path, compiled_only: bool = False) -> Model:
         card = _card(path.with_suffix(".json"))
         if card.get("h5_sha256") != sha256:
             problem = f"{path.with_suffix('.json').name} was not written for this {path.name}"
+        elif not path.with_suffix(".tflite").exists():
+            problem = f"there is no {path.with_suffix('.tflite').name}"
         else:
             compiled = _read(path.with_suffix(".tflite"))
             if hashlib.sha256(compiled).hexdigest() == card.get("tflite_sha256"):
@@ -105,8 +107,7 @@ def load(path: Path, compiled_only: bool = False) -> Model:
         elif compiled_only:
             raise NotCompiledError(path, sha256[:12])
         else:
-            log.warning("compiling the model", extra={"path": str(path), "reason": problem})
-            compiled = _compile(path, h5, cached)
+            compiled = _compile(path, h5, cached, problem)
         return Model(compiled, sha256[:12], {"name": path.stem, "version": sha256[:12], "h5_sha256": sha256})
 
 
@@ -122,22 +123,25 @@ def _read(path: Path) -> bytes:
 
 
 def _card(path: Path) -> dict[str, Any]:
+    """The model card; without one, or where another file has its name, nothing."""
     try:
         card = json.loads(path.read_bytes())
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{path} is no readable model card: {error}") from None
-    return card if isinstance(card, dict) else {}
+        log.warning("the file is no model card", extra={"path": str(path), "reason": str(error)})
+        return {}
+    return card if isinstance(card, dict) and "h5_sha256" in card else {}
 
 
-def _compile(path: Path, h5: bytes, cached: Path) -> bytes:
-    """The .tflite of an .h5 by digits.training.compile, kept as `cached`."""
+def _compile(path: Path, h5: bytes, cached: Path, problem: str) -> bytes:
+    """The .tflite of an .h5 by digits.training.compile, kept as `cached`. problem: why it has to be compiled."""
     if importlib.util.find_spec("tensorflow") is None:
         raise ModelError(
             f"{path} has no compiled form that fits, and compiling needs TensorFlow, which is not installed. "
-            f"Where it is, run: python -m digits.training.compile {path} {path.with_suffix('.tflite')}"
+            f"Where it is, run: python -m digits.training.compile {path}, and bring {cached.parent} along."
         )
+    log.warning("compiling the model", extra={"path": str(path), "reason": problem})
     with tempfile.TemporaryDirectory() as folder:
         # what was hashed is what gets compiled, whatever happens to the file meanwhile
         source, target = Path(folder, path.name), Path(folder, "compiled.tflite")
@@ -191,7 +195,10 @@ class Classifier:
         except (ValueError, RuntimeError) as error:
             raise ModelError(f"The compiled model can't be run: {error}") from None
         if not np.isclose(answer.sum(), 1, atol=1e-3):
-            raise ModelError("The model does not end in a softmax: its ten outputs do not add up to 1.")
+            raise ModelError(
+                f"The model {model.card.get('name', '')} ({model.version}) does not end in a softmax: its ten "
+                "outputs do not add up to 1. Add keras.layers.Softmax() at its end and save it again."
+            )
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """float32 (n, 10), the probability of each digit, for images float32 (n, 28, 28, 1) in [0, 1]."""

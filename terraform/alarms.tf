@@ -1,5 +1,5 @@
 resource "aws_sns_topic" "alarms" {
-  #checkov:skip=CKV_AWS_26:an alarm names a metric and its value; a key of one's own would cost more than the alarms
+  #checkov:skip=CKV_AWS_26:an alarm only holds a metric and its value; a customer-managed key would cost more than the alarms
   name = "${local.full_name}-alarms"
 }
 
@@ -15,17 +15,17 @@ locals {
   of_balancer = { LoadBalancer = aws_lb.main.arn_suffix }
   alarms = {
     errors = {
-      description = "More than 5 answers of the service with 5xx in five minutes"
+      description = "The service answered more than 5 requests with 5xx within five minutes"
       metric      = "HTTPCode_Target_5XX_Count", statistic = "Sum", threshold = 5, periods = 1, period = 300
       comparison  = "GreaterThanThreshold", missing = "notBreaching", dimensions = local.of_target
     }
     unanswered = {
-      description = "More than 5 requests in five minutes that the service did not answer (502, 503, 504)"
+      description = "The load balancer got no answer from the service to more than 5 requests within five minutes (502, 503, 504)"
       metric      = "HTTPCode_ELB_5XX_Count", statistic = "Sum", threshold = 5, periods = 1, period = 300
       comparison  = "GreaterThanThreshold", missing = "notBreaching", dimensions = local.of_balancer
     }
     slow = {
-      description = "One answer in a hundred takes over half a second"
+      description = "More than one request in a hundred takes longer than half a second"
       metric      = "TargetResponseTime", statistic = "p99", threshold = 0.5, periods = 3, period = 60
       comparison  = "GreaterThanThreshold", missing = "notBreaching", dimensions = local.of_target
     }
@@ -34,9 +34,9 @@ locals {
       metric      = "UnHealthyHostCount", statistic = "Maximum", threshold = 0, periods = 5, period = 60
       comparison  = "GreaterThanThreshold", missing = "notBreaching", dimensions = local.of_target
     }
-    # the maximum over the balancer's nodes: a node whose zone happens to have no task is no alarm
+    # the maximum over the load balancer's nodes, because a zone without a task is no reason for an alarm
     none_healthy = {
-      description = "No task answers: the service is down"
+      description = "No task is healthy; the service is down"
       metric      = "HealthyHostCount", statistic = "Maximum", threshold = 1, periods = 2, period = 60
       comparison  = "LessThanThreshold", missing = "breaching", dimensions = local.of_target
     }

@@ -1,8 +1,8 @@
 resource "aws_lb" "main" {
-  #checkov:skip=CKV2_AWS_20:with a certificate the listener redirects; the dynamic block hides it from checkov
+  #checkov:skip=CKV2_AWS_20:with a certificate the listener redirects; checkov does not see it in the dynamic block
   #checkov:skip=CKV2_AWS_28:a WAF costs more than the service; docs/aws.md says when to add one
   #checkov:skip=CKV_AWS_91:access logs are optional (access_logs_bucket)
-  #checkov:skip=CKV_AWS_150:deletion protection follows protect
+  #checkov:skip=CKV_AWS_150:the variable protect sets deletion protection
   name                       = local.full_name
   load_balancer_type         = "application"
   internal                   = false
@@ -23,7 +23,7 @@ resource "aws_lb" "main" {
 }
 
 resource "aws_lb_target_group" "service" {
-  #checkov:skip=CKV_AWS_378:TLS ends at the load balancer; behind it is one security group
+  #checkov:skip=CKV_AWS_378:TLS ends at the load balancer; the tasks accept connections only from it
   name                          = local.full_name
   port                          = local.port
   protocol                      = "HTTP"
@@ -42,7 +42,7 @@ resource "aws_lb_target_group" "service" {
 }
 
 resource "aws_lb_listener" "http" {
-  #checkov:skip=CKV_AWS_2:HTTP is served only where no certificate is given
+  #checkov:skip=CKV_AWS_2:HTTP is served only if there is no certificate
   #checkov:skip=CKV_AWS_103:there is no TLS on port 80
   #checkov:skip=CKV2_AWS_20:with a certificate this redirects
   load_balancer_arn = aws_lb.main.arn
@@ -89,7 +89,7 @@ resource "aws_lb_listener" "https" {
   }
 }
 
-# a rule takes five paths
+# a rule can hold at most five paths
 resource "aws_lb_listener_rule" "public" {
   for_each     = { for i, paths in chunklist(local.public_paths, 5) : tostring(i + 1) => paths }
   listener_arn = local.https ? aws_lb_listener.https[0].arn : aws_lb_listener.http.arn

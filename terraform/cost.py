@@ -1,6 +1,6 @@
-"""What the AWS deployment costs a month, idle and under load: `python3 terraform/cost.py` prints the table of
-docs/aws.md from the prices below and the service's own measured throughput, `cost.py bulk` that of docs/bulk.md. A
-test compares them."""
+"""Estimates what the AWS deployment costs per month, idle and under load: `python3 terraform/cost.py` prints the
+table of docs/aws.md from the prices below and the measured throughput, `cost.py bulk` that of docs/bulk.md. Tests
+compare them."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ import math
 import sys
 from dataclasses import dataclass
 
-# US dollars, us-east-1, on demand, Linux on x86: list prices, those of tasks and load balancers as public pages
-# quoted them in March to May 2026 (AWS's own were not within reach when this was written). Look them up before you
-# rely on them: aws.amazon.com/fargate/pricing, /elasticloadbalancing/pricing, /vpc/pricing, /cloudwatch/pricing
+# List prices in US dollars for us-east-1, on demand, Linux on x86. Those of tasks and load balancers are as public
+# pages quoted them in March to May 2026, because AWS's own pages could not be reached when this was written. Check
+# them: aws.amazon.com/fargate/pricing, /elasticloadbalancing/pricing, /vpc/pricing, /cloudwatch/pricing
 VCPU_HOUR, GB_HOUR = 0.04048, 0.004445
-SPOT = 0.35  # of the on-demand price; "up to 70 % off", and it moves
+SPOT = 0.35  # share of the on-demand price; it varies, AWS says "up to 70 % off"
 BALANCER_HOUR, LCU_HOUR = 0.0225, 0.008
 ADDRESS_HOUR = 0.005  # a public IPv4 address
-LOG_GB = 0.50  # taken in; keeping it is 0.03 more
-OUT_GB, OUT_FREE_GB = 0.09, 100  # to the internet, a month
+LOG_GB = 0.50  # ingestion; storage costs 0.03 more
+OUT_GB, OUT_FREE_GB = 0.09, 100  # to the internet, per month
 HOURS = 730
 GET_1000 = 0.0004  # a thousand objects read from S3, each of which is a request
 
-# Predictions a second and vCPU to plan with, one image as JSON, metrics and logs on. docs/performance.md has
-# 4,420 on two cores, which the load generator shared: 2,210 a core; times 0.6, the CPU share that scaling aims at;
-# times 0.7, what a vCPU (a hyperthread) is taken to be of such a core, is 928. Planned with less, as it was
-# measured at 1,190 a core before and never on Fargate. variables.tf has the same number as requests_per_vcpu; if
-# `make bench` finds another, change both and docs/aws.md (tests compare them).
+# Predictions per second and vCPU to plan with, for one image as JSON, with metrics and logs. docs/performance.md
+# has 4,420 on two cores shared with the load generator, or 2,210 per core. Times 0.6, the CPU usage that scaling
+# aims at, and times 0.7, the assumed share of a core that a vCPU (a hyperthread) is worth, makes 928. The plan
+# uses less, because an earlier measurement had 1,190 per core and none was made on Fargate. requests_per_vcpu in
+# variables.tf is the same number; if `make bench` finds another, change both and docs/aws.md (tests compare them).
 PER_VCPU = 500
 
 # bytes: a request with its headers, an answer with its headers, a line of the log
 REQUEST, ANSWER, LOG_LINE = 2600, 350, 330
 
 
-# Pictures a second that one of bulk.py's workers, one vCPU, is planned with: what benchmarks/bulk.json has for two
-# workers on two cores, halved, times 0.7 as above, and rounded down. From S3 it was never measured.
+# Pictures per second and worker (one vCPU) to plan bulk.py with: half of what benchmarks/bulk.json has for two
+# workers on two cores, times 0.7 as above, rounded down. Reading from S3 was not measured.
 BULK_PER_VCPU = {"28x28": 350, "280x280": 140}
-# until a task runs: image of 0.7 GB pulled, Python and the network loaded
+# until a task runs; assumed, not measured
 BULK_START_SECONDS = 120
 # of a worker, the scheduler and a run, as bulk.tf has it
 BULK_CPU, BULK_MEMORY = 1, 2
@@ -42,7 +42,7 @@ BULK_CPU, BULK_MEMORY = 1, 2
 
 @dataclass(frozen=True)
 class Deployment:
-    """A deployment's size, as its .tfvars gives it: cpu in vCPUs, memory in GB, spot_share from 0 to 1."""
+    """A deployment's size, from its .tfvars: cpu in vCPUs, memory in GB, spot_share from 0 to 1."""
 
     cpu: float
     memory: float
@@ -57,15 +57,15 @@ PROD = Deployment(cpu=1, memory=2, min_tasks=2, max_tasks=20, on_demand=2, spot_
 
 
 def tasks(deployment: Deployment, per_second: float) -> int | None:
-    """Tasks that so many predictions a second need; None if that is more than max_tasks."""
-    wanted = max(deployment.min_tasks, math.ceil(per_second / (PER_VCPU * deployment.cpu)))
-    return wanted if wanted <= deployment.max_tasks else None
+    """Tasks needed for `per_second` predictions a second; None if that is more than max_tasks."""
+    count = max(deployment.min_tasks, math.ceil(per_second / (PER_VCPU * deployment.cpu)))
+    return count if count <= deployment.max_tasks else None
 
 
 def month(deployment: Deployment, per_second: float, logged: bool = True) -> dict[str, float] | None:
-    """Dollars a month by what they are for; None if the deployment can't take the load.
+    """Dollars per month for each part of the bill; None if the deployment can't take the load.
 
-    logged: whether each request leaves its line in CloudWatch (log_level info).
+    logged: whether CloudWatch gets a line for each request (log_level info).
     """
     count = tasks(deployment, per_second)
     if count is None:
@@ -74,14 +74,14 @@ def month(deployment: Deployment, per_second: float, logged: bool = True) -> dic
     above = max(0, count - deployment.on_demand)
     spot = above * deployment.spot_share
     seconds = HOURS * 3600
-    # an LCU is 25 new connections a second, 3,000 open ones or 1 GB an hour, whichever is most; clients that keep
-    # their connections, as a busy one should, are bound by bytes
+    # an LCU covers 25 new connections a second, 3,000 open ones and 1 GB an hour, and the largest of the three
+    # counts: bytes, as busy clients should keep their connections open
     lcu = per_second * (REQUEST + ANSWER) * 3600 / 1e9
     out = max(0.0, per_second * ANSWER * seconds / 1e9 - OUT_FREE_GB)
     return {
         "tasks": task * (count - spot + spot * SPOT),
         "balancer": (BALANCER_HOUR + lcu * LCU_HOUR) * HOURS,
-        # one for each zone of the load balancer, one for each task
+        # one for each of the load balancer's two zones and one for each task
         "addresses": (2 + count) * ADDRESS_HOUR * HOURS,
         "logs": per_second * LOG_LINE * seconds / 1e9 * LOG_GB if logged else 0.0,
         "data out": out * OUT_GB,
@@ -91,7 +91,7 @@ def month(deployment: Deployment, per_second: float, logged: bool = True) -> dic
 def bulk(pictures: int, workers: int, per_vcpu: float, objects: int) -> dict[str, float]:
     """Minutes and dollars of a run of bulk.py on Fargate.
 
-    per_vcpu: pictures a second and worker. objects: how many objects of S3 hold the pictures.
+    per_vcpu: pictures per second and worker. objects: number of S3 objects that hold the pictures.
     """
     hours = (BULK_START_SECONDS + pictures / (workers * per_vcpu)) / 3600
     task = BULK_CPU * VCPU_HOUR + BULK_MEMORY * GB_HOUR
@@ -127,14 +127,14 @@ def main() -> None:
         print_bulk()
         return
     print(
-        "| predictions a second | deployment | tasks | tasks, $ | load balancer, $ | addresses, $ | data out, $ "
-        "| request log, $ | **$ a month** |\n|---|---|---|---|---|---|---|---|---|"
+        "| predictions per second | deployment | tasks | tasks, $ | load balancer, $ | addresses, $ | data out, $ "
+        "| request log, $ | **$ per month** |\n|---|---|---|---|---|---|---|---|---|"
     )
     for load in (0, 100, 1000):
         for name, deployment in (("dev", DEV), ("prod", PROD)):
             costs = month(deployment, load)
             if costs is None:
-                print(f"| {load:,} | {name} | more than its {deployment.max_tasks} | | | | | | - |")
+                print(f"| {load:,} | {name} | exceeds its {deployment.max_tasks} tasks | | | | | | - |")
                 continue
             cells = [costs[part] for part in ("tasks", "balancer", "addresses", "data out", "logs")]
             row = " | ".join(f"{dollars:,.0f}" for dollars in cells)

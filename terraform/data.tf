@@ -1,9 +1,9 @@
-# the DVC remote: data and models by content
+# the DVC remote, which stores data and models by their hash
 resource "aws_s3_bucket" "data" {
-  #checkov:skip=CKV_AWS_18:who reads public training data need not be logged
+  #checkov:skip=CKV_AWS_18:the training data is public, so access need not be logged
   #checkov:skip=CKV_AWS_144:MNIST can be downloaded again; a copy in another region is not worth it
-  #checkov:skip=CKV2_AWS_62:nothing waits for its events
-  #checkov:skip=CKV_AWS_145:AES256 by AWS's key is enough
+  #checkov:skip=CKV2_AWS_62:nothing uses event notifications
+  #checkov:skip=CKV_AWS_145:encryption with an AWS key (AES256) is enough
   bucket_prefix = "${local.full_name}-dvc-"
   force_destroy = !var.protect
 }

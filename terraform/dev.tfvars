@@ -1,4 +1,4 @@
-# one small Spot task: may be interrupted, may be destroyed
+# one small Spot task, which may be interrupted; nothing is protected from deletion
 environment        = "dev"
 cpu                = 256
 memory             = 512

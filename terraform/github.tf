@@ -1,6 +1,6 @@
-# GitHub Actions of one repository's main branch may bring out a new image, without any stored key: push it, then
-# `terraform apply -refresh=false`, which registers a task definition and updates the service.
-# Everything else is changed by a person. The provider of identities is one an account: bootstrap makes it.
+# Lets GitHub Actions on one repository's main branch deploy a new image without a stored key: push the image, then
+# `terraform apply -refresh=false`, which registers a task definition and updates the service. Everything else is
+# changed by a person. The OIDC provider exists once per account, so bootstrap creates it.
 locals {
   github       = var.github_repository == "" ? 0 : 1
   account      = data.aws_caller_identity.current.account_id
@@ -38,7 +38,7 @@ resource "aws_iam_role" "deploy" {
 }
 
 data "aws_iam_policy_document" "deploy" {
-  #checkov:skip=CKV_AWS_111:registering a task definition knows no resources; running it needs PassRole, which names two roles
+  #checkov:skip=CKV_AWS_111:registering a task definition can't be limited to a resource; running it needs PassRole, which is limited to two roles
   #checkov:skip=CKV_AWS_356:as above
   count = local.github
   statement {

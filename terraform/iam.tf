@@ -16,13 +16,13 @@ data "aws_iam_policy_document" "ecs_assume" {
   }
 }
 
-# the running service calls nothing in AWS: its role is empty
+# the service makes no AWS calls, so its role has no permissions
 resource "aws_iam_role" "task" {
   name               = "${local.full_name}-task"
   assume_role_policy = data.aws_iam_policy_document.ecs_assume.json
 }
 
-# what ECS itself needs to start a task: this repository's images, this log group
+# what ECS needs to start a task: the images of this repository and this log group
 resource "aws_iam_role" "execution" {
   name               = "${local.full_name}-execution"
   assume_role_policy = data.aws_iam_policy_document.ecs_assume.json
@@ -32,7 +32,7 @@ data "aws_iam_policy_document" "execution" {
   statement {
     sid       = "Login"
     actions   = ["ecr:GetAuthorizationToken"]
-    resources = ["*"] # the action knows no resources
+    resources = ["*"] # this action can't be limited to a resource
   }
   statement {
     sid       = "Pull"

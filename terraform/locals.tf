@@ -1,25 +1,25 @@
-# Named once; tests/test_terraform.py compares them with gunicorn.conf.py, digits/serving/settings.py, the Dockerfile and
-# the routes of app.py.
+# Values that have to agree with the service; tests/test_terraform.py compares them with gunicorn.conf.py,
+# digits/serving/settings.py, the Dockerfile and the routes of app.py.
 locals {
   full_name = "${var.name}-${var.environment}"
   port      = 5000
 
-  # what the load balancer asks before it sends traffic, and what ECS asks before it replaces a task
+  # health checks: the load balancer's before it sends traffic, and the one by which ECS replaces a task
   ready_path = "/health/ready"
   live_path  = "/health/live"
 
-  # what the world may ask for; everything else, /metrics above all, is 404 at the load balancer. A list of what is
-  # allowed, since a list of what is not could be passed by writing a path another way (/%6detrics)
+  # the public paths; the load balancer answers 404 to all others, including /metrics. An allow-list, because a
+  # deny-list could be bypassed by encoding a path differently (/%6detrics)
   public_paths = [
     "/", "/predict", "/model", "/openapi.json", "/docs", "/docs/*", "/static/*", "/health/*", "/v1/*", "/v2", "/v2/*",
   ]
 
-  # the service keeps idle connections open for longer than the load balancer: the one who closes is the balancer
+  # the service keeps idle connections open for longer than the load balancer, so it never closes one that is in use
   service_keepalive_seconds = 75
   idle_timeout_seconds      = 60
 
-  # a task that goes gets no new requests for so long, then SIGTERM and so long to answer what was accepted;
-  # ECS kills after stop_timeout
+  # a task that stops gets no new requests for deregistration_delay, then SIGTERM and grace_seconds to answer the
+  # requests it has accepted; ECS kills it stop_timeout after SIGTERM
   deregistration_delay = 20
   grace_seconds        = 30
   stop_timeout         = 60

@@ -1,9 +1,9 @@
-# Two public subnets and no NAT gateway: tasks have addresses of their own, which saves some 33 dollars a month and
-# zone; the security group lets only the load balancer reach them.
+# Two public subnets and no NAT gateway: the tasks have public addresses, which saves about 33 dollars a month per zone.
+# Their security group admits only the load balancer.
 data "aws_availability_zones" "available" {
-  #checkov:skip=CKV_AWS_394:the first two names are taken, whatever is added behind them
+  #checkov:skip=CKV_AWS_394:only the first two names are used, so new zones change nothing
   state = "available"
-  # a Local Zone has no Fargate
+  # Fargate is not available in Local Zones
   filter {
     name   = "opt-in-status"
     values = ["opt-in-not-required"]
@@ -11,7 +11,7 @@ data "aws_availability_zones" "available" {
 }
 
 resource "aws_vpc" "main" {
-  #checkov:skip=CKV2_AWS_11:flow logs cost more than this service; switch them on in an account that asks for them
+  #checkov:skip=CKV2_AWS_11:flow logs cost more than this service; turn them on if the account requires them
   cidr_block           = var.cidr
   enable_dns_hostnames = true
   enable_dns_support   = true
@@ -50,7 +50,7 @@ resource "aws_route_table_association" "public" {
   route_table_id = aws_route_table.public.id
 }
 
-# images, logs and data from S3 (ECR's layers lie there) without the way over the internet; costs nothing
+# image layers, which ECR stores in S3, come through this free endpoint instead of the internet
 resource "aws_vpc_endpoint" "s3" {
   vpc_id            = aws_vpc.main.id
   service_name      = "com.amazonaws.${var.region}.s3"
@@ -65,7 +65,7 @@ resource "aws_security_group" "balancer" {
 }
 
 resource "aws_vpc_security_group_ingress_rule" "balancer_http" {
-  #checkov:skip=CKV_AWS_260:a public service; with a certificate port 80 only redirects
+  #checkov:skip=CKV_AWS_260:the service is public; with a certificate port 80 only redirects
   for_each          = toset(var.allowed_cidrs)
   security_group_id = aws_security_group.balancer.id
   description       = "HTTP"

@@ -1,5 +1,5 @@
 resource "aws_ecr_repository" "service" {
-  #checkov:skip=CKV_AWS_136:AES256 by AWS's key is enough for an image of public code
+  #checkov:skip=CKV_AWS_136:encryption with an AWS key (AES256) is enough for an image of public code
   name                 = local.full_name
   image_tag_mutability = "IMMUTABLE"
   force_delete         = !var.protect
@@ -17,13 +17,13 @@ resource "aws_ecr_lifecycle_policy" "service" {
     rules = [
       {
         rulePriority = 1
-        description  = "what has no tag any more"
+        description  = "expire untagged images after a week"
         selection    = { tagStatus = "untagged", countType = "sinceImagePushed", countUnit = "days", countNumber = 7 }
         action       = { type = "expire" }
       },
       {
         rulePriority = 2
-        description  = "the last 30 images, to roll back to"
+        description  = "keep the last 30 images for rollbacks"
         selection    = { tagStatus = "any", countType = "imageCountMoreThan", countNumber = 30 }
         action       = { type = "expire" }
       },

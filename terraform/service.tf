@@ -1,5 +1,5 @@
 resource "aws_ecs_cluster" "main" {
-  #checkov:skip=CKV_AWS_65:Container Insights costs more than an idle task; scaling and alarms use metrics that are free
+  #checkov:skip=CKV_AWS_65:Container Insights costs more than an idle task; scaling and alarms use free metrics
   name = local.full_name
   setting {
     name  = "containerInsights"
@@ -13,8 +13,8 @@ resource "aws_ecs_cluster_capacity_providers" "main" {
 }
 
 resource "aws_cloudwatch_log_group" "service" {
-  #checkov:skip=CKV_AWS_158:logs hold no secrets and no images; AWS's own key is enough
-  #checkov:skip=CKV_AWS_338:a year of request logs is not needed; log_retention_days says how long
+  #checkov:skip=CKV_AWS_158:logs contain no secrets and no images, so an AWS key is enough
+  #checkov:skip=CKV_AWS_338:request logs need not be kept for a year; log_retention_days sets how long
   name              = "/ecs/${local.full_name}"
   retention_in_days = var.log_retention_days
 }
@@ -22,7 +22,7 @@ resource "aws_cloudwatch_log_group" "service" {
 resource "aws_ecs_task_definition" "service" {
   count  = local.deploy ? 1 : 0
   family = local.full_name
-  # an old revision stays: the circuit breaker can start no task from one that was deregistered
+  # keep old revisions: the circuit breaker can't roll back to one that was deregistered
   skip_destroy             = true
   requires_compatibilities = ["FARGATE"]
   network_mode             = "awsvpc"
@@ -34,7 +34,7 @@ resource "aws_ecs_task_definition" "service" {
     operating_system_family = "LINUX"
     cpu_architecture        = var.architecture
   }
-  # Fargate has neither tmpfs nor a shared memory of chosen size: what must be written goes to a volume of the task
+  # Fargate has no tmpfs and no configurable shared memory, so temporary files go to a volume of the task
   volume {
     name = "writable"
   }
@@ -48,13 +48,13 @@ resource "aws_ecs_task_definition" "service" {
     portMappings           = [{ containerPort = local.port, protocol = "tcp" }]
     mountPoints            = [{ sourceVolume = "writable", containerPath = local.writable, readOnly = false }]
     linuxParameters        = { initProcessEnabled = false, capabilities = { drop = ["ALL"] } }
-    # hashes of random keys are no secret, so they may stand in the task's definition
+    # hashes of random keys are not secret, so they may appear in the task definition
     environment = concat(length(var.api_keys) == 0 ? [] : [{ name = "DIGITS_API_KEYS", value = join(",", var.api_keys) }], [
       { name = "PORT", value = tostring(local.port) },
       { name = "HOST", value = "0.0.0.0" },
       { name = "DIGITS_GRACE_SECONDS", value = tostring(local.grace_seconds) },
       { name = "DIGITS_LOG_LEVEL", value = var.log_level },
-      # said, not guessed: a small task's machine shows more CPUs than the task may use
+      # set explicitly, because a small task sees more CPUs than it may use
       { name = "WEB_CONCURRENCY", value = tostring(max(1, ceil(var.cpu / 1024))) },
     ])
     healthCheck = {
@@ -85,7 +85,7 @@ locals {
 }
 
 resource "aws_ecs_service" "service" {
-  #checkov:skip=CKV_AWS_333:public addresses instead of a NAT gateway; only the load balancer may reach the tasks
+  #checkov:skip=CKV_AWS_333:public addresses replace a NAT gateway; only the load balancer can reach the tasks
   count                              = local.deploy ? 1 : 0
   name                               = local.full_name
   cluster                            = aws_ecs_cluster.main.id
@@ -98,7 +98,7 @@ resource "aws_ecs_service" "service" {
   enable_ecs_managed_tags            = true
   availability_zone_rebalancing      = "ENABLED"
   wait_for_steady_state              = true
-  # without it a change of the Spot split would replace the service instead of updating it
+  # without this, changing spot_weight would replace the service instead of updating it
   force_new_deployment = true
 
   dynamic "capacity_provider_strategy" {
@@ -124,10 +124,10 @@ resource "aws_ecs_service" "service" {
     container_port   = local.port
   }
   lifecycle {
-    # autoscaling's from the first apply on
+    # autoscaling sets it after the first apply
     ignore_changes = [desired_count]
   }
-  # ECS refuses a target group that no load balancer uses yet
+  # ECS rejects a target group that no load balancer uses yet
   depends_on = [aws_lb_listener_rule.public, aws_ecs_cluster_capacity_providers.main, aws_iam_role_policy.execution]
 }
 
@@ -165,7 +165,7 @@ resource "aws_appautoscaling_policy" "requests" {
   scalable_dimension = aws_appautoscaling_target.service[0].scalable_dimension
   resource_id        = aws_appautoscaling_target.service[0].resource_id
   target_tracking_scaling_policy_configuration {
-    # a minute and task
+    # per minute and task
     target_value       = floor(var.requests_per_vcpu * 60 * var.cpu / 1024)
     scale_out_cooldown = 30
     scale_in_cooldown  = 300

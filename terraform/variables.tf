@@ -1,10 +1,10 @@
 variable "name" {
-  description = "Name of the service; the first part of every resource's name."
+  description = "Name of the service; every resource's name starts with it."
   type        = string
   default     = "digits"
   validation {
     condition     = can(regex("^[a-z][a-z0-9-]{1,15}$", var.name))
-    error_message = "name: 2 to 16 lower-case letters, digits and hyphens, a letter first (load balancers' names are short)."
+    error_message = "name must be 2 to 16 lower-case letters, digits and hyphens, and start with a letter (AWS limits the length of load balancer names)."
   }
 }
 
@@ -13,7 +13,7 @@ variable "environment" {
   type        = string
   validation {
     condition     = contains(["dev", "prod"], var.environment)
-    error_message = "environment: dev or prod."
+    error_message = "environment must be dev or prod."
   }
 }
 
@@ -23,27 +23,27 @@ variable "region" {
   default     = "us-east-1"
   validation {
     condition     = can(regex("^[a-z]{2}(-[a-z]+)+-[0-9]$", var.region))
-    error_message = "region: a region's name, such as us-east-1."
+    error_message = "region must be the name of a region, such as us-east-1."
   }
 }
 
 variable "cidr" {
-  description = "Address range of the VPC; a /16 to /24."
+  description = "Address range of the VPC, /16 to /24."
   type        = string
   default     = "10.20.0.0/16"
   validation {
     condition     = can(cidrnetmask(var.cidr)) && tonumber(try(split("/", var.cidr)[1], 0)) >= 16 && tonumber(try(split("/", var.cidr)[1], 99)) <= 24
-    error_message = "cidr: an IPv4 range from /16 to /24."
+    error_message = "cidr must be an IPv4 range from /16 to /24."
   }
 }
 
 variable "image_tag" {
-  # no default: an apply that forgot it would take the service away
-  description = "Tag of the image to run, pushed to the ECR repository before. Empty: no service yet, so that the first apply makes the repository."
+  # no default: an apply that omits it would remove the service
+  description = "Tag of the image to run, which must be in the ECR repository. Empty: no service; the first apply needs this to create the repository."
   type        = string
   validation {
     condition     = var.image_tag == "" || can(regex("^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$", var.image_tag)) && var.image_tag != "latest"
-    error_message = "image_tag: a tag that names one image for ever, such as a git revision; not latest."
+    error_message = "image_tag must always name the same image, as a git revision does; latest is not allowed."
   }
 }
 
@@ -53,22 +53,22 @@ variable "architecture" {
   default     = "X86_64"
   validation {
     condition     = contains(["ARM64", "X86_64"], var.architecture)
-    error_message = "architecture: ARM64 or X86_64."
+    error_message = "architecture must be ARM64 or X86_64."
   }
 }
 
 variable "cpu" {
-  description = "CPU units of a task, 1024 to a vCPU."
+  description = "CPU units of a task; 1024 are one vCPU."
   type        = number
   default     = 1024
   validation {
     condition     = contains([256, 512, 1024, 2048, 4096], var.cpu)
-    error_message = "cpu: 256, 512, 1024, 2048 or 4096."
+    error_message = "cpu must be 256, 512, 1024, 2048 or 4096."
   }
 }
 
 variable "memory" {
-  description = "Memory of a task in MB; Fargate takes only some pairs of cpu and memory."
+  description = "Memory of a task in MB; Fargate accepts only some combinations of cpu and memory."
   type        = number
   default     = 2048
   validation {
@@ -79,180 +79,180 @@ variable "memory" {
       2048 = [for gb in range(4, 17) : gb * 1024]
       4096 = [for gb in range(8, 31) : gb * 1024]
     }, var.cpu, []), var.memory)
-    error_message = "memory: not a pair that Fargate has. 256 CPU units go with 512, 1024 or 2048 MB, 512 with 1 to 4 GB, 1024 with 2 to 8, 2048 with 4 to 16, 4096 with 8 to 30."
+    error_message = "memory does not fit cpu. Fargate allows 512, 1024 or 2048 MB with 256 CPU units, 1 to 4 GB with 512, 2 to 8 GB with 1024, 4 to 16 GB with 2048, and 8 to 30 GB with 4096."
   }
 }
 
 variable "min_tasks" {
-  description = "Tasks that always run."
+  description = "Minimum number of tasks."
   type        = number
   default     = 1
   validation {
     condition     = var.min_tasks >= 1 && floor(var.min_tasks) == var.min_tasks
-    error_message = "min_tasks: a whole number from 1."
+    error_message = "min_tasks must be a whole number of at least 1."
   }
 }
 
 variable "max_tasks" {
-  description = "Tasks that autoscaling may reach: the ceiling of the bill."
+  description = "Maximum number of tasks, which limits the bill."
   type        = number
   default     = 6
   validation {
     condition     = var.max_tasks >= var.min_tasks && var.max_tasks <= 100 && floor(var.max_tasks) == var.max_tasks
-    error_message = "max_tasks: a whole number from min_tasks to 100."
+    error_message = "max_tasks must be a whole number from min_tasks to 100."
   }
 }
 
 variable "on_demand_base" {
-  description = "The first tasks, which run on demand and are not interrupted; those above are split by spot_weight."
+  description = "Number of tasks that run on demand and are not interrupted; spot_weight divides the others."
   type        = number
   default     = 1
   validation {
     condition     = var.on_demand_base >= 0 && var.on_demand_base <= 100 && floor(var.on_demand_base) == var.on_demand_base
-    error_message = "on_demand_base: a whole number from 0 to 100."
+    error_message = "on_demand_base must be a whole number from 0 to 100."
   }
 }
 
 variable "spot_weight" {
-  description = "Of a hundred tasks above on_demand_base, how many run on Fargate Spot."
+  description = "Percentage of the tasks above on_demand_base that run on Fargate Spot."
   type        = number
   default     = 80
   validation {
     condition     = var.spot_weight >= 0 && var.spot_weight <= 100 && floor(var.spot_weight) == var.spot_weight
-    error_message = "spot_weight: a whole number from 0 to 100."
+    error_message = "spot_weight must be a whole number from 0 to 100."
   }
-  # ECS places no task by a capacity provider of weight 0, whatever its base
+  # ECS places no tasks on a capacity provider with weight 0, whatever its base
   validation {
     condition     = var.spot_weight < 100 || var.on_demand_base == 0
-    error_message = "spot_weight: at most 99 where on_demand_base is above 0."
+    error_message = "spot_weight must be at most 99 if on_demand_base is above 0."
   }
 }
 
 variable "cpu_target" {
-  description = "CPU share in percent that autoscaling keeps."
+  description = "CPU usage in percent that autoscaling aims at."
   type        = number
   default     = 60
   validation {
     condition     = var.cpu_target >= 20 && var.cpu_target <= 90
-    error_message = "cpu_target: 20 to 90."
+    error_message = "cpu_target must be from 20 to 90."
   }
 }
 
 variable "requests_per_vcpu" {
-  description = "Requests a second and vCPU that autoscaling keeps; cost.py plans with the same number and says where it comes from."
+  description = "Requests per second and vCPU that autoscaling aims at; cost.py uses the same number and explains it."
   type        = number
   default     = 500
   validation {
     condition     = var.requests_per_vcpu >= 1
-    error_message = "requests_per_vcpu: at least 1."
+    error_message = "requests_per_vcpu must be at least 1."
   }
 }
 
 variable "log_level" {
-  description = "What the service logs: debug, info, warning or error. info is a line a request, the largest part of a busy service's bill."
+  description = "Log level of the service: debug, info, warning or error. At info each request is logged, which is the largest part of a busy service's bill."
   type        = string
   default     = "info"
   validation {
     condition     = contains(["debug", "info", "warning", "error"], var.log_level)
-    error_message = "log_level: debug, info, warning or error."
+    error_message = "log_level must be debug, info, warning or error."
   }
 }
 
 variable "certificate_arn" {
-  description = "ACM certificate for HTTPS; HTTP is redirected then. Empty: HTTP only."
+  description = "ARN of an ACM certificate for HTTPS, to which HTTP is then redirected. Empty: HTTP only."
   type        = string
   default     = ""
   validation {
     condition     = var.certificate_arn == "" || can(regex("^arn:aws[a-z-]*:acm:", var.certificate_arn))
-    error_message = "certificate_arn: the ARN of an ACM certificate, or empty."
+    error_message = "certificate_arn must be the ARN of an ACM certificate, or empty."
   }
 }
 
 variable "allowed_cidrs" {
-  description = "Who may reach the load balancer."
+  description = "IPv4 ranges that may reach the load balancer."
   type        = list(string)
   default     = ["0.0.0.0/0"]
   validation {
     condition     = length(var.allowed_cidrs) > 0 && alltrue([for range in var.allowed_cidrs : can(cidrnetmask(range))])
-    error_message = "allowed_cidrs: at least one IPv4 range."
+    error_message = "allowed_cidrs must be IPv4 ranges, at least one."
   }
 }
 
 variable "api_keys" {
-  description = "Hashes of the API keys that predictions want, as `make key` prints them; a change replaces the tasks one by one. Empty: everyone may predict."
+  description = "Hashes of the API keys that predictions require, as printed by `make key`; a change replaces the tasks one by one. Empty: no key is required."
   type        = list(string)
   default     = []
   validation {
-    # what was given stays out of the message: it may be a key, put there by mistake
+    # the message leaves the value out: it may be a key, put there by mistake
     condition     = alltrue([for hash in var.api_keys : can(regex("^sha256:[0-9a-fA-F]{64}$", hash))])
-    error_message = "api_keys: hashes like sha256:<64 hex digits>, as `make key` prints; never the keys themselves."
+    error_message = "api_keys must be hashes like sha256:<64 hex digits>, as printed by `make key`, never the keys themselves."
   }
 }
 
 variable "access_logs_bucket" {
-  description = "Bucket for the load balancer's access logs, with the policy that AWS asks for. Empty: none are kept."
+  description = "Bucket for the load balancer's access logs, with the policy that AWS requires. Empty: no access logs."
   type        = string
   default     = ""
   validation {
     condition     = var.access_logs_bucket == "" || can(regex("^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", var.access_logs_bucket))
-    error_message = "access_logs_bucket: a bucket's name, or empty."
+    error_message = "access_logs_bucket must be the name of a bucket, or empty."
   }
 }
 
 variable "log_retention_days" {
-  description = "How long logs are kept."
+  description = "Days for which logs are kept."
   type        = number
   default     = 30
   validation {
     condition     = contains([1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731], var.log_retention_days)
-    error_message = "log_retention_days: a number of days that CloudWatch knows."
+    error_message = "log_retention_days must be a number of days that CloudWatch supports."
   }
 }
 
 variable "alarm_email" {
-  description = "Who is mailed by alarms. Empty: nobody; the topic is there."
+  description = "Email address that receives alarms. Empty: alarms only go to the topic."
   type        = string
   default     = ""
   validation {
     condition     = var.alarm_email == "" || can(regex("^[^@ ]+@[^@ ]+$", var.alarm_email))
-    error_message = "alarm_email: an address, or empty."
+    error_message = "alarm_email must be an email address, or empty."
   }
 }
 
 variable "github_repository" {
-  description = "owner/name of the GitHub repository whose main branch may deploy new images through OIDC (bootstrap makes the provider). Empty: none."
+  description = "owner/name of the GitHub repository whose main branch may deploy through OIDC (bootstrap creates the provider). Empty: none."
   type        = string
   default     = ""
   validation {
     condition     = var.github_repository == "" || can(regex("^[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+$", var.github_repository))
-    error_message = "github_repository: owner/name, or empty."
+    error_message = "github_repository must be owner/name, or empty."
   }
 }
 
 variable "state_bucket" {
-  description = "Bucket of Terraform's state, which the GitHub role reads and writes; needed where github_repository is given."
+  description = "Bucket of Terraform's state, which the GitHub role reads and writes; required with github_repository."
   type        = string
   default     = ""
   validation {
     condition     = var.github_repository == "" || var.state_bucket != ""
-    error_message = "state_bucket: the bucket that bootstrap made; a deployment by GitHub needs it."
+    error_message = "state_bucket must be the bucket that bootstrap created if github_repository is set."
   }
 }
 
 variable "protect" {
-  description = "Keep what must not go by accident: load balancer deletion protection, no forced emptying of bucket and repository."
+  description = "Protect against accidental deletion: the load balancer can't be deleted, and a bucket or repository only when it is empty."
   type        = bool
   default     = true
 }
 
 variable "bulk" {
-  description = "Whether Dask's scheduler and workers run for bulk.py; their image is pushed as bulk-<image_tag> before. They cost while they run: take it back after."
+  description = "Whether to run Dask's scheduler and workers for bulk.py; their image must be pushed as bulk-<image_tag>. They cost money while they run."
   type        = bool
   default     = false
 }
 
 variable "bulk_workers" {
-  description = "Workers of bulk.py, each one vCPU on Fargate Spot."
+  description = "Number of workers for bulk.py, each with one vCPU on Fargate Spot."
   type        = number
   default     = 4
   validation {
@@ -276,7 +276,7 @@ variable "bulk_buckets" {
 }
 
 variable "bulk_tls_secret" {
-  description = "ARN of the secret with ca, cert and key that scheduler, workers and runs know each other by; needed where bulk is true."
+  description = "ARN of the secret with the TLS keys ca, cert and key for bulk.py's scheduler, workers and runs; required with bulk."
   type        = string
   default     = ""
   validation {

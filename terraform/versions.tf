@@ -1,4 +1,4 @@
-# S3 state locking by a lock file and mocks that hold while planning (tests/) came with 1.11
+# 1.11 introduced lock files for state in S3, and mocks that apply while planning (tests/)
 terraform {
   required_version = ">= 1.11"
   required_providers {
@@ -7,7 +7,7 @@ terraform {
       version = "~> 6.0"
     }
   }
-  # filled in at init from what bootstrap prints; docs/aws.md has the commands
+  # configured by `terraform init` from the output of bootstrap; see docs/aws.md
   backend "s3" {}
 }
 

@@ -94,6 +94,10 @@ class Server:
             raise
 
 
+# what the session has started
+STARTED: list[Server] = []
+
+
 def described_statuses(method: str, path: str, guarded: bool = False) -> set[int]:
     """The statuses that /openapi.json names for a request, with API keys or without."""
     from digits.serving.openapi import describe
@@ -117,21 +121,26 @@ def _lower(headers: Any) -> dict[str, str]:
 def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
     """Start gunicorn as shipped, two workers, on a free port, with the given environment on top.
 
-    within: a command that runs the one it is given, as `env` does. target: what gunicorn serves.
+    within: a command that runs the one it is given, as `env` does. target: what gunicorn serves. program: what
+    Python runs instead.
     """
-    servers = []
 
     def start(
-        *, wait: bool = True, within: tuple[str, ...] = (), target: str = "app:app", **environ: str
+        *,
+        wait: bool = True,
+        within: tuple[str, ...] = (),
+        target: str = "app:app",
+        program: tuple[str, ...] = (),
+        **environ: str,
     ) -> Server:
         output = tmp_path_factory.mktemp("server") / "output"
         env = {k: v for k, v in os.environ.items() if k != "PROMETHEUS_MULTIPROC_DIR"}
         env |= {"PORT": "0", "WEB_CONCURRENCY": "2"} | environ
         with output.open("wb") as out:
-            command = [*within, sys.executable, "-m", "gunicorn", target]
+            command = [*within, sys.executable, *(program or ("-m", "gunicorn", target))]
             process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=out, stderr=out)
         server = Server("", process, output, env)
-        servers.append(server)
+        STARTED.append(server)
         if not wait:
             return server
         # compiling a model first takes seconds, on a busy machine many
@@ -153,10 +162,20 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Se
 
     yield start
     # each takes a second or two to stop
-    for server in servers:
+    for server in STARTED:
         server.process.terminate()
-    for server in servers:
+    for server in STARTED:
         server.stop()
+
+
+@pytest.fixture(autouse=True)
+def servers_of_a_test_end_with_it() -> Iterator[None]:
+    """Tell what a test has started for itself to stop: dozens of idle services would slow the others down."""
+    # fixtures of a wider scope come before this one
+    before = len(STARTED)
+    yield
+    for server in STARTED[before:]:
+        server.process.terminate()
 
 
 @pytest.fixture(scope="session")

@@ -55,7 +55,7 @@ def seeds() -> dict[str, bytes]:
         picture.save(file, kind)
         return file.getvalue()
 
-    image = [[9 * (x in (13, 14)) for x in range(28)] for _ in range(28)]
+    image = [[90 * (x in (13, 14)) for x in range(28)] for _ in range(28)]
     flat = [value for row in image for value in row]
     text = base64.b64encode(encoded("PNG")).decode()
     part = b'--b\r\nContent-Disposition: form-data; name="f"; filename="x"\r\n\r\n' + encoded("PNG") + b"\r\n"
@@ -77,15 +77,15 @@ def seeds() -> dict[str, bytes]:
         "json-pictures": request("/predict", js({"images": [text, text]})),
         "raw": request("/predict", bytes(flat) * 2, octets),
         "form": request("/predict", part * 2 + b"--b--\r\n", "multipart/form-data; boundary=b"),
-        "v1-rows": request(v1, js({"instances": [image], "signature_name": ""}).replace(b"9", b"1")),
-        "v1-named": request(v1, js({"instances": [{"image": flat}]}).replace(b"9", b"1")),
-        "v1-columns": request(v1, js({"inputs": {"image": [flat]}}).replace(b"9", b"0.5")),
+        "v1-rows": request(v1, js({"instances": [image], "signature_name": ""}).replace(b"90", b"1")),
+        "v1-named": request(v1, js({"instances": [{"image": flat}]}).replace(b"90", b"1")),
+        "v1-columns": request(v1, js({"inputs": {"image": [flat]}}).replace(b"90", b"0.5")),
         "v1-picture": request(v1, js({"instances": [{"b64": text}]})),
         "v2": request(v2, js({"id": "1", "inputs": [tensor | {"data": flat}]})),
         "v2-outputs": request(v2, js({"inputs": [tensor | {"data": image}], "outputs": wanted})),
         "v2-bytes": request(v2, head + bytes(flat), octets, **{behind: str(len(head))}),
         "chunked": b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/octet-stream\r\n"
-        b"Transfer-Encoding: chunked\r\n\r\n310\r\n" + bytes(784) + b"\r\n0\r\n\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n310\r\n" + bytes(flat) + b"\r\n0\r\n\r\n",
     }
     for kind in ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF"):
         made[kind.lower()] = request("/predict", encoded(kind), f"image/{kind.lower()}")

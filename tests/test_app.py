@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 IMAGE = SAMPLE["image"]
 BLANK = [[0] * 28 for _ in range(28)]
+OTHER = IMAGE[::-1]
 
 
 def with_pixel(value: Any) -> list[list[Any]]:
@@ -89,21 +90,21 @@ def test_the_model_card_has_the_threshold_and_the_setting_overrides_it(
 
 
 def test_each_answer_of_a_batch_says_whether_it_is_unsure() -> None:
-    batch = {"images": [BLANK, IMAGE, BLANK]}
-    blank, seven, _ = (a["predicted_probability"] for a in predict(batch)["predictions"])
-    found = predict(batch, (blank + seven) / 2)["predictions"]
-    assert [a["unsure"] for a in found] == [blank < seven, seven < blank, blank < seven]
+    batch = {"images": [OTHER, IMAGE, OTHER]}
+    other, seven, _ = (a["predicted_probability"] for a in predict(batch)["predictions"])
+    found = predict(batch, (other + seven) / 2)["predictions"]
+    assert [a["unsure"] for a in found] == [other < seven, seven < other, other < seven]
 
 
 def test_a_batch_is_answered_in_order(server: Server) -> None:
-    answer = server.ask("/predict", {"images": [BLANK, IMAGE, BLANK] * 30})
-    blank = server.ask("/predict", {"image": BLANK}).json
+    answer = server.ask("/predict", {"images": [OTHER, IMAGE, OTHER] * 30})
+    other = server.ask("/predict", {"image": OTHER}).json
     seven = server.ask("/predict", SAMPLE).json
     found = answer.json["predictions"]
     assert [a["predicted_digit"] for a in found] == [
-        blank["predicted_digit"],
+        other["predicted_digit"],
         seven["predicted_digit"],
-        blank["predicted_digit"],
+        other["predicted_digit"],
     ] * 30
     assert found[1]["predicted_probability"] == pytest.approx(seven["predicted_probability"], abs=1e-5)
 
@@ -268,7 +269,8 @@ def test_unsure_images_are_counted_and_logged(start: Any) -> None:
     assert samples(server, "digits_unsure_total")[()] == 0
     server.ask("/predict", SAMPLE, X_Request_ID="one")
     server.ask("/predict", {"images": [IMAGE] * 5}, X_Request_ID="five")
-    server.ask("/v1/models/mnist:predict", {"instances": [[0.0] * 784]}, X_Request_ID="another-protocol")
+    floats = [value / 255 for row in IMAGE for value in row]
+    server.ask("/v1/models/mnist:predict", {"instances": [floats]}, X_Request_ID="another-protocol")
     assert samples(server, "digits_unsure_total")[()] == 7
     logged = {line["request_id"]: line["unsure"] for line in server.log() if "unsure" in line}
     assert logged == {"one": 1, "five": 5, "another-protocol": 1}

@@ -134,6 +134,17 @@ def test_standard_input_is_told_by_its_content(server: Server, stdin: bytes) -> 
     assert done.returncode == 0
 
 
+def test_blank_lines_before_the_first_request_are_passed_over(server: Server) -> None:
+    sample = json.dumps(SAMPLE).encode()
+    done = run("-", url=server.url, stdin=b"\n \r\n" + sample + b"\n\n" + sample)
+    assert [line.split("\t")[:2] for line in done.stdout.splitlines()] == [
+        ["standard input:3", "7"],
+        ["standard input:5", "7"],
+    ]
+    indented = run("-", url=server.url, stdin=b"\n" + json.dumps(SAMPLE, indent=1).encode())
+    assert indented.stdout.split("\t")[1] == "7"
+
+
 def test_lines_on_standard_input_are_answered_as_they_come(server: Server) -> None:
     command = [sys.executable, ROOT / "predicted.py", "-", "--batch=1", "--jobs=1", "--url", server.url]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as client:
@@ -164,12 +175,12 @@ def test_a_file_that_is_not_there_is_named_and_the_rest_done(server: Server, tmp
 def test_nobody_listening_is_said_at_once() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        begun = time.monotonic()
         done = run(url=f"http://127.0.0.1:{unused.getsockname()[1]}")
     assert done.returncode == 2
     assert "No answer from" in done.stderr
     assert "Traceback" not in done.stderr
-    assert time.monotonic() - begun < 5
+    # five tries would take 15 s and more
+    assert "trying again" not in done.stderr
 
 
 @pytest.mark.parametrize("args", [["--url", "ftp://x"], ["--url", "http://"], ["--batch", "0"], ["--nope"]])

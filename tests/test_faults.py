@@ -18,7 +18,6 @@ import threading
 import time
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 import psutil
@@ -96,7 +95,7 @@ def memory(server):
 @contextmanager
 def machine():
     """Yields a function: whether no other processes took more than a tenth of the CPUs since. Times that were
-    measured beside them say nothing of the service, and are printed but not held against it."""
+    measured beside them are held to wider bounds."""
 
     def busy():
         times = psutil.cpu_times()
@@ -121,12 +120,12 @@ def machine():
     yield own
 
 
-def judged(own):
-    """Whether times can be judged; says so if not."""
-    if not own():
-        print("other processes took more than a tenth of the CPUs: no judgement on times")
-        return False
-    return True
+def slack(own):
+    """By what factor times may miss their bounds: 1, or 3 where other processes took the CPUs; says so."""
+    if own():
+        return 1
+    print("other processes took more than a tenth of the CPUs: times may be three times as long")
+    return 3
 
 
 class Health:
@@ -315,7 +314,7 @@ def test_overload_is_refused_and_what_is_served_stays_quick(start, offer, what, 
     with machine() as own, Health(server) as health:
         load = offer(server, connections=600, seconds=seconds, rate=factor * rate, **asked)
         fates = load.fates()
-        ours = judged(own)
+        factor_of_times = slack(own)
     after = offer(server, connections=16, seconds=4, **asked).fates()
     again = (after["status"] == 200) & (after["sent"] > after["sent"].min() + 2)
     rate_after = again.sum() / 2
@@ -350,10 +349,9 @@ def test_overload_is_refused_and_what_is_served_stays_quick(start, offer, what, 
     assert not any("TIMEOUT" in line["message"] for line in server.log())
     assert memory(server) < before + 40e6
     assert not health.wrong
-    if ours:
-        assert p99 <= 1
-        assert health_ms.max() < 250
-        assert rate_after > 0.7 * rate
+    assert p99 <= 1 * factor_of_times
+    assert health_ms.max() < 250 * factor_of_times
+    assert rate_after > 0.7 * rate / factor_of_times
 
 
 def connect(server, *data):
@@ -417,45 +415,57 @@ def patient(start):
     return start(**PATIENT)
 
 
+def cpu_seconds(server):
+    """CPU time that the workers have taken."""
+    return sum(sum(process.cpu_times()[:2]) for process in processes(server))
+
+
 def still(server):
     """Whether the workers did next to nothing for a while."""
-    spent = [sum(process.cpu_times()[:2]) for process in processes(server)]
+    spent = cpu_seconds(server)
     time.sleep(0.2)
-    return sum(sum(p.cpu_times()[:2]) for p in processes(server)) - sum(spent) <= 0.02
+    return cpu_seconds(server) - spent <= 0.02
+
+
+ROUNDS = 7
 
 
 @pytest.mark.parametrize("trouble", TROUBLE)
 def test_slow_and_broken_clients_cost_the_others_nothing(patient, trouble):
     server = patient
 
-    def rate():
+    def measure():
+        """Requests a second, and the workers' CPU time for each."""
+        spent = cpu_seconds(server)
         fates = Load(server.port, connections=8, seconds=0.6).run()
         assert counts(fates) == {200: len(fates)}
-        return len(fates) / 0.6
+        return len(fates) / 0.6, (cpu_seconds(server) - spent) / len(fates)
 
-    # in turn, so that whatever else the machine does falls on both; judged when it is clear, after 12 at last
+    # in turn, so that whatever else the machine does falls on both
     without, beside = [], []
     with machine() as own:
-        for turn in range(12):
-            without.append(rate())
+        for _ in range(ROUNDS):
+            without.append(measure())
             clients = TROUBLE[trouble](server)
             try:
                 # what some of them ask for is work like any other's, to be done before
                 until(lambda: still(server))
-                beside.append(rate())
+                beside.append(measure())
             finally:
                 for client in clients:
                     client.close()
-            if turn >= 2 and median(beside) >= 0.8 * median(without):
-                break
+        (rate, cost), (rate_then, cost_then) = np.median(without, 0), np.median(beside, 0)
         tell(
             f"beside clients with {trouble}",
-            requests_a_second=round(median(beside)),
-            without=round(median(without)),
-            ratio=round(median(beside) / median(without), 2),
+            requests_a_second=round(rate_then),
+            without=round(rate),
+            ratio=round(rate_then / rate, 2),
+            cpu_a_request=round(cost_then / cost, 2),
         )
-        if judged(own):
-            assert median(beside) >= 0.8 * median(without)
+        factor_of_times = slack(own)
+    assert rate_then >= 0.8 * rate / factor_of_times
+    # which other processes change little
+    assert cost_then <= (1 + 0.25 * factor_of_times) * cost
 
 
 def read_all(client):

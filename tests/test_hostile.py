@@ -6,11 +6,11 @@ from __future__ import annotations
 import json
 import re
 import socket
-import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from conftest import SAMPLE, Server
 from hypothesis import given, settings
@@ -136,14 +136,13 @@ def test_what_follows_a_whole_request_is_a_request(server: Server) -> None:
 def test_an_absurd_length_is_refused_at_once(
     server: Server, length: bytes, status: int, kept_alive: bool
 ) -> None:
-    begun = time.monotonic()
+    # a server that waited for such a body would wait for a minute, longer than the socket
     with connect(server) as sock:
         if kept_alive:
             sock.sendall(GOOD)
             read_answer(sock)
         sock.sendall(START + b"Content-Length: " + length + b"\r\n\r\n{")
         assert read_answer(sock).startswith(b"HTTP/1.1 %d " % status)
-    assert time.monotonic() - begun < 2
 
 
 @pytest.mark.parametrize(
@@ -203,15 +202,15 @@ DEPTH = 100_000
 HUGE = b"9" * 5000
 
 
-def image_with(pixel: bytes) -> bytes:
-    return b"[" + b"0," * 783 + pixel + b"]"
+def image_with(pixel: bytes, white: bytes) -> bytes:
+    return b"[" + b"0," * 782 + white + b"," + pixel + b"]"
 
 
 def bodies(pixel: bytes) -> dict[str, bytes]:
     """A request for each protocol with that text as an image's last pixel."""
-    image = image_with(pixel)
+    image = image_with(pixel, b"1")
     return {
-        PATHS[0]: b'{"image":' + image + b"}",
+        PATHS[0]: b'{"image":' + image_with(pixel, b"255") + b"}",
         PATHS[1]: b'{"instances":[' + image + b"]}",
         PATHS[2]: b'{"inputs":[{"name":"image","datatype":"FP32","shape":[1,784],"data":' + image + b"}]}",
     }
@@ -285,10 +284,11 @@ def test_a_strange_number_is_a_number_or_a_4xx(server: Server, path: str, pixel:
     ids=range(25),
 )
 def test_json_made_to_hurt_is_4xx(server: Server, path: str, body: bytes) -> None:
-    begun = time.monotonic()
+    workers = [psutil.Process(worker) for worker in server.children()]
+    spent = sum(sum(worker.cpu_times()[:2]) for worker in workers)
     answer = server.ask(path, body, Content_Type="application/json")
     assert 400 <= answer.status < 500, answer.body
-    assert time.monotonic() - begun < 5
+    assert sum(sum(worker.cpu_times()[:2]) for worker in workers) - spent < 1
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -45,7 +45,6 @@ def test_a_module_imports_only_what_its_package_may(path):
     ("module", "without"),
     [
         ("digits.imaging", {"flask", "gunicorn", "gevent", "tensorflow", "keras"}),
-        ("train", {"flask", "gunicorn", "gevent", "prometheus_client"}),
         ("app", {"tensorflow", "keras", "digits.training", "dask", "distributed", "pyarrow"}),
     ],
 )

@@ -17,11 +17,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from conftest import ROOT, SAMPLE, Server
 
 from digits.model import PIECE, Classifier, ModelError, load
+from digits.serving.service import warn_of_misreading
 from digits.serving.settings import Settings
 
 SHIPPED = Settings.from_env(os.environ).model
@@ -34,23 +36,6 @@ def files(tmp_path: Path) -> Path:
     for suffix in (".h5", ".tflite", ".json"):
         shutil.copy(SHIPPED.with_suffix(suffix), tmp_path / f"mnist{suffix}")
     return tmp_path / "mnist.h5"
-
-
-@pytest.fixture(scope="module")
-def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Another model that can be served: a small untrained one, with its compiled form and card."""
-    folder = tmp_path_factory.mktemp("other")
-    code = """
-import hashlib, json, sys
-import keras
-from keras import layers
-keras.utils.set_random_seed(1)
-network = keras.Sequential([
-    layers.Input((28, 28, 1)), layers.MaxPooling2D(4), layers.Flatten(), layers.Dense(10, activation="softmax")])
-network.save(sys.argv[1])
-"""
-    subprocess.run([sys.executable, "-c", code, str(folder / "mnist.h5")], check=True, capture_output=True)
-    return folder / "mnist.h5"
 
 
 def without_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,6 +106,7 @@ def test_a_tflite_that_does_not_fit_is_not_served(files: Path, monkeypatch: pyte
     without_tensorflow(monkeypatch)
     content = bytearray(files.with_suffix(".tflite").read_bytes())
     content[len(content) // 2] ^= 1
+    monkeypatch.setattr("digits.model.SWAP_SECONDS", 0.0)
     files.with_suffix(".tflite").write_bytes(content)
     with pytest.raises(ModelError, match="needs TensorFlow"):
         load(files)
@@ -180,12 +166,47 @@ def test_pickles_and_archives_are_never_opened(
     "card",
     [b"", b"\xff", b"[" * 100_000, b'{"h5_sha256":NaN', b"[]", b"null", b'{"h5_sha256":["x"]}', b'"x"'],
 )
-def test_a_card_that_is_none_is_refused(files: Path, card: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_no_card_is_as_good_as_none(
+    files: Path, card: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     without_tensorflow(monkeypatch)
     monkeypatch.setattr("digits.model.SWAP_SECONDS", 0.0)
     files.with_suffix(".json").write_bytes(card)
-    with pytest.raises(ModelError):
+    with pytest.raises(ModelError, match="no compiled form that fits, and compiling needs TensorFlow"):
         load(files)
+    compiled = files.parent / ".compiled"
+    compiled.mkdir()
+    sha256 = hashlib.sha256(files.read_bytes()).hexdigest()
+    shutil.copy(files.with_suffix(".tflite"), compiled / f"{sha256}.tflite")
+    assert load(files).card == {"name": "mnist", "version": sha256[:12], "h5_sha256": sha256}
+
+
+def test_a_missing_tflite_is_compiled(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("digits.model.SWAP_SECONDS", 0.0)
+    compiled: list[str] = []
+
+    def compile_it(path: Path, h5: bytes, cached: Path, problem: str) -> bytes:
+        compiled.append(problem)
+        return b"compiled"
+
+    monkeypatch.setattr("digits.model._compile", compile_it)
+    files.with_suffix(".tflite").unlink()
+    assert load(files).compiled == b"compiled"
+    assert compiled == ["there is no mnist.tflite"]
+
+
+def test_a_model_that_misreads_plain_digits_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    model = load(SHIPPED)
+    own = {"name": "own", "version": model.version, "h5_sha256": model.card["h5_sha256"]}
+    classifier = Classifier(replace(model, card=own))
+    warn_of_misreading(classifier)
+    assert caplog.messages == []
+    # as one that divides by 255 itself sees them
+    really = classifier.probabilities
+    classifier.probabilities = lambda images: really(images / 255)  # type: ignore[method-assign]
+    warn_of_misreading(classifier)
+    (message,) = caplog.messages
+    assert "of ten plain digits right" in message
 
 
 @pytest.mark.parametrize("suffix", [".h5", ".tflite"])
@@ -274,14 +295,19 @@ def version_after(server: Server, wanted: str, seconds: float = 10) -> str:
 
 
 def test_an_own_h5_is_compiled_at_start_and_from_then_on_cached(
-    other: Path, start: Callable[..., Server]
+    files: Path, start: Callable[..., Server]
 ) -> None:
-    server = start(DIGITS_MODEL=str(other))
-    assert server.ask("/predict", SAMPLE).status == 200
-    compiled = list((other.parent / ".compiled").glob("*.tflite"))
+    # in other bytes than the card names, and beside it what is no card
+    with h5py.File(files, "a") as file:
+        file.attrs["note"] = "mine"
+    files.with_suffix(".tflite").unlink()
+    files.with_suffix(".json").write_text('{"epochs": [1, 2]}')
+    server = start(DIGITS_MODEL=str(files))
+    assert server.ask("/predict", SAMPLE).json["predicted_digit"] == 7
+    compiled = list((files.parent / ".compiled").glob("*.tflite"))
     assert len(compiled) == 1
     before = compiled[0].stat().st_mtime_ns
-    assert start(DIGITS_MODEL=str(other)).ask("/predict", SAMPLE).status == 200
+    assert start(DIGITS_MODEL=str(files)).ask("/predict", SAMPLE).status == 200
     assert compiled[0].stat().st_mtime_ns == before
 
 
@@ -296,23 +322,29 @@ def test_a_model_that_cannot_be_served_stops_the_start_with_a_reason(
 
 
 def test_sighup_takes_a_new_model_and_keeps_the_old_one_if_the_new_is_bad(
-    files: Path, other: Path, start: Callable[..., Server]
+    files: Path, start: Callable[..., Server]
 ) -> None:
     server = start(DIGITS_MODEL=str(files))
     old = server.ask("/predict", SAMPLE).headers["x-model-version"]
+    h5, tflite, card = (files.with_suffix(suffix).read_bytes() for suffix in (".h5", ".tflite", ".json"))
 
     for suffix in (".h5", ".tflite", ".json"):
         files.with_suffix(suffix).write_bytes(b"broken")
     server.process.send_signal(signal.SIGHUP)
-    time.sleep(3)
+    deadline = time.monotonic() + 30
+    while not any("keeping the old model" in line["message"] for line in server.log()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    while b"digits_model_reload_failures_total 1.0" not in server.ask("/metrics").body:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     assert server.ask("/predict", SAMPLE).headers["x-model-version"] == old
-    assert any("keeping the old model" in line["message"] for line in server.log())
-    assert b"digits_model_reload_failures_total 1.0" in server.ask("/metrics").body
 
-    shutil.copy(other, files)
-    files.with_suffix(".json").unlink()
+    files.with_suffix(".json").write_bytes(card)
+    # HDF5 passes over what follows
+    rewritten(files, h5 + b"\0", tflite)
     server.process.send_signal(signal.SIGHUP)
-    new = hashlib.sha256(other.read_bytes()).hexdigest()[:12]
+    new = hashlib.sha256(h5 + b"\0").hexdigest()[:12]
     assert version_after(server, new, 30) == new
     # the old workers linger a moment for what their clients may still send
     deadline = time.monotonic() + 30

@@ -8,8 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,6 +64,62 @@ def trained(project: Path) -> Path:
     return project
 
 
+# several small runs in one process, for TensorFlow takes seconds to start: as `python train.py` starts them, each
+# with its arguments and changes to params.yaml
+RUNS = """
+import json, os, runpy, sys, tempfile, traceback
+from pathlib import Path
+import yaml
+
+outcomes, ours = {}, os.dup(1)
+for name, (arguments, changes, path) in json.loads(sys.argv[1]).items():
+    written = Path("params.yaml").read_text()
+    params = yaml.safe_load(written)
+    params["train"]["outliers"] |= changes.pop("outliers", {})
+    params["train"] |= changes
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    os.environ["PATH"] = path or os.environ["PATH"]
+    sys.argv, printed, error = ["train.py", *arguments], tempfile.TemporaryFile(), None
+    os.dup2(printed.fileno(), 1)
+    os.dup2(printed.fileno(), 2)
+    try:
+        runpy.run_path("train.py", run_name="__main__")
+    except SystemExit as exit:
+        error = exit.code
+    except Exception:
+        error = traceback.format_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    printed.seek(0)
+    Path("params.yaml").write_text(written)
+    outcomes[name] = {"printed": printed.read().decode(), "error": error}
+outcomes["modules"] = list(sys.modules)
+outcomes["loaded"] = [m.__file__ for m in list(sys.modules.values()) if getattr(m, "__file__", None)]
+os.write(ours, json.dumps(outcomes).encode())
+"""
+
+
+@pytest.fixture(scope="module")
+def small_runs(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What became of small runs in a copy of the clone, which is the `folder`, and the files that they loaded."""
+    folder = shutil.copytree(trained, tmp_path_factory.mktemp("small") / "project")
+    nothing_besides = {
+        "synthetic_fraction": 0,
+        "low_resolution_fraction": 0,
+        "printed_fraction": 0,
+        "outliers": {"fraction": 0},
+    }
+    (without_git := folder.parent / "bin").mkdir()
+    runs = {
+        "again": (["--out", "again"], {}, None),
+        "too few": (["--limit", "2"], {}, None),
+        "all for validation": ([], {"validation": 600}, None),
+        "a handful": (["--epochs", "1", "--limit", "3"], nothing_besides, str(without_git)),
+    }
+    done = run(folder, sys.executable, "-c", RUNS, json.dumps(runs))
+    return json.loads(done.stdout) | {"folder": folder}
+
+
 def test_a_run_writes_model_card_metrics_and_plots(trained: Path) -> None:
     card = json.loads((trained / "models" / "mnist.json").read_text())
     assert card["trained_on"] == "synthetic"
@@ -102,16 +158,21 @@ def test_afterwards_nothing_is_out_of_date(trained: Path) -> None:
     assert run(trained, "git", "status", "--porcelain").stdout == ""
 
 
-def test_the_train_stage_depends_on_every_file_that_it_loads() -> None:
-    code = "import sys, train; print(*(m.__file__ for m in sys.modules.values() if getattr(m, '__file__', None)))"
-    loaded = {Path(name) for name in run(ROOT, sys.executable, "-c", code).stdout.split()}
+def test_the_train_stage_depends_on_every_file_that_it_loads(small_runs: dict[str, Any]) -> None:
+    folder = small_runs["folder"]
+    own = {Path(name) for name in small_runs["loaded"] if Path(name).is_relative_to(folder)}
+    assert folder / "digits" / "training" / "augment.py" in own
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    deps = {ROOT / name for name in stages["train"]["deps"]}
+    assert "train.py" in stages["train"]["deps"]
+    deps = {folder / name for name in stages["train"]["deps"]}
     # a docstring and nothing else: tests/test_layout.py sees to it that it imports nothing
-    deps.add(ROOT / "digits" / "__init__.py")
-    own = {path for path in loaded if path.is_relative_to(ROOT / "digits") or path.parent == ROOT}
-    assert ROOT / "train.py" in own
+    deps.add(folder / "digits" / "__init__.py")
     assert {path for path in own if not deps & {path, *path.parents}} == set()
+
+
+def test_training_loads_nothing_of_the_service(small_runs: dict[str, Any]) -> None:
+    assert "tensorflow" in small_runs["modules"]
+    assert not {"flask", "gunicorn", "gevent", "prometheus_client"} & set(small_runs["modules"])
 
 
 def test_plots_and_metrics_are_shown(trained: Path, tmp_path: Path) -> None:
@@ -133,25 +194,19 @@ def test_push_and_pull_through_a_local_folder(trained: Path, tmp_path: Path) -> 
     assert "Running stage" not in run(fresh, "dvc", "repro").stdout
 
 
-def test_two_runs_with_one_seed_give_the_same_bytes(trained: Path, tmp_path: Path) -> None:
-    run(trained, sys.executable, "train.py", "--out", str(tmp_path))
-    assert (tmp_path / "models" / "mnist.h5").read_bytes() == (trained / "models" / "mnist.h5").read_bytes()
+def test_two_runs_with_one_seed_give_the_same_bytes(trained: Path, small_runs: dict[str, Any]) -> None:
+    assert small_runs["again"]["error"] is None
+    again = small_runs["folder"] / "again" / "models" / "mnist.h5"
+    assert again.read_bytes() == (trained / "models" / "mnist.h5").read_bytes()
 
 
 def test_a_run_on_a_handful_of_images_and_nothing_besides_works_without_git(
-    trained: Path, tmp_path: Path
+    small_runs: dict[str, Any],
 ) -> None:
-    folder = shutil.copytree(trained, tmp_path / "project")
-    params = yaml.safe_load((folder / "params.yaml").read_text())
-    params["train"] |= {"synthetic_fraction": 0, "low_resolution_fraction": 0, "printed_fraction": 0}
-    params["train"]["outliers"]["fraction"] = 0
-    (folder / "params.yaml").write_text(yaml.safe_dump(params))
-    (tmp_path / "bin").mkdir()
-    done = run(
-        folder, sys.executable, "train.py", "--epochs", "1", "--limit", "3", PATH=str(tmp_path / "bin")
-    )
-    assert "Test accuracy:" in done.stdout
-    card = json.loads((folder / "tmp" / "train" / "models" / "mnist.json").read_text())
+    done = small_runs["a handful"]
+    assert done["error"] is None
+    assert "Test accuracy:" in done["printed"]
+    card = json.loads((small_runs["folder"] / "tmp" / "train" / "models" / "mnist.json").read_text())
     assert card["trained_on"] == "synthetic, 3 images"
     assert card["git_revision"] is None
     assert card["params"]["validation"] == 2
@@ -165,38 +220,33 @@ def test_an_unknown_kind_of_outlier_is_named() -> None:
         outliers.draw(4, images, labels, 1, {"cats": 1})
 
 
-def test_a_run_with_too_few_images_says_so(trained: Path, tmp_path: Path) -> None:
-    done = run(trained, sys.executable, "train.py", "--limit", "2", check=False)
-    assert done.returncode == 2
-    assert "--limit: at least 3 images" in done.stderr
-    folder = shutil.copytree(trained, tmp_path / "project")
-    params = yaml.safe_load((folder / "params.yaml").read_text())
-    params["train"]["validation"] = 600
-    (folder / "params.yaml").write_text(yaml.safe_dump(params))
-    before = (folder / "models" / "mnist.json").read_bytes()
-    done = run(folder, sys.executable, "train.py", check=False)
-    assert done.returncode == 1
-    assert "validation: 600" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert (folder / "models" / "mnist.json").read_bytes() == before
+def test_a_run_with_too_few_images_says_so(trained: Path, small_runs: dict[str, Any]) -> None:
+    done = small_runs["too few"]
+    assert done["error"] == 2
+    assert "--limit: at least 3 images" in done["printed"]
+    done = small_runs["all for validation"]
+    # sys.exit prints a text, without a traceback, and exits with 1
+    assert "validation: 600" in done["error"]
+    written = small_runs["folder"] / "models" / "mnist.json"
+    assert written.read_bytes() == (trained / "models" / "mnist.json").read_bytes()
 
 
 def test_a_run_that_is_stopped_leaves_the_old_model_whole(trained: Path, tmp_path: Path) -> None:
-    run(trained, sys.executable, "train.py", "--epochs", "1", "--limit", "200", "--out", str(tmp_path))
+    for name in ("models", "metrics"):
+        shutil.copytree(trained / name, tmp_path / name)
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    # where the tests run in the background, SIGINT is ignored, and what they start would ignore it too
+    command = ["env", "--default-signal=INT", sys.executable, "train.py", "--epochs", "500", "--limit", "200"]
     process = subprocess.Popen(
-        [sys.executable, "train.py", "--epochs", "500", "--out", str(tmp_path)],
+        [*command, "--out", str(tmp_path)],
         cwd=trained,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
     assert process.stdout is not None
     # its first epoch is done: it is in the middle of training
-    process.stdout.readline()
+    assert b"epoch" in process.stdout.readline()
     process.send_signal(signal.SIGINT)
-    deadline = time.monotonic() + 60
-    while process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.1)
+    assert process.wait(60) != 0
     process.stdout.close()
-    assert process.poll() not in (0, None)
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before

@@ -1,6 +1,7 @@
 """The worker and the master's hooks under a real gunicorn: what arrives slowly, in pieces or cut short, and what
 is refused. tests/test_faults.py measures the same under load."""
 
+import base64
 import concurrent.futures
 import hashlib
 import io
@@ -99,11 +100,37 @@ def test_importing_the_factory_builds_no_app():
     assert done.stdout.split()[0] == "False"
 
 
-@pytest.mark.parametrize("target", ["app:app", "app:create_app()"])
-def test_gunicorn_serves_the_app_and_the_factory(start, target):
-    server = start(target=target, WEB_CONCURRENCY="1")
+def test_gunicorn_serves_the_factory_as_it_serves_the_app(start):
+    server = start(target="app:create_app()", WEB_CONCURRENCY="1")
     assert server.ask("/predict", json.loads(SAMPLE)).json["predicted_digit"] == 7
     assert server.stop() == 0
+
+
+def test_below_a_proxys_path_everything_answers_with_and_without_it(start):
+    server = start(SCRIPT_NAME="/digits/", WEB_CONCURRENCY="1")
+
+    def get(path):
+        return ask(server, f"GET {path} HTTP/1.1\r\nHost: x\r\nAccept: text/html\r\n\r\n".encode())
+
+    for prefix in ("", "/digits"):
+        assert ask(server, head(len(SAMPLE), JSON.strip(), path=f"{prefix}/predict") + SAMPLE)[0] == 200
+        assert get(f"{prefix}/health/ready")[0] == 200
+        page = get(f"{prefix}/")[2].decode()
+        links = re.findall(r'(?:href|src)="([^"]+)"', page)
+        assert len(links) > 5
+        for link in links:
+            assert not link.startswith("/")
+            assert get(f"{prefix}/{link}")[0] == 200
+    # relative links need the slash
+    status, headers, _ = get("/digits")
+    assert (status, headers["location"]) == (308, "http://x/digits/")
+    assert get("/digitsx/health/live")[0] == 404
+
+
+def test_app_py_starts_the_service(start):
+    server = start(program=("app.py", "--workers=1"))
+    assert server.ask("/predict", json.loads(SAMPLE)).status == 200
+    assert server.children() != []
 
 
 # bodies
@@ -122,11 +149,9 @@ def test_pipelined_requests_are_answered_in_order(server):
 def test_a_client_that_stops_in_mid_body_holds_up_nobody(server):
     with closing(connect(server)) as slow:
         slow.sendall(head(len(SAMPLE), JSON.strip()) + SAMPLE[:100])
-        begun = time.monotonic()
-        # on every worker
+        # on every worker; each has 20 s, and the slow one 60 s
         for _ in range(8):
             assert ask(server, head(len(SAMPLE), JSON.strip()) + SAMPLE)[0] == 200
-        assert time.monotonic() - begun < 5
         slow.sendall(SAMPLE[100:])
         assert answer(slow)[0] == 200
 
@@ -286,20 +311,20 @@ def gif(width, height):
 
 def test_tiny_pictures_of_enormous_size_do_not_hold_up_others(start):
     server = start(WEB_CONCURRENCY="1", DIGITS_MAX_WAIT_MS="60000")
-    import base64
-
     text = base64.b64encode(gif(10_000, 1_600)).decode()
     assert len(text) < 128
     body = json.dumps({"images": [text] * 3}).encode()
-    with closing(connect(server)) as client:
-        client.sendall(head(len(body), JSON.strip()) + body)
-        begun, times = time.monotonic(), []
-        while time.monotonic() - begun < 1:
-            asked = time.monotonic()
-            assert server.ask("/health/live").status == 200
-            times.append(time.monotonic() - asked)
-        assert answer(client)[0] in (200, 413, 422)
-    assert max(times) < 0.25
+    requests, answered = 3, 0
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        pictures = pool.submit(
+            lambda: [ask(server, head(len(body), JSON.strip()) + body)[0] for _ in range(requests)]
+        )
+        while not pictures.done():
+            assert ask(server, b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")[0] == 200
+            answered += 1
+    assert set(pictures.result()) <= {413, 422}
+    # decoded in the event loop, they would let at most one or two through between one request and the next
+    assert answered > 5 * requests
 
 
 def test_overload_is_refused_through_the_app(start):
@@ -330,6 +355,32 @@ def test_overload_is_refused_through_the_app(start):
     assert f"digits_requests_shed_total {len(refused)}.0".encode() in server.ask("/metrics").body
 
 
+@pytest.mark.parametrize("new", [False, True], ids=["a kept connection", "a new connection"])
+def test_a_health_check_overtakes_the_predictions_that_wait(start, new):
+    server = start(WEB_CONCURRENCY="1", DIGITS_LOG_LEVEL="debug", DIGITS_MAX_WAIT_MS="60000")
+    look = b"GET /health/ready HTTP/1.1\r\nHost: x\r\n\r\n"
+    clients = [connect(server) for _ in range(150)]
+    for client in clients:
+        client.sendall(look)
+        assert answer(client)[0] == 200
+    (worker,) = server.children()
+    os.kill(worker, signal.SIGSTOP)
+    for client in clients[:-1]:
+        client.sendall(head(len(SAMPLE), JSON.strip()) + SAMPLE)
+    last = connect(server) if new else clients[-1]
+    last.sendall(look)
+    os.kill(worker, signal.SIGCONT)
+    for client in (*clients[:-1], last):
+        assert answer(client)[0] == 200
+    for client in (*clients, last):
+        client.close()
+    assert server.stop() == 0
+    methods = [line["method"] for line in server.log() if line.get("status") == 200][-150:]
+    assert methods.count("POST") == 149
+    # the loop polls after fifty of them
+    assert methods.index("GET") <= 60
+
+
 def test_waiting_counts_in_the_duration(start):
     server = start(WEB_CONCURRENCY="1", DIGITS_MAX_WAIT_MS="60000")
     (worker,) = server.children()
@@ -353,12 +404,13 @@ def test_what_is_not_http_is_answered_counted_and_logged_like_everything_else(se
     )
     assert json.loads(body)["request_id"] == headers["x-request-id"]
     assert logged(server, headers["x-request-id"])["route"] is None
-    status, headers, _ = ask(server, b"GET /" + b"a" * 10_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert status == 414
-    assert re.search(
-        rb'flask_http_request_total{method="other",status="414",url_rule="none"} \d',
-        server.ask("/metrics").body,
-    )
+    status, headers, body = ask(server, b"GET /" + b"a" * 10_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert (status, json.loads(body)["detail"]) == (414, "The request line is too long.")
+    status, headers, body = ask(server, b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 10_000 + b"\r\n\r\n")
+    assert (status, json.loads(body)["detail"]) == (431, "The headers are too many or too long.")
+    counted = server.ask("/metrics").body
+    for status in (b"414", b"431"):
+        assert re.search(rb'total{method="other",status="%s",url_rule="none"} \d' % status, counted)
 
 
 @pytest.mark.parametrize(
@@ -391,9 +443,8 @@ def test_sigterm_closes_idle_connections_and_finishes_what_has_begun(start):
         busy.sendall(SAMPLE[100:])
         status, headers, _ = answer(busy)
         assert (status, headers["connection"]) == (200, "close")
-        begun = time.monotonic()
+        # not after the 30 s that gunicorn would give connections that go on
         assert server.process.wait(10) == 0
-        assert time.monotonic() - begun < 3.5
 
 
 def test_an_idle_connection_is_closed_for_a_new_one_when_all_are_taken(start):
@@ -427,10 +478,11 @@ def test_sighup_with_a_model_to_compile_leaves_the_master_free(start, tmp_path):
     server.process.send_signal(signal.SIGHUP)
     until(lambda: any("compiling" in line["message"] for line in server.log()))
     # a worker that dies meanwhile is replaced at once, and serves the old model
-    os.kill(server.children()[0], signal.SIGKILL)
-    begun = time.monotonic()
-    assert server.ask("/health/ready").json["model_version"] in (old, new)
-    assert time.monotonic() - begun < 10
+    dead = server.children()[0]
+    os.kill(dead, signal.SIGKILL)
+    until(lambda: dead not in server.children())
+    assert server.ask("/health/ready").json["model_version"] == old
+    assert not any(line["message"] == "model loaded" for line in server.log())
     until(lambda: server.ask("/health/ready").json["model_version"] == new, seconds=120)
     assert server.ask("/predict", json.loads(SAMPLE)).json["predicted_digit"] == 7
     assert server.stop() == 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from conftest import ROOT
@@ -30,8 +32,24 @@ def test_variables_are_read() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "text", "field", "value"),
+    [
+        ("HOST", "[::1]", "host", "::1"),
+        ("HOST", "::1", "host", "::1"),
+        ("SCRIPT_NAME", "/digits/", "script_name", "/digits"),
+        ("SCRIPT_NAME", "/a/b", "script_name", "/a/b"),
+        ("SCRIPT_NAME", "/", "script_name", ""),
+    ],
+)
+def test_a_value_is_read_in_each_of_its_spellings(name: str, text: str, field: str, value: str) -> None:
+    assert getattr(Settings.from_env({name: text}), field) == value
+
+
+@pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("SCRIPT_NAME", "digits"),
+        ("SCRIPT_NAME", "/a//b"),
         ("PORT", "70000"),
         ("PORT", "http"),
         ("DIGITS_MAX_BATCH", "0"),
@@ -52,6 +70,31 @@ def test_the_server_says_which_setting_is_wrong_without_a_traceback(start) -> No
     assert server.process.wait(20) == 1
     assert "PORT='http'" in server.output.read_text()
     assert "Traceback" not in server.output.read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"preload_app": True}, "--preload is not supported"),
+        ({"bind": ["0.0.0.0:8000"]}, "--bind replaces the address of DIGITS_METRICS_BIND"),
+        ({"http_protocols": ["h1", "h2"]}, "speaks HTTP/1.1 only"),
+    ],
+)
+def test_options_of_gunicorn_that_undo_a_setting_stop_the_start(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], message: str
+) -> None:
+    from digits.server.worker import Worker
+
+    monkeypatch.setenv("DIGITS_METRICS_BIND", "127.0.0.1:9100")
+    said: list[str] = []
+    log = SimpleNamespace(critical=said.append)
+    fine = {"http_protocols": ["h1"], "protocol": "http", "preload_app": False}
+    fine["bind"] = ["127.0.0.1:5000", "127.0.0.1:9100"]
+    Worker.check_config(SimpleNamespace(**fine), log)
+    with pytest.raises(SystemExit):
+        Worker.check_config(SimpleNamespace(**fine | changes), log)
+    assert len(said) == 1
+    assert message in said[0]
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def test_every_variable_and_output_is_described(folder: Path, kind: str) -> None
     for name, block in blocks:
         (description,) = re.findall(r'^  description = "(.+)"$', block, re.MULTILINE)
         default = re.findall(r"^  default     = (.+)$", block, re.MULTILINE)
-        given = [f"`{default[0]}`" if default else "none: to be given"] if kind == "variable" else []
+        given = [f"`{default[0]}`" if default else "required"] if kind == "variable" else []
         assert f"| {' | '.join([f'`{name}`', *given, description])} |" in document
 
 
@@ -692,7 +692,7 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 @pytest.mark.terraform
 def test_dvc_push_and_pull_through_s3(s3: Any, tmp_path: Path) -> None:
     """The commands of docs/aws.md, with the bucket that `terraform output -raw dvc_remote` would name."""
-    section = (ROOT / "docs" / "aws.md").read_text().partition("## Data by DVC")[2].partition("\n## ")[0]
+    section = (ROOT / "docs" / "aws.md").read_text().partition("## Data with DVC")[2].partition("\n## ")[0]
     commands = re.findall(r"^dvc .*$", section, re.MULTILINE)
     remote, push, pull = (
         shlex.split(

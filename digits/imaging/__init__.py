@@ -14,7 +14,7 @@ from digits.imaging.decode import (
     open_picture,
 )
 from digits.imaging.errors import HugePictures, PictureError
-from digits.imaging.find import find_digit
+from digits.imaging.find import MIN_CONTRAST, find_digit
 from digits.imaging.normalize import to_mnist
 
 __all__ = ["HugePictures", "PictureError", "prepare"]
@@ -56,8 +56,10 @@ def prepare(
         if as_is:
             out[i] = grey
         elif ink is None:
+            plain = np.ptp(grey) < MIN_CONTRAST
+            reason = "its pixels hardly differ" if plain else "nothing in it stands out from all else"
             raise PictureError(
-                422, f"{name} shows nothing: its pixels hardly differ.", field=name, found="an empty picture"
+                422, f"{name} shows nothing: {reason}.", field=name, found="a picture without a digit"
             )
         else:
             out[i] = to_mnist(ink)

@@ -27,9 +27,15 @@ USER_TIMEOUT_MS = 20_000
 FEW_CONNECTIONS = 40
 
 STATUSES = {
-    errors.LimitRequestLine: HTTPStatus.REQUEST_URI_TOO_LONG,
-    errors.LimitRequestHeaders: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-    errors.ExpectationFailed: HTTPStatus.EXPECTATION_FAILED,
+    errors.LimitRequestLine: (HTTPStatus.REQUEST_URI_TOO_LONG, "The request line is too long."),
+    errors.LimitRequestHeaders: (
+        HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+        "The headers are too many or too long.",
+    ),
+    errors.ExpectationFailed: (
+        HTTPStatus.EXPECTATION_FAILED,
+        "The header Expect may only be 100-continue.",
+    ),
 }
 
 
@@ -42,6 +48,23 @@ class Server(StreamServer):
         if hasattr(socket, "TCP_USER_TIMEOUT") and listener.family != socket.AF_UNIX:
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
         super().__init__(listener, partial(handle, SimpleNamespace(getsockname=lambda: name)), **options)
+
+    def set_spawn(self, spawn: Any) -> None:
+        """Begin with a new connection at once, not behind the predictions that wait in line: it may be a health
+        check's."""
+        super().set_spawn(spawn)
+        later: Callable[..., Any] = self._spawn
+
+        def begin(*args: Any) -> None:
+            # only the loop may be left in the middle; the worker itself accepts when it stops
+            if gevent.getcurrent() is not gevent.get_hub():
+                later(*args)
+                return
+            greenlet = gevent.Greenlet(*args)
+            self.pool.add(greenlet)
+            greenlet.switch()
+
+        self._spawn: Callable[..., Any] = begin
 
     @property
     def max_accept(self) -> int:
@@ -98,8 +121,9 @@ def seconds_waited(client: Any) -> float:
 
 def answer_malformed(app: Callable[..., Any], client: Any, error: errors.ParseException) -> None:
     """Send a client the app's problem for what gunicorn's parser refused to read."""
-    status = STATUSES.get(type(error), HTTPStatus.BAD_REQUEST)
-    problem = Problem(status.value, f"The request is not valid HTTP ({type(error).__name__}).")
+    no_http = HTTPStatus.BAD_REQUEST, f"The request is not valid HTTP ({type(error).__name__})."
+    status, detail = STATUSES.get(type(error), no_http)
+    problem = Problem(status.value, detail)
     # no method and no path: it is not known what was asked for
     environ = create_environ() | {"REQUEST_METHOD": "-", "digits.problem": problem}
     body, line, headers = run_wsgi_app(app, environ)

@@ -109,8 +109,9 @@ def on_starting(server: Any) -> None:
         log.critical(str(error))
         sys.exit(1)
     # flask and the rest, once for all workers: they share the memory and start in no time
-    import digits.serving.service  # noqa: F401
+    from digits.serving.service import warn_of_misreading
 
+    warn_of_misreading(inherited.classifier)
     gc.freeze()
 
 
@@ -121,6 +122,7 @@ def on_reload(server: Any) -> None:
     has workers to replace and signals to hear meanwhile.
     """
     from digits.serving.metrics import reload_failures
+    from digits.serving.service import warn_of_misreading
 
     settings = Settings.from_env(os.environ)
     try:
@@ -132,6 +134,7 @@ def on_reload(server: Any) -> None:
         )
     try:
         inherited.classifier = Classifier(load(settings.model, compiled_only=True))
+        warn_of_misreading(inherited.classifier)
         log.info("model loaded", extra={"model_version": inherited.classifier.version})
     except NotCompiledError as error:
         if error.version not in compilations:

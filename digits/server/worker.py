@@ -16,6 +16,7 @@ from gunicorn import util
 from gunicorn.http import errors
 from gunicorn.workers.ggevent import GeventWorker
 
+from digits.server import options
 from digits.server.body import Body
 from digits.server.connections import Buffered, Idle, Server, answer_malformed, seconds_waited
 from digits.server.threads import Threads
@@ -28,7 +29,7 @@ LAST_SECONDS = 0.5
 LINGER_SECONDS = 2.0
 # being late for a shorter time is no overload: the machine paused, or workers were being replaced
 LATE_SECONDS = 0.1
-# how long a thread may hold the interpreter while the loop waits for it
+# how long a thread that decodes a picture may hold the interpreter while the loop waits for it
 SWITCH_SECONDS = 0.0005
 # connections below the limit at which the longest idle one is closed for a new one
 SPARE_CONNECTIONS = 16
@@ -39,12 +40,7 @@ class Worker(GeventWorker):
 
     wsgi: Callable[..., Any]
 
-    @classmethod
-    def check_config(cls, cfg: Any, log: Any) -> None:
-        """Stop at start where gunicorn is told to speak what this worker's limits do not cover."""
-        if "h2" in cfg.http_protocols or cfg.protocol != "http":
-            log.critical("digits.server.worker speaks HTTP/1.1 only: for others use another --worker-class")
-            sys.exit(1)
+    check_config = staticmethod(options.check)
 
     def init_process(self) -> None:
         # gunicorn looks up some thirty settings a request, each by two calls; a worker's never change
@@ -54,9 +50,7 @@ class Worker(GeventWorker):
         # bytes of bodies held now, and the most that may be
         self.held, self.max_held = 0, max(64 << 20, 2 * self.settings.max_body_bytes)
         self.idle: dict[Idle, None] = {}
-        self.connections = 0
-        self.late_since = float("inf")
-        # a thread that decodes a picture would keep the loop waiting for the interpreter ten times as long
+        self.connections, self.late_since = 0, float("inf")
         sys.setswitchinterval(SWITCH_SECONDS)
         super().init_process()
 
@@ -67,8 +61,9 @@ class Worker(GeventWorker):
 
     def load_wsgi(self) -> None:
         super().load_wsgi()
-        self.app_answers = self.wsgi
-        self.wsgi = self.answer
+        # gunicorn would answer 500 to paths without it, such as a health check's that comes past the proxy
+        os.environ.pop("SCRIPT_NAME", None)
+        self.app_answers, self.wsgi = self.wsgi, self.answer
         self.service = getattr(self.app_answers, "extensions", {}).get("digits")
         if self.service:
             self.service.offload = Threads(self.settings.threads, self.max_wait).run
@@ -95,11 +90,13 @@ class Worker(GeventWorker):
             self.connections -= 1
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
-        # RFC 9112, 3.2, which gunicorn leaves to the app
         if req.version >= (1, 1) and not any(name == "HOST" for name, _ in req.headers):
-            raise errors.InvalidHeader("HOST")
+            raise errors.InvalidHeader("HOST")  # RFC 9112, 3.2
         req.body = body = Body(req, self)
         client = Buffered(sock)
+        if req.method == "POST":
+            # predictions wait in line; the loop polls between them, so that health checks overtake them
+            gevent.sleep(0)
         try:
             super().handle_request(listener_name, req, client, addr)
             client.flush()
@@ -115,12 +112,14 @@ class Worker(GeventWorker):
         finally:
             req.body = body.body
             self.held -= body.held
-        # or a client whose next request is already there would keep all others waiting
-        gevent.sleep(0)
+        # a client whose next request is already there must not keep all others waiting; a timer passes the line
+        if req.method != "POST":
+            gevent.sleep(1e-6)
 
     def answer(self, environ: dict[str, Any], start_response: Any) -> Any:
         """The app's answer; to a POST that comes when the worker is behind, the app's 503."""
         body = environ["wsgi.input"]
+        options.split_prefix(environ, self.settings.script_name)
         waited = environ["digits.waited"] = seconds_waited(environ["gunicorn.socket"])
         if environ["REQUEST_METHOD"] == "POST" and self.is_late(waited):
             environ["digits.problem"] = Overloaded()

@@ -7,22 +7,20 @@ Pixels, as JSON or raw, are taken as they are, only scaled; pictures are prepare
 from __future__ import annotations
 
 import base64
-import binascii
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from io import BytesIO
-from typing import IO, Any
+from typing import Any
+from urllib.parse import unquote
 
 import flask
 import numpy as np
 import orjson
-from werkzeug.exceptions import RequestEntityTooLarge
-from werkzeug.utils import cached_property
-from werkzeug.wsgi import LimitedStream
 
 from digits.imaging import HugePictures, prepare
+from digits.imaging.find import MIN_CONTRAST
 from digits.serving.errors import Problem
 from digits.serving.service import service
 from digits.serving.settings import Settings
@@ -32,43 +30,15 @@ PIXELS = SIDE * SIDE
 SCALED = np.arange(256, dtype=np.float32) / np.float32(255)
 WANTED = "28 rows of 28 numbers from 0 to 255 (or 28x28x1, or 784 numbers), or a picture in base64"
 PICTURES = ("image/png", "image/jpeg", "image/webp", "image/bmp", "image/gif", "image/tiff")
+# how their files begin
+SIGNATURES = re.compile(
+    rb"(?s)(?P<png>\x89PNG\r\n\x1a\n)|(?P<jpeg>\xff\xd8\xff[\xc0-\xfe])|(?P<webp>RIFF.{4}WEBP)|(?P<bmp>BM.{4}\0{4})"
+    rb"|(?P<gif>GIF8[79]a)|(?P<tiff>II\*\0|MM\0\*)"
+)
 # a larger body is decoded in another thread; an image as JSON has 2 to 4 KB
 MAX_QUICK_BYTES = 1 << 16
 # pictures that need more pixels in memory are prepared one request at a time, so that a worker stays below 400 MB
 MAX_SHARED_PIXELS = 16_000_000
-
-
-class Request(flask.Request):
-    """A request whose forms stay in memory: nothing a client sends reaches a disk, which may be read-only.
-
-    The whole body is limited anyway.
-    """
-
-    def _get_file_stream(self, *args: Any, **kwargs: Any) -> BytesIO:
-        return BytesIO()
-
-    @cached_property
-    def stream(self) -> IO[bytes]:
-        """The body. Raises RequestEntityTooLarge, as it is read if its length is not known before."""
-        length = self.environ.get("CONTENT_LENGTH", "")
-        limit = self.max_content_length or 0
-        if not self.environ.get("wsgi.input_terminated"):
-            return super().stream
-        if not length:
-            bounded: Any = BoundedStream(self.environ["wsgi.input"], limit, is_max=True)
-            return bounded
-        # it ends by itself, and Werkzeug's limit would double its cost
-        return self.environ["wsgi.input"] if length.isdecimal() and int(length) <= limit else super().stream
-
-
-class BoundedStream(LimitedStream):
-    """A stream that raises RequestEntityTooLarge where Werkzeug's own cuts what it reads at once to the limit."""
-
-    def readall(self) -> bytes:
-        data = super().readall()
-        if self.is_exhausted and self._stream.read(1):
-            raise RequestEntityTooLarge
-        return data
 
 
 @dataclass(frozen=True)
@@ -117,7 +87,8 @@ def in_turn(body: bytes, decode: Callable[[], Any]) -> Any:
 def to_batch(items: Items, as_is: bool = False) -> np.ndarray:
     """float32 (n, 28, 28, 1) in [0, 1] of a request's images; pictures are prepared, in another thread.
 
-    as_is: take pictures of 28x28 pixels as they are. Raises PictureError.
+    as_is: take pictures of 28x28 pixels as they are. Raises PictureError, and Problem 422 for an image of pixels
+    that shows nothing.
     """
     if isinstance(items.values[0], bytes):
         work = partial(prepare, items.values, items.names, as_is)
@@ -125,7 +96,31 @@ def to_batch(items: Items, as_is: bool = False) -> np.ndarray:
             return scale(service().offload(partial(work, max_pixels=MAX_SHARED_PIXELS)))
         except HugePictures:
             return scale(service().offload(work, alone=True))
-    return scale(np.stack(items.values))
+    pixels = np.stack(items.values)
+    if problem := blank(pixels):
+        name = items.names[problem[0]]
+        raise Problem(422, f"{name} {problem[1]}", field=name, found="an image without a digit")
+    return scale(pixels)
+
+
+def blank(pixels: np.ndarray, top: int = 255) -> tuple[int, str] | None:
+    """The first of n images, values from 0 to `top`, in which no digit can be seen, and why; None if all show one.
+
+    The network knows no empty image, and would call it a 1 and be sure of it.
+    """
+    least = MIN_CONTRAST * top / 255
+    # the usual case in an eighth of the time
+    if len(pixels) == 1 and pixels.max() - pixels.min() >= least:
+        return None
+    rows = pixels.reshape(len(pixels), -1)
+    highest, lowest = rows.max(1), rows.min(1)
+    faint = np.flatnonzero(highest - lowest < least)
+    if not len(faint):
+        return None
+    first = int(faint[0])
+    if top == 255 and lowest[first] < highest[first] <= 1:
+        return first, "has values from 0 to 1: multiply them by 255."
+    return first, "shows nothing: its pixels hardly differ."
 
 
 def scale(pixels: np.ndarray, top: int = 255) -> np.ndarray:
@@ -147,14 +142,21 @@ def limit(n: int, max_batch: int) -> None:
 
 
 def from_form(request: flask.Request, max_batch: int) -> Items:
-    """A form's files, each a picture. Raises Problem: 422 if there is none, 413 for more than `max_batch`."""
-    files = [(name, file) for name, many in request.files.lists() for file in many]
+    """A form's files, each a picture. A browser sends an input without a file as one without name and content;
+    it is passed over.
+
+    Raises Problem: 400 for a form without a boundary, 422 if there is no file, 413 for more than `max_batch`.
+    """
+    if not request.mimetype_params.get("boundary"):
+        raise Problem(400, "The Content-Type of the form names no boundary: let the client's library set it.")
+    sent = [(name, file.filename, file.read()) for name, many in request.files.lists() for file in many]
+    files = [(name, content) for name, filename, content in sent if filename or content]
     if not files:
         raise Problem(422, "The form has no file.", field="image", found="no file")
     limit(len(files), max_batch)
     single = len(files) == 1
     names = [name if single else f"{name} ({i})" for i, (name, _) in enumerate(files)]
-    return Items([file.read() for _, file in files], names, single)
+    return Items([content for _, content in files], names, single)
 
 
 def from_picture(body: bytes, max_batch: int) -> Items:
@@ -179,14 +181,34 @@ def _asked(given: str, name: str, default: str, other: str) -> bool:
 
 
 def from_raw(body: bytes, max_batch: int) -> Items:
-    """n x 784 bytes, row by row. Raises Problem: 422 for another length, 413 for more than `max_batch` images."""
+    """n x 784 bytes, row by row.
+
+    Raises Problem: 415 for a picture, 422 for another length or for floats, 413 for more than `max_batch` images.
+    """
+    if begins := SIGNATURES.match(body):
+        kind = f"image/{begins.lastgroup}"
+        raise Problem(415, f"The body is a picture: send it with Content-Type: {kind}.", found=kind)
+    if floats := next((kind for kind in ("<f4", "<f8") if _are_floats(body, kind)), None):
+        found = f"{np.dtype(floats)} numbers"
+        raise Problem(422, "Raw pixels must be one byte each, from 0 to 255.", field="the body", found=found)
     n, rest = divmod(len(body), PIXELS)
     if rest or not n:
         raise Problem(
             422, "Raw pixels must be 784 bytes per image.", field="the body", found=f"{len(body)} bytes"
         )
     limit(n, max_batch)
-    return Items(list(np.frombuffer(body, np.uint8).reshape(n, PIXELS)), ["the body"] * n, n == 1)
+    names = ["the body"] if n == 1 else [f"image {i} of the body" for i in range(n)]
+    return Items(list(np.frombuffer(body, np.uint8).reshape(n, PIXELS)), names, n == 1)
+
+
+def _are_floats(body: bytes, kind: str) -> bool:
+    """Whether the bytes make sense as pixels of that floating-point type, as bytes of images do not."""
+    if not body or len(body) % (PIXELS * np.dtype(kind).itemsize):
+        return False
+    values = np.frombuffer(body, kind)
+    ink = values[values != 0]
+    # NaN is in no range
+    return bool(len(ink)) and bool(((ink >= 1 / 512) & (ink <= 255)).all())
 
 
 def from_json(body: bytes, max_batch: int) -> Items:
@@ -239,16 +261,24 @@ ACCEPTED_TYPES = (*DECODERS, "multipart/form-data")
 
 def _from_base64(text: str, name: str) -> bytes:
     """The bytes of a picture in base64, bare or as a data: URL (RFC 2397)."""
-    if text.startswith("data:"):
+    if text[:5].lower() == "data:":
         head, comma, text = text.partition(",")
-        if not comma or not head.endswith(";base64"):
+        if not comma or not head.lower().endswith(";base64"):
             raise Problem(
                 422, f"{name} is to be a data: URL in base64.", field=name, found="another data: URL"
             )
+        text = unquote(text)
     try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
+        return decode_base64(text)
+    except ValueError:
         raise Problem(422, f"{name} is neither pixels nor base64.", field=name, found="a string") from None
+
+
+def decode_base64(text: str) -> bytes:
+    """The bytes that base64 stands for: with line breaks as `base64 FILE` writes them or without, in the standard
+    or the URL-safe alphabet, padded or not (RFC 4648). Raises ValueError."""
+    text = "".join(text.split()).rstrip("=").replace("-", "+").replace("_", "/")
+    return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
 
 
 def parse(body: bytes) -> Any:

@@ -3,19 +3,27 @@ request's log line. app.py makes one Service an app; app.py and the protocol ada
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 from flask import Flask, current_app, g
 
+from digits.imaging import prepare
 from digits.model import Classifier
 from digits.serving.metrics import Metrics
 from digits.serving.request_log import seconds_spent
 
 # images classified at a time: some 20 ms
 BATCH_SIZE = 256
+# the drawing page's, one of each digit; any trained model reads most of them
+SAMPLES = Path(__file__).parent / "static" / "samples"
+MIN_SAMPLES_READ = 7
+
+log = logging.getLogger("digits")
 
 
 class Service:
@@ -108,6 +116,22 @@ class Service:
                 answer["probabilities"] = [round(value, 6) for value in row]
                 answer["image"] = image
         return found
+
+
+def warn_of_misreading(classifier: Classifier) -> None:
+    """Log a warning if a model that brings no figures of its own misreads the digits of the drawing page."""
+    if "test" in classifier.card:
+        return
+    pictures = [(SAMPLES / f"{digit}.png").read_bytes() for digit in range(10)]
+    images = prepare(pictures, ["sample"] * 10)[..., None] / np.float32(255)
+    right = int((classifier.probabilities(images).argmax(1) == np.arange(10)).sum())
+    if right < MIN_SAMPLES_READ:
+        log.warning(
+            "The model reads %d of ten plain digits right: it must take values from 0 to 1, ink bright on black, "
+            "without a Rescaling layer of its own.",
+            right,
+            extra={"model_version": classifier.version},
+        )
 
 
 def service() -> Service:

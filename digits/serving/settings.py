@@ -54,6 +54,17 @@ def _address(text: str) -> str:
     return text
 
 
+def _host(text: str) -> str:
+    # [::1], as it is written in URLs
+    return text[1:-1] if text.startswith("[") and text.endswith("]") else text
+
+
+def _prefix(text: str) -> str:
+    if not re.fullmatch(r"(/[^/?#\s]+)*/?", text):
+        raise ValueError("a path like /digits is wanted")
+    return text.rstrip("/")
+
+
 def _origins(text: str) -> str:
     origins = [origin.strip() for origin in text.split(",")]
     if not all(origin == "*" or re.fullmatch(r"https?://[^/\s*,]+", origin) for origin in origins):
@@ -90,7 +101,13 @@ class Settings:
         "probability below which an answer is unsure; by default the model card's sure_threshold",
     )
     log_level: str = _setting("DIGITS_LOG_LEVEL", "info", _level, "debug, info, warning or error")
-    host: str = _setting("HOST", "127.0.0.1", str, "address to listen on; 0.0.0.0 for all")
+    host: str = _setting("HOST", "127.0.0.1", _host, "address to listen on; 0.0.0.0 for all")
+    script_name: str = _setting(
+        "SCRIPT_NAME",
+        "",
+        _prefix,
+        "path below which a proxy publishes the service, if it leaves it in requests",
+    )
     port: int = _setting("PORT", 5000, _whole(0, 65535), "port to listen on; 0 takes a free one")
     workers: int = _setting(
         "WEB_CONCURRENCY",

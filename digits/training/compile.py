@@ -1,6 +1,6 @@
-"""Compiles a trained .h5 for serving: `python -m digits.training.compile IN.h5 OUT.tflite`. train.py calls
-`compile_h5` for what it trained; digits/model.py starts it in a process of its own for an .h5 that someone
-dropped in.
+"""Compiles a trained .h5 for serving: `python -m digits.training.compile IN.h5 [OUT.tflite]`, by default to
+where the service looks for it. train.py calls `compile_h5` for what it trained; digits/model.py starts it in a
+process of its own for an .h5 that someone dropped in.
 
 An .h5 can carry code (Lambda layers, custom classes; CVE-2025-9905: Keras ignores safe_mode for HDF5), so its
 description is read and checked before Keras may touch it.
@@ -8,6 +8,7 @@ description is read and checked before Keras may touch it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 
 # what a description may name: nothing here runs code out of the file, opens another file or asks the network, as
 # Lambda, TFSMLayer, TorchModuleWrapper, StringLookup or any function or class of other modules would
@@ -32,6 +34,7 @@ CLASSES = frozenset(
     Rescaling Activation ReLU LeakyReLU PReLU ELU Softmax Identity
     Dropout SpatialDropout1D SpatialDropout2D AlphaDropout GaussianDropout GaussianNoise
     Flatten Reshape Permute RepeatVector ZeroPadding1D ZeroPadding2D Cropping1D Cropping2D UpSampling2D
+    TimeDistributed Bidirectional ActivityRegularization
     Add Subtract Multiply Average Maximum Minimum Concatenate Dot
     RandomFlip RandomRotation RandomTranslation RandomZoom RandomContrast RandomBrightness RandomShear
     Attention MultiHeadAttention SimpleRNN LSTM GRU
@@ -55,6 +58,10 @@ def check(path: Path) -> None:
     all of it lies in the file."""
     try:
         with h5py.File(path, "r") as file:
+            if "model_config" not in file.attrs:
+                raise CompileError(
+                    f"{path} describes no model: save the whole, by model.save, not its weights."
+                )
             config = file.attrs["model_config"]
             config = json.loads(config.decode() if isinstance(config, bytes) else config)
             _check_data(file, path)
@@ -67,7 +74,10 @@ def check(path: Path) -> None:
         known = isinstance(name, str) and name in CLASSES and module in MODULES
         if not known or registered not in (None, name):
             described = ".".join(str(word)[:40] for word in (module, registered or name) if word)
-            raise CompileError(f"{path} has a part that is not taken, as it might run code: {described}")
+            raise CompileError(f"{path} has a part that is not among those known to run no code: {described}")
+        dtype = str(part["config"].get("dtype")) if isinstance(part.get("config"), dict) else ""
+        if "float16" in dtype:
+            raise CompileError(f"{path} computes in 16 bits, which is not compiled: save it with float32.")
 
 
 def _check_data(file: h5py.File, path: Path) -> None:
@@ -115,25 +125,47 @@ def compile_h5(path: Path) -> bytes:
     try:
         network = keras.models.load_model(path, compile=False)
     except Exception as error:
-        # some errors come without a message
-        reason = str(error).partition("\n")[0] or type(error).__name__
+        # some errors come without a message; some bring a layer's whole description before it
+        reason = (
+            str(error).rpartition("Exception encountered: ")[2].partition("\n")[0] or type(error).__name__
+        )
         raise CompileError(f"{path} can't be loaded by this Keras: {reason}") from None
     shapes = network.input_shape, network.output_shape
     if shapes != ((None, 28, 28, 1), (None, 10)):
         raise CompileError(
             f"{path} has shapes {shapes[0]} -> {shapes[1]}; (None, 28, 28, 1) -> (None, 10) is wanted."
         )
-    # the converter prints its work to standard output, which belongs to whoever calls
-    with redirect_stdout(StringIO()):
-        return tf.lite.TFLiteConverter.from_keras_model(network).convert()
+    sums = np.asarray(network(np.random.default_rng(1).random((4, 28, 28, 1), np.float32))).sum(1)
+    linear = getattr(network.layers[-1], "activation", None) is keras.activations.linear
+    if linear and not np.allclose(sums, 1, atol=1e-3):
+        # trained with from_logits
+        network = keras.Sequential([network, keras.layers.Softmax()])
+    try:
+        # the converter prints its work to standard output, which belongs to whoever calls
+        with redirect_stdout(StringIO()):
+            return tf.lite.TFLiteConverter.from_keras_model(network).convert()
+    except Exception:
+        kinds = ", ".join(sorted({type(layer).__name__ for layer in network.layers}))
+        raise CompileError(
+            f"{path} can't be compiled: LiteRT lacks an operation that one of its layers needs ({kinds}). "
+            "Recurrent layers need unroll=True."
+        ) from None
 
 
 def main() -> None:
-    """Compile the file that the command line names."""
-    if len(sys.argv) != 3:
-        sys.exit("usage: python -m digits.training.compile IN.h5 OUT.tflite")
+    """Compile the file that the command line names; what is left beside it, the service takes."""
+    if len(sys.argv) not in (2, 3):
+        sys.exit("usage: python -m digits.training.compile IN.h5 [OUT.tflite]")
+    path, outs = Path(sys.argv[1]), [Path(out) for out in sys.argv[2:]]
     try:
-        Path(sys.argv[2]).write_bytes(compile_h5(Path(sys.argv[1])))
+        compiled = compile_h5(path)
+        if not outs or outs[0].parent == path.parent:
+            # where digits/model.py looks for the compiled form of an .h5 that no card names
+            sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+            outs.append(path.parent / ".compiled" / f"{sha256}.tflite")
+            outs[-1].parent.mkdir(exist_ok=True)
+        for out in outs:
+            out.write_bytes(compiled)
     except (CompileError, OSError) as error:
         sys.exit(str(error))
 

@@ -1,5 +1,5 @@
-# Once an account: the bucket that holds Terraform's state of everything else, and GitHub's identity provider. Its own
-# state stays local; if it is lost, `terraform import` brings back these few resources.
+# Applied once per account: the bucket for the Terraform state of everything else, and GitHub's OIDC provider. The state
+# of this module stays local; if it is lost, `terraform import` restores it.
 terraform {
   required_version = ">= 1.11"
   required_providers {
@@ -11,13 +11,13 @@ terraform {
 }
 
 variable "region" {
-  description = "AWS region of the state."
+  description = "AWS region of the state's bucket."
   type        = string
   default     = "us-east-1"
 }
 
 variable "github" {
-  description = "Make GitHub's OIDC provider, which the role of github_repository needs; false where the account has it."
+  description = "Create GitHub's OIDC provider, which github_repository needs; false if the account has one."
   type        = bool
   default     = false
 }
@@ -30,10 +30,10 @@ provider "aws" {
 }
 
 resource "aws_s3_bucket" "state" {
-  #checkov:skip=CKV_AWS_18:state is read by deployers only
-  #checkov:skip=CKV_AWS_144:versioning keeps what is lost by mistake
-  #checkov:skip=CKV2_AWS_62:nothing waits for its events
-  #checkov:skip=CKV_AWS_145:AES256 by AWS's key is enough
+  #checkov:skip=CKV_AWS_18:only deployers read the state
+  #checkov:skip=CKV_AWS_144:versioning protects against accidental deletion
+  #checkov:skip=CKV2_AWS_62:nothing uses event notifications
+  #checkov:skip=CKV_AWS_145:encryption with an AWS key (AES256) is enough
   #checkov:skip=CKV2_AWS_61:every version of the state is kept
   bucket_prefix = "digits-terraform-state-"
   lifecycle {
@@ -96,12 +96,12 @@ resource "aws_iam_openid_connect_provider" "github" {
 }
 
 output "bucket" {
-  description = "The state's bucket; for the variable state_bucket."
+  description = "Bucket of the state, for the variable state_bucket."
   value       = aws_s3_bucket.state.id
 }
 
 output "backend" {
-  description = "What terraform/backend.hcl is to hold."
+  description = "Content of terraform/backend.hcl."
   value       = <<-HCL
     bucket       = "${aws_s3_bucket.state.id}"
     region       = "${var.region}"

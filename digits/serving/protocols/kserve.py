@@ -37,6 +37,8 @@ bp = Blueprint("kserve", __name__, url_prefix="/v2")
 
 def error(status: int, detail: str) -> tuple[int, dict[str, Any]]:
     """A problem as the protocol tells it."""
+    if status == 404 and request.url_rule is None:
+        detail = f"There is no such route; the model is called {NAME}: GET /v2/models/{NAME}."
     return status, {"error": detail}
 
 
@@ -84,7 +86,7 @@ def infer(version: str | None = None) -> Response:
     served = _check(version)
     document, body, binary = _split(request.get_data(cache=False))
     wanted = _wanted(document)
-    name = document.get("id", "")
+    name = given(document, "id", "")
     if not isinstance(name, str) or name != name.encode("utf-8", "replace").decode():
         raise Problem(400, "id is to be a string of whole characters.")
     probabilities = service().classify(_batch(document, body, binary))
@@ -114,6 +116,12 @@ def infer(version: str | None = None) -> Response:
     )
 
 
+def given(value: dict[str, Any], name: str, default: Any = None) -> Any:
+    """A member of a JSON object; null, which MLServer's own types send, is as good as absent."""
+    found = value.get(name)
+    return default if found is None else found
+
+
 def _check(version: str | None) -> str:
     """The version served; Problem 404 if another was asked for."""
     served = service().classifier.version
@@ -124,8 +132,6 @@ def _check(version: str | None) -> str:
 
 def _split(body: bytes) -> tuple[dict[str, Any], bytes, bytes]:
     """The request's JSON, read and as it came, and the bytes of tensors behind it."""
-    if request.headers.get("Content-Encoding", "identity") != "identity":
-        raise Problem(415, "Compressed bodies are not taken.")
     length = request.headers.get(HEADER)
     if length is None:
         return tensors.parse(body), body, b""
@@ -135,22 +141,22 @@ def _split(body: bytes) -> tuple[dict[str, Any], bytes, bytes]:
 
 
 def _parameters(value: dict[str, Any], where: str) -> dict[str, Any]:
-    parameters = value.get("parameters", {})
+    parameters = given(value, "parameters", {})
     if not isinstance(parameters, dict):
         raise Problem(400, f"{where} is to be an object.")
-    for name in parameters:
+    for name, set_to in parameters.items():
         # what would change the answer's meaning may not be passed over
-        if name == "classification" or name.startswith("shared_memory_"):
+        if set_to is not None and (name == "classification" or name.startswith("shared_memory_")):
             raise Problem(400, f"{where}: {name} is not supported.")
     return parameters
 
 
 def _wanted(document: dict[str, Any]) -> list[tuple[dict[str, Any], bool]]:
     """The outputs to send, by default those of the metadata, and whether as bytes."""
-    default = _parameters(document, "parameters").get("binary_data_output", False)
+    default = given(_parameters(document, "parameters"), "binary_data_output", False)
     if not isinstance(default, bool):
         raise Problem(400, "binary_data_output is to be true or false.")
-    asked = document.get("outputs", [])
+    asked = given(document, "outputs", [])
     if not isinstance(asked, list):
         raise Problem(400, "outputs is to be a list.")
     asked = asked or [{"name": output["name"]} for output in OUTPUTS]
@@ -161,7 +167,7 @@ def _wanted(document: dict[str, Any]) -> list[tuple[dict[str, Any], bool]]:
             raise Problem(400, f"outputs[{i}] is to have a name.")
         if output["name"] not in known:
             raise Problem(400, f"The model {NAME} has no output {output['name'][:40]!r}.")
-        as_bytes = _parameters(output, f"outputs[{i}].parameters").get("binary_data", default)
+        as_bytes = given(_parameters(output, f"outputs[{i}].parameters"), "binary_data", default)
         if not isinstance(as_bytes, bool):
             raise Problem(400, "binary_data is to be true or false.")
         wanted.append((known[output["name"]], as_bytes))
@@ -186,15 +192,15 @@ def _batch(document: dict[str, Any], body: bytes, binary: bytes) -> np.ndarray:
     if not isinstance(shape, list) or any(type(size) is not int or not 0 <= size < 1 << 31 for size in shape):
         raise Problem(400, f"The shape of {INPUT} is to be a list of whole numbers.")
     parameters = _parameters(tensor, "inputs[0].parameters")
-    if "binary_data_size" not in parameters:
-        if "data" not in tensor:
+    size, data = given(parameters, "binary_data_size"), given(tensor, "data")
+    if size is None:
+        if data is None:
             raise Problem(400, f"{INPUT} has no data.")
-        array = tensors.numbers(tensor["data"], INPUT, body)
+        array = tensors.numbers(data, INPUT, body)
         if datatype == "UINT8" and array.dtype.kind == "f" and array.size:
             raise Problem(400, f"{INPUT} is UINT8 but has fractions.")
     else:
-        size = parameters["binary_data_size"]
-        if "data" in tensor:
+        if data is not None:
             raise Problem(400, f"{INPUT} has data and binary_data_size.")
         if type(size) is not int or size != len(binary) or size % dtype.itemsize:
             raise Problem(400, f"{INPUT} is to have {size} bytes behind the JSON, there are {len(binary)}.")

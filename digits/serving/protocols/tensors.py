@@ -62,6 +62,11 @@ def batch(array: np.ndarray, name: str, most: int, top: int = 1) -> np.ndarray:
     inputs.limit(n, most)
     # NaN compares false with everything, so it fails here too
     if not (array.min() >= 0 and array.max() <= top):
-        hint = " Divide 0..255 by 255." if top == 1 else ""
+        if np.isnan(array.min()):
+            raise Problem(400, f"{name} has NaN among its values.")
+        # a little over 1 is a slip of rounding
+        hint = " Divide 0..255 by 255." if top == 1 and array.min() >= 0 and 2 <= array.max() <= 255 else ""
         raise Problem(400, f"{name} has values outside 0 to {top}.{hint}")
+    if problem := inputs.blank(array, top):
+        raise Problem(400, f"{name}[{problem[0]}] {problem[1]}")
     return inputs.scale(array, top)

@@ -6,8 +6,6 @@ https://github.com/tensorflow/serving/blob/master/tensorflow_serving/g3doc/api_r
 
 from __future__ import annotations
 
-import base64
-import binascii
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,7 @@ import orjson
 from flask import Blueprint, Response, current_app, request
 
 from digits.serving.errors import Problem
-from digits.serving.inputs import SIDE, Items, limit, to_batch
+from digits.serving.inputs import SIDE, Items, decode_base64, limit, to_batch
 from digits.serving.protocols import tensors
 from digits.serving.service import service
 
@@ -26,6 +24,8 @@ bp = Blueprint("tfserving", __name__, url_prefix="/v1/models")
 
 def error(status: int, detail: str) -> tuple[int, dict[str, Any]]:
     """A problem as TF Serving tells it; what is wrong with an argument is 400 there."""
+    if status == 404 and request.url_rule is None:
+        detail = f"There is no such route; the model is called {NAME}: GET /v1/models/{NAME}."
     return 400 if status in (415, 422) else status, {"error": detail}
 
 
@@ -44,6 +44,8 @@ def predict() -> Response:
     """Probabilities for `instances` (rows) or `inputs` (columns), whatever the Content-Type, as there."""
     body = request.get_data(cache=False)
     document = tensors.parse(body)
+    # null is as good as absent
+    document = {name: value for name, value in document.items() if value is not None}
     signature = document.get("signature_name", SIGNATURE)
     if signature not in ("", SIGNATURE):
         raise Problem(400, f'Serving signature name: "{signature}" not found in signature def')
@@ -136,8 +138,8 @@ def _decoded(value: Any, field: str) -> bytes:
     if not isinstance(value, dict) or value.keys() != {"b64"} or not isinstance(value["b64"], str):
         raise Problem(400, f"'{field}' is to hold numbers only, or only {{\"b64\": a picture in base64}}.")
     try:
-        return base64.b64decode(value["b64"], validate=True)
-    except (binascii.Error, ValueError):
+        return decode_base64(value["b64"])
+    except ValueError:
         raise Problem(400, f"'{field}' has a b64 that is not base64.") from None
 
 

@@ -231,7 +231,7 @@ for (let digit = 0; digit < 10; digit++) {
   const button = document.createElement("button");
   button.type = "button";
   const image = document.createElement("img");
-  image.src = `/static/samples/${digit}.png`;
+  image.src = `static/samples/${digit}.png`;
   image.alt = `Sample of a ${digit}`;
   button.append(image);
   button.addEventListener("click", async () => {
@@ -301,7 +301,7 @@ async function now() {
   let response;
   let body = {};
   try {
-    response = await fetch("/predict?detail=1", { method: "POST", headers, body: blob, signal: abort.signal });
+    response = await fetch("predict?detail=1", { method: "POST", headers, body: blob, signal: abort.signal });
     // what stands between may answer in HTML
     if (/json/.test(response.headers.get("Content-Type"))) body = await response.json();
   } catch {
@@ -395,7 +395,7 @@ function answer(found, ms) {
   const pixels = seen.createImageData(28, 28);
   found.image.flat().forEach((value, i) => pixels.data.set([value, value, value, 255], 4 * i));
   seen.putImageData(pixels, 0, 0);
-  const url = `${location.origin}/predict?prepare=none`;
+  const url = new URL("predict?prepare=none", location.href).href;
   const data = $("seen").toDataURL("image/png").split(",")[1];
   const key = sessionStorage.getItem("key") ? ` -H "X-API-Key: YOUR_KEY"` : "";
   $("curl").textContent = `curl -H "Content-Type: application/json"${key} -d '{"image":"${data}"}' "${url}"`;
@@ -446,7 +446,7 @@ $("copy").addEventListener("click", async () => {
 async function model() {
   let card;
   try {
-    const response = await fetch("/model", { headers: withKey({}) });
+    const response = await fetch("model", { headers: withKey({}) });
     if (response.status === 401) return askForKey();
     card = response.ok && (await response.json());
   } catch {
