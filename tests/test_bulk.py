@@ -8,6 +8,7 @@ import gzip
 import io
 import json
 import os
+import re
 import tarfile
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -527,6 +528,15 @@ def test_a_picture_error_keeps_what_was_found() -> None:
     assert Parts("/nowhere/at/all", "0" * 8).there() == {}
 
 
-def test_nothing_is_listed_that_a_store_refuses() -> None:
-    with pytest.raises(UsageError, match="is not there"):
-        find_shards(["/nowhere/at/all"], "image")
+@pytest.mark.parametrize("inputs", ["/nowhere/at/all", "none://x/y.png", "s3://bucket/*.png"])
+def test_a_store_that_can_not_be_listed_is_told(
+    inputs: str, here: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with pytest.raises(UsageError, match=re.escape(inputs)):
+        find_shards([inputs], "image")
+    assert here(inputs, "--out", tmp_path / "out") == 2
+    (tmp_path / "file").touch()
+    out = inputs.rpartition("/")[0] if "://" in inputs else tmp_path / "file" / "out"
+    assert here(SAMPLES[0], "--out", out) == 2

@@ -131,21 +131,23 @@ def find_shards(inputs: list[str], column: str, pictures: int = 1000, without: s
 
 
 def _files(given: str, without: str) -> Iterator[_File]:
-    fs, path = url_to_fs(given)
-    # an address's question mark asks for something, as a glob's stands for a letter
-    signs = "*[" if "http" in fs.protocol else "*?["
     try:
+        fs, path = url_to_fs(given)
+        # a question mark is part of a web address
+        signs = "*[" if "http" in fs.protocol else "*?["
+        chosen = False
         # a file may be called like a glob
         if any(sign in path for sign in signs) and not fs.exists(path):
-            listed, chosen = fs.glob(path, detail=True), False
+            listed = fs.glob(path, detail=True)
         elif fs.isdir(path):
-            listed, chosen = fs.find(path, detail=True), False
+            listed = fs.find(path, detail=True)
         else:
             listed, chosen = {path: fs.info(path)}, True
     except FileNotFoundError:
         raise UsageError(f"{given} is not there.") from None
-    except (PermissionError, OSError) as error:
-        raise UsageError(f"{given} can't be listed: {error}") from None
+    except Exception as error:
+        # each store has errors of its own, for missing credentials above all
+        raise UsageError(f"{given} can't be listed: {type(error).__name__}: {error}") from None
     for name, info in sorted(listed.items()):
         url = str(fs.unstrip_protocol(name)).removeprefix("file://")
         if info["type"] != "file" or (without and url.startswith(f"{without}/")):

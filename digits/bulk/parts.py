@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from digits.bulk.inputs import Shard
+from digits.bulk.inputs import Shard, UsageError
 from digits.bulk.rows import Options
 
 # what a row means: a new number where that changes, and older parts are read again
@@ -38,11 +38,17 @@ def run_key(version: str, options: Options) -> str:
 
 
 class Parts:
-    """A folder of parts, made with the first of them. run: the key of the parts that are written."""
+    """A folder of parts, made with the first of them. run: the key of the parts that are written.
+
+    Raises UsageError for an address that fsspec does not know.
+    """
 
     def __init__(self, url: str, run: str) -> None:
         self.url, self.run = url.rstrip("/"), run
-        self._fs, self._folder = url_to_fs(self.url)
+        try:
+            self._fs, self._folder = url_to_fs(self.url)
+        except (ValueError, ImportError) as error:
+            raise UsageError(f"{url} can't be written: {error}") from None
         # a store that others write to is looked at anew
         self._fs.invalidate_cache()
 
@@ -56,11 +62,13 @@ class Parts:
         return f"{shard.name}-{shard.key}-{self.run}.parquet"
 
     def there(self) -> dict[str, tuple[str, str]]:
-        """The parts' names, of any run: the keys of their shard and run."""
+        """The parts' names, of any run: the keys of their shard and run. Raises UsageError."""
         try:
             names = [each.rpartition("/")[2] for each in self._fs.ls(self._folder, detail=False)]
         except FileNotFoundError:
             return {}
+        except Exception as error:
+            raise UsageError(f"{self.url} can't be listed: {type(error).__name__}: {error}") from None
         return {name: (match[2], match[3]) for name in sorted(names) if (match := NAME.fullmatch(name))}
 
     def about(self, name: str) -> dict[str, Any]:
