@@ -1,5 +1,6 @@
-"""Reads the digits in millions of pictures: no service, no HTTP, on this machine's processors or on Dask's workers
-elsewhere. A folder of Parquet files comes out, a row a picture. It can be stopped, and the same command goes on.
+"""Reads the digits in millions of pictures without the service, with processes on this machine or with Dask's
+workers elsewhere. The output is a folder of Parquet files with one row per picture. A run that was stopped is
+resumed by the same command.
 
     python bulk.py scans/ --out digits/                                # a folder and all below it
     python bulk.py 's3://bucket/scans/*.jpg' --out s3://bucket/digits/  # what fsspec reaches

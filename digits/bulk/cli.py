@@ -1,6 +1,6 @@
 """What bulk.py does: reads the command line, lists the inputs, compares them with what the output folder
 holds, and has the rest read. Exit code 0: all is read. 1: some pictures or shards could not be; the rows say
-which. 2: nothing was done, and the message says why. 130: stopped; the same command goes on."""
+which. 2: nothing was done, and the message says why. 130: stopped; the same command resumes the run."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"bulk.py: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nbulk.py: stopped; the same command goes on.", file=sys.stderr)
+        print("\nbulk.py: stopped; the same command resumes the run.", file=sys.stderr)
         return 130
 
 

@@ -77,8 +77,8 @@ class Cluster:
                 # a wrong address, or no key for TLS, will not come right
                 if time.monotonic() > deadline or not isinstance(error, OSError):
                     raise UsageError(
-                        f"There is no scheduler at {self.address} ({error}). The same command goes on where "
-                        "this run ended."
+                        f"There is no scheduler at {self.address} ({error}). When there is one, the same "
+                        "command resumes the run."
                     ) from None
                 time.sleep(0.5)
         return self._client
