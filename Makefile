@@ -1,6 +1,6 @@
-# The short commands: `make serve` and `make test` need Python 3.11+ and a package index, nothing else.
+# Common tasks. `make serve` and `make test` only need Python 3.11+ and a package index.
 PYTHON ?= python3
-# `make test` and training; `make serve` uses an environment of its own, without TensorFlow
+# for tests and training; `make serve` uses its own environment without TensorFlow
 VENV ?= .venv
 SERVE_VENV ?= .venv-serve
 PIP = -m pip install --quiet --disable-pip-version-check --require-hashes
@@ -9,43 +9,46 @@ PY = $(VENV)/bin/python
 .PHONY: help serve key train test lint format lock clean
 .DELETE_ON_ERROR:
 
-help:  ## this list
+help:  ## show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## */\1\t/' | expand -t 18
 
-serve: $(SERVE_VENV)/.installed  ## start the service on port 5000 with the trained model that is in the repo
+serve: $(SERVE_VENV)/.installed  ## start the service on port 5000 with the trained model in the repository
 	$(SERVE_VENV)/bin/python -m gunicorn app:app
 
-key: $(SERVE_VENV)/.installed  ## make an API key and the hash that the service is given
+key: $(SERVE_VENV)/.installed  ## create an API key and the hash for the service
 	$(SERVE_VENV)/bin/python -m digits.serving.keys
 
-train: $(VENV)/.installed  ## run the DVC pipeline: data, training, plots
+train: $(VENV)/.installed  ## run the DVC pipeline: data, training, metrics
 	PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m dvc repro
 
-test: $(VENV)/.installed  ## all tests but the slow end-to-end ones
-	$(PY) -m pytest -m "not e2e and not docker and not terraform and not bulk"
+test: $(VENV)/.installed  ## run all tests except the slow end-to-end ones
+	$(PY) -m pytest -m "not e2e and not docker and not terraform and not mlflow and not kubernetes and not bulk"
 
-lint: $(VENV)/.installed  ## ruff, mypy
+lint: $(VENV)/.installed  ## check the code with ruff and mypy
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-format: $(VENV)/.installed  ## let ruff tidy up
+format: $(VENV)/.installed  ## format the code with ruff
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-# the other locks take their versions from the largest, so that all agree
+# the other lock files take their versions from the largest one, so that all agree
 LOCK = $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock"
-lock: $(VENV)/.installed  ## pin every package and its hashes anew (UPGRADE=--upgrade for newer ones)
+lock: $(VENV)/.installed  ## pin all packages with their hashes (UPGRADE=--upgrade for newer versions)
 	$(LOCK) $(UPGRADE) requirements-dev.in -o requirements-dev.txt
 	$(LOCK) requirements.in -c requirements-dev.txt -o requirements.txt
 	$(LOCK) requirements-serve.in -c requirements-dev.txt -o requirements-serve.txt
 	$(LOCK) requirements-tools.in -c requirements-dev.txt -o requirements-tools.txt
 	$(LOCK) requirements-bulk.in -c requirements-dev.txt -o requirements-bulk.txt
 	$(LOCK) requirements-bulk-dev.in -c requirements-dev.txt -c requirements-bulk.txt -o requirements-bulk-dev.txt
+	$(LOCK) requirements-mlflow.in -c requirements-dev.txt -o requirements-mlflow.txt
 	$(LOCK) $(UPGRADE) requirements-terraform.in -o requirements-terraform.txt
+	$(LOCK) $(UPGRADE) requirements-mlflow-server.in -o requirements-mlflow-server.txt
+	$(LOCK) $(UPGRADE) requirements-kubernetes.in -o requirements-kubernetes.txt
 
-clean:  ## remove the environments
-	rm -rf $(VENV) $(SERVE_VENV) $(TOOLS_VENV) $(TERRAFORM_VENV) $(BULK_VENV)
+clean:  ## remove the virtual environments
+	rm -rf $(VENV) $(SERVE_VENV) $(TOOLS_VENV) $(TERRAFORM_VENV) $(MLFLOW_VENV) $(KUBERNETES_VENV) $(BULK_VENV)
 
 $(VENV)/.installed: requirements-dev.txt
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
@@ -58,72 +61,72 @@ $(SERVE_VENV)/.installed: requirements-serve.txt
 	touch $@
 
 .PHONY: bench bench-quick bench-train bench-parts
-bench: $(VENV)/.installed  ## measure the service against its peers (minutes; installs them in .bench; needs wrk)
+bench: $(VENV)/.installed  ## compare the service with other servers (takes minutes; installs them in .bench; needs wrk)
 	$(PY) benchmarks/bench.py
 
-bench-quick: $(VENV)/.installed  ## under a minute: fail if the service fell behind the constant-answer ceiling
+bench-quick: $(VENV)/.installed  ## fail if the service is too slow compared with a constant answer (under a minute)
 	$(PY) benchmarks/bench.py --quick
 
-bench-parts: $(VENV)/.installed  ## where a request's time goes, in µs of CPU
+bench-parts: $(VENV)/.installed  ## show where the CPU time of a request goes
 	$(PY) benchmarks/parts.py
 
-bench-train: $(VENV)/.installed  ## measure training against other ways to train (minutes; needs `dvc repro data`)
+bench-train: $(VENV)/.installed  ## compare training with other frameworks (takes minutes; needs `dvc repro data`)
 	$(PY) benchmarks/training.py
 
 .PHONY: train-twice train-seeds
-train-twice: $(VENV)/.installed  ## train twice with one seed and compare the models byte for byte
+train-twice: $(VENV)/.installed  ## train twice with the same seed and compare the models byte for byte
 	rm -rf tmp/twice
 	$(PY) train.py --out tmp/twice/a
 	$(PY) train.py --out tmp/twice/b
 	sha256sum tmp/twice/a/models/mnist.h5 tmp/twice/b/models/mnist.h5
-	cmp tmp/twice/a/models/mnist.h5 tmp/twice/b/models/mnist.h5 && echo "equal to the byte"
+	cmp tmp/twice/a/models/mnist.h5 tmp/twice/b/models/mnist.h5 && echo "identical"
 
 train-seeds: $(VENV)/.installed  ## train with three seeds and print the mean accuracy
 	for seed in 1 2 3; do $(PY) train.py --seed $$seed --out tmp/seeds/$$seed >/dev/null || exit 1; done
 	$(PY) -c "import json; a = [json.load(open(f'tmp/seeds/{s}/models/mnist.json'))['test']['accuracy'] for s in (1, 2, 3)]; print('test accuracy', *a, 'mean', round(sum(a) / 3, 4))"
 
 .PHONY: eval
-eval: $(VENV)/.installed  ## how well pictures of digits are read, by kind (set MNIST_NPZ to include MNIST's)
+eval: $(VENV)/.installed  ## measure the accuracy on pictures of each kind (set MNIST_NPZ to include MNIST's)
 	$(PY) benchmarks/evaluate.py
 
 .PHONY: e2e screenshots
-e2e: $(VENV)/.installed  ## the slow tests: a browser, faults under load
+e2e: $(VENV)/.installed  ## run the slow end-to-end tests: the browser, faults under load
 	$(PY) -m pytest -m e2e
 
-screenshots: $(VENV)/.installed  ## take the pictures of the drawing page anew
+screenshots: $(VENV)/.installed  ## renew the screenshots of the drawing page
 	SCREENSHOTS=1 $(PY) -m pytest -q -m e2e tests/test_page.py -k screenshots
 
 .PHONY: e2e-docker
-e2e-docker: $(VENV)/.installed  ## images and compose with a real engine: build, predict, alert, kill, stop
+e2e-docker: $(VENV)/.installed  ## test the images and docker-compose.yml with a real Docker engine
 	$(PY) -m pytest -s -m docker
 
 .PHONY: image
-# a remote's address may hold a password; what stands before the @ stays out
+# the part before the @ of a remote's URL is removed, because it may contain a password
 image: export VERSION = $(shell git describe --tags --always --dirty)
 image: export REVISION = $(shell git rev-parse HEAD)
 image: export SOURCE = $(shell git remote get-url origin 2>/dev/null | sed -E 's,//[^/@]*@,//,')
-image:  ## build the image that serves, labelled with its version, revision and source
+image:  ## build the service's image, labelled with its version, revision and source
 	docker compose build service
 
 .PHONY: fuzz audit sbom
-# what looks for holes has packages of its own, which need not get along with the others
+# the security tools have their own environment, because their packages may conflict with the others
 TOOLS_VENV ?= .venv-tools
 TOOLS = $(TOOLS_VENV)/bin/python
 LOCKS = $(wildcard requirements*.txt)
 RUNS ?= 100000
 
-fuzz: $(TOOLS_VENV)/.installed  ## throw 120,000 mutated requests at the service (minutes; Linux; RUNS=, KEEP=1)
+fuzz: $(TOOLS_VENV)/.installed  ## fuzz the service with 120,000 requests (takes minutes; Linux; RUNS=, KEEP=1)
 	$(TOOLS) tests/fuzz.py --runs $(RUNS) $(if $(KEEP),--keep)
 
-# AUDIT=osv asks osv.dev instead of the index
-audit: $(TOOLS_VENV)/.installed  ## look the locked packages up in a list of known vulnerabilities
+# AUDIT=osv uses osv.dev instead of the package index
+audit: $(TOOLS_VENV)/.installed  ## check the locked packages for known vulnerabilities
 	@for lock in $(LOCKS); do echo "$$lock:"; \
-	told=$$($(TOOLS) -m pip_audit -s $(or $(AUDIT),pypi) --progress-spinner=off --disable-pip --require-hashes -r $$lock 2>&1) || failed=1; \
-	if echo "$$told" | grep -qE "could not be audited|ConnectionError|ServiceError"; \
-	then echo "NOT AUDITED: no service with known vulnerabilities answered for $$(echo "$$told" | grep -c "could not be audited") packages"; failed=1; \
-	else echo "$$told"; fi; done; exit $${failed:-0}
+	report=$$($(TOOLS) -m pip_audit -s $(or $(AUDIT),pypi) --progress-spinner=off --disable-pip --require-hashes -r $$lock 2>&1) || failed=1; \
+	if echo "$$report" | grep -qE "could not be audited|ConnectionError|ServiceError"; \
+	then echo "NOT AUDITED: the vulnerability service did not answer for $$(echo "$$report" | grep -c "could not be audited") packages"; failed=1; \
+	else echo "$$report"; fi; done; exit $${failed:-0}
 
-sbom: $(TOOLS_VENV)/.installed  ## write what is inside as CycloneDX: sbom-serve.json, sbom-train.json
+sbom: $(TOOLS_VENV)/.installed  ## write the bills of materials (CycloneDX): sbom-serve.json, sbom-train.json
 	$(TOOLS_VENV)/bin/cyclonedx-py requirements requirements-serve.txt --output-reproducible --validate -o sbom-serve.json
 	$(TOOLS_VENV)/bin/cyclonedx-py requirements requirements.txt --output-reproducible --validate -o sbom-train.json
 
@@ -132,11 +135,11 @@ $(TOOLS_VENV)/.installed: requirements-tools.txt
 	$(TOOLS) $(PIP) -r requirements-tools.txt
 	touch $@
 
-# checkov wants an older boto3 than DVC does, so the tools have an environment of their own. TERRAFORM names the
-# program, by default `terraform`
+# these tools have their own environment, because checkov requires an older boto3 than DVC. TERRAFORM names the
+# program to use, by default `terraform`
 TERRAFORM_VENV ?= .venv-terraform
 .PHONY: terraform-check
-terraform-check: $(VENV)/.installed $(TERRAFORM_VENV)/.installed  ## terraform/: fmt, validate, test, checkov, AWS's models, DVC through S3
+terraform-check: $(VENV)/.installed $(TERRAFORM_VENV)/.installed  ## check terraform/ without an AWS account
 	TERRAFORM_TOOLS="$(abspath $(TERRAFORM_VENV))/bin" $(PY) -m pytest -m terraform
 
 $(TERRAFORM_VENV)/.installed: requirements-terraform.txt
@@ -160,4 +163,31 @@ bench-bulk: $(BULK_VENV)/.installed  ## measure bulk.py against its peers (minut
 $(BULK_VENV)/.installed: requirements-bulk-dev.txt
 	test -x $(BULK) || $(PYTHON) -m venv $(BULK_VENV)
 	$(BULK) $(PIP) -r requirements-bulk-dev.txt
+	touch $@
+
+# MLflow wants an older gunicorn than the service, so its server and clients have an environment of their own. The
+# client that `train.py` imports goes into a folder, which leaves $(VENV) as it is
+MLFLOW_VENV ?= .venv-mlflow
+.PHONY: test-mlflow
+test-mlflow: $(VENV)/.installed $(MLFLOW_VENV)/.installed  ## tracking, registry and /invocations with MLflow's own server and clients
+	MLFLOW_TOOLS="$(abspath $(MLFLOW_VENV))" $(PY) -m pytest -m mlflow
+
+$(MLFLOW_VENV)/.installed: requirements-mlflow.txt requirements-mlflow-server.txt
+	test -x $(MLFLOW_VENV)/bin/python || $(PYTHON) -m venv $(MLFLOW_VENV)
+	$(MLFLOW_VENV)/bin/python $(PIP) -r requirements-mlflow-server.txt
+	rm -rf $(MLFLOW_VENV)/skinny
+	$(MLFLOW_VENV)/bin/python $(PIP) --target $(MLFLOW_VENV)/skinny -r requirements-mlflow.txt
+	touch $@
+
+KUBERNETES_VENV ?= .venv-kubernetes
+.PHONY: kubernetes kubernetes-check
+kubernetes: $(VENV)/.installed  ## make the Prometheus rules for Kubernetes anew from monitoring/
+	$(PY) kubernetes/rules.py
+
+kubernetes-check: $(VENV)/.installed $(KUBERNETES_VENV)/.installed $(TERRAFORM_VENV)/.installed  ## kubernetes/: render, schemas, typed models, checkov; without a cluster
+	KUBERNETES_TOOLS="$(abspath $(KUBERNETES_VENV))/bin" CHECKOV="$(abspath $(TERRAFORM_VENV))/bin/checkov" $(PY) -m pytest -m kubernetes
+
+$(KUBERNETES_VENV)/.installed: requirements-kubernetes.txt
+	test -x $(KUBERNETES_VENV)/bin/python || $(PYTHON) -m venv $(KUBERNETES_VENV)
+	$(KUBERNETES_VENV)/bin/python $(PIP) -r requirements-kubernetes.txt
 	touch $@

@@ -1,6 +1,6 @@
-"""The service: an image of a handwritten digit in, the digit out. Run it with `gunicorn app:app`, as `make serve`
-and `python app.py` do, or `gunicorn "app:create_app()"`; tests and tools call `create_app`. Routes only: what they
-do lies in digits/serving.
+"""The service, which recognizes handwritten digits in images. Run it with `gunicorn app:app`, as `make serve` and
+`python app.py` do, or with `gunicorn "app:create_app()"`; tests and tools call `create_app`. This module only
+defines the routes; the code behind them is in digits/serving.
 
     curl -H "Content-Type: application/json" -d @sample_request.json http://localhost:5000/predict
 """
@@ -10,56 +10,75 @@ from __future__ import annotations
 import os
 import sys
 
+import flask
 import orjson
 from flask import Flask, Response, request
 
-from digits import model
-from digits.serving import access, errors, inputs, keys, openapi, pages, request_log
+from digits import model, registry
+from digits.serving import access, errors, inputs, keys, openapi, pages, reading, request_log
 from digits.serving.incoming import Request
 from digits.serving.inherited import inherited
-from digits.serving.protocols import kserve, tfserving
+from digits.serving.protocols import kserve, mlflow, tfserving
 from digits.serving.service import Service
 from digits.serving.settings import Settings
 
 
 def create_app(settings: Settings | None = None, classifier: model.Classifier | None = None) -> Flask:
-    """A Flask app that serves `classifier`, by default the model that the settings name.
+    """Create the Flask app.
 
-    settings: from the environment if None. Raises SettingError and ModelError.
+    settings: by default from the environment. classifier: by default the model that the settings name. Raises
+    SettingError and ModelError.
     """
     settings = settings or Settings.from_env(os.environ)
     app = Flask(__name__, static_folder=None)
     app.request_class = Request
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.config["MAX_BATCH"] = settings.max_batch
-    # Werkzeug's own limit of 1,000 is below the default batch; this one leaves room to be told the batch's
+    # Werkzeug's limit of 1,000 parts is lower than the default batch; twice the batch leaves room for our own
+    # error
     app.config["MAX_FORM_PARTS"] = max(app.config["MAX_FORM_PARTS"], 2 * settings.max_batch)
     errors.register(app, {"v1": tfserving.error, "v2": kserve.error})
-    classifier = classifier or inherited.classifier or model.Classifier(model.load(settings.model))
+    classifier = classifier or inherited.classifier or model.Classifier(registry.load(settings.model))
     service = Service(app, classifier, settings.sure)
     request_log.register(app, service.metrics, classifier.version)
     access.register(app, settings, keys.load(settings) if inherited.api_keys is None else inherited.api_keys)
-    # every view and hook is a plain function; Flask would look whether it is a coroutine at each call
+    # no view or hook is a coroutine, for which Flask would check at each call
     app.ensure_sync = lambda func: func  # type: ignore[method-assign]
 
     @app.post("/predict")
     def predict() -> Response:
-        batch, single = inputs.from_request(request._get_current_object(), settings)  # type: ignore[attr-defined]
-        detail = bool(request.query_string) and inputs.wants_detail(request)
+        asked: flask.Request = request._get_current_object()  # type: ignore[attr-defined]
+        items, as_is = inputs.items_of(asked, settings.max_batch)
+        batch = inputs.to_batch(items, as_is)
+        detail = bool(asked.query_string) and inputs.wants_detail(asked)
         predictions = service.answers(service.classify(batch), batch if detail else None)
-        return _json(predictions[0] if single else {"predictions": predictions})
+        response = _json(predictions[0] if items.single else {"predictions": predictions})
+        if items.pictures and any(answer["unsure"] for answer in predictions):
+            # there may be more digits than one
+            response.headers["Link"] = '<read>; rel="related"'
+        return response
+
+    @app.post("/read")
+    def read() -> Response:
+        asked: flask.Request = request._get_current_object()  # type: ignore[attr-defined]
+        options = reading.options(asked)
+        items = reading.items_of(asked, settings.max_batch)
+        readings = reading.read_all(items, options)
+        return _json(readings[0] if items.single else {"readings": readings})
 
     @app.get("/health/live")
     def live() -> Response:
         return _json({"status": "live"})
 
+    # MLflow's clients and SageMaker ask the former
+    @app.get("/ping")
     @app.get("/health/ready")
     def ready() -> Response:
         if not service.ready:
             raise errors.Problem(503, "The model has not answered yet.", headers={"Retry-After": "1"})
         return _json({"status": "ready", "model_version": classifier.version})
 
-    for blueprint in (pages.pages, tfserving.bp, kserve.bp, openapi.bp):
+    for blueprint in (pages.pages, tfserving.bp, kserve.bp, mlflow.bp, openapi.bp):
         app.register_blueprint(blueprint)
     service.warm_up()
     return app
@@ -70,7 +89,7 @@ def _json(value: object) -> Response:
 
 
 def __getattr__(name: str) -> Flask:
-    # `app:app` builds the app when gunicorn asks for it; importing `create_app` builds none
+    # creates the app for `app:app`, but not if only `create_app` is imported
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()["app"] = create_app()
@@ -78,6 +97,6 @@ def __getattr__(name: str) -> Flask:
 
 
 if __name__ == "__main__":
-    # gunicorn reads gunicorn.conf.py in its folder
+    # gunicorn reads gunicorn.conf.py in the current folder
     os.chdir(os.path.dirname(os.path.abspath(__file__)))
     os.execv(sys.executable, [sys.executable, "-m", "gunicorn", "app:app", *sys.argv[1:]])  # noqa: S606

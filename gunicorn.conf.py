@@ -1,7 +1,8 @@
-"""How gunicorn runs the service; it reads this file by itself. What an operator may want to change is in
-digits/serving/settings.py and comes from the environment."""
+"""gunicorn's configuration, which gunicorn reads on its own when it is started in this folder. The settings for
+operators are environment variables, see digits/serving/settings.py."""
 
-# before anything imports what it replaces; also in the master, or each worker would complain at its exit
+# before other imports, so that they get the patched modules; in the master too, or each worker would log an error
+# when it exits
 from gevent import monkey
 
 monkey.patch_all()
@@ -28,19 +29,19 @@ if settings.metrics_bind:
     bind = [bind, settings.metrics_bind]
 worker_class = "digits.server.worker.Worker"
 # a connection takes a descriptor and some kilobytes; when nearly all are taken, the longest idle one is closed
-worker_connections = master.descriptors(4096)
+worker_connections = master.max_connections(4096)
 
-# above the 60 s after which load balancers drop an idle connection: whoever closes, it must not be us
+# longer than the 60 s after which load balancers close idle connections, so that it is never the service that
 keepalive = 75
 graceful_timeout = settings.grace_seconds
 timeout = 30
 
 # a heartbeat on a slow disk would get healthy workers killed (benoitc/gunicorn#1863)
 worker_tmp_dir = master.shared_memory()
-# nothing here uses it, and it needs a writable home
+# not used, and it needs a writable home folder
 control_socket_disable = True
 
-# nothing here asks for scheme, client address or a path prefix, so nobody is trusted to set them by a header
+# the service uses neither the scheme nor the client's address nor a path prefix from headers, so none is trusted
 forwarder_headers = ""
 secure_scheme_headers = {}
 

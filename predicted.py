@@ -3,7 +3,8 @@ so this one file may be copied to where it is wanted.
 
     python predicted.py                          # sends sample_request.json to http://localhost:5000
     python predicted.py scan.png request.json    # pictures and JSON requests; a row each
-    python predicted.py scans/ --format csv      # a folder and all below it
+    python predicted.py scans/ --csv             # a folder and all below it
+    python predicted.py --read page.jpg          # every digit of a picture, line by line
     cat requests.jsonl | python predicted.py -   # standard input: a picture, a JSON request, or one a line
 
 Exit code 0: all answered. 1: some were refused or could not be read; the rows say which. 2: wrong usage, or no
@@ -16,6 +17,7 @@ import argparse
 import base64
 import contextlib
 import csv
+import glob
 import json
 import os
 import random
@@ -35,18 +37,23 @@ from email.utils import parsedate_to_datetime
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, BinaryIO
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 SAMPLE = Path(__file__).resolve().parent / "sample_request.json"
 
 MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*")
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 LINES = frozenset({".jsonl", ".ndjson"})
+REQUESTS = LINES | {".json"}
 
 # in base64 a third more, far below the 32 MiB that the service reads by default
 BATCH_BYTES = 4 << 20
 # larger files are no scans of digits, and would only fill the memory
 FILE_BYTES = 64 << 20
+
+# what a list of answers is called, and what a row has of each
+PREDICTIONS: tuple[str, tuple[str, ...]] = ("predictions", ("predicted_digit", "predicted_probability"))
+READINGS: tuple[str, tuple[str, ...]] = ("readings", ("text", "lines", "marks"))
 
 TRY_AGAIN = frozenset({429, 502, 503})
 # one image of a batch may be the reason, so a smaller batch may pass
@@ -84,16 +91,20 @@ class Item:
 
 
 def find_files(paths: Iterable[str]) -> list[str]:
-    """The files meant: folders become what lies below them and looks like an input, in order of name."""
+    """The files meant: folders become what lies below them and looks like an input, in order of name.
+
+    A pattern such as *.png, which some shells leave as it is, becomes what it fits.
+    """
     found: list[str] = []
     for path in paths:
-        if path == "-" or not os.path.isdir(path):
-            found.append(path)
+        if not os.path.isdir(path):
+            fitting = [] if path == "-" or os.path.exists(path) else sorted(glob.glob(path, recursive=True))
+            found += fitting or [path]
             continue
         for folder, folders, files in os.walk(path):
             folders.sort()
             names = (name for name in sorted(files) if not name.startswith("."))
-            wanted = PICTURES | LINES | {".json"}
+            wanted = PICTURES | REQUESTS
             found += [
                 os.path.join(folder, name) for name in names if os.path.splitext(name)[1].lower() in wanted
             ]
@@ -207,7 +218,8 @@ class Client:
     """Asks the service at `url`; threads may share it.
 
     timeout: seconds to wait for an answer. retries: how often a request is sent again after 429, 502, 503 or a
-    lost connection. key: API key or None. say: is told what is waited for.
+    lost connection. key: API key or None. route: predict or read, with a query if any. say: is told what is waited
+    for.
     """
 
     def __init__(
@@ -216,11 +228,12 @@ class Client:
         timeout: float = 30,
         retries: int = 5,
         key: str | None = None,
-        query: str = "",
+        route: str = "predict",
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.url = url.rstrip("/")
-        self.target = f"{self.url}/predict{query}"
+        self.target = f"{self.url}/{route}"
+        self.answers, self.wanted = READINGS if route.startswith("read") else PREDICTIONS
         self.timeout, self.retries, self.say = timeout, retries, say
         self.headers = {"Content-Type": "application/json", "User-Agent": "predicted.py"}
         if key:
@@ -279,12 +292,11 @@ class Client:
             if len(batch) == 1:
                 found = [self.send(b'{"image":' + batch[0].text + b"}")]
             else:
-                found = self.send(b'{"images":[' + b",".join(item.text for item in batch) + b"]}")[
-                    "predictions"
-                ]
+                images = b",".join(item.text for item in batch)
+                found = self.send(b'{"images":[' + images + b"]}")[self.answers]
             rows = [
                 {"input": item.name}
-                | {key: answer[key] for key in ("predicted_digit", "predicted_probability")}
+                | {key: answer[key] for key in self.wanted}
                 # an older service does not say it
                 | ({"unsure": answer["unsure"]} if "unsure" in answer else {})
                 for item, answer in zip(batch, found, strict=True)
@@ -408,6 +420,38 @@ def writer(kind: str) -> Callable[[dict[str, Any]], None]:
     return text
 
 
+def reading_writer(kind: str, named: bool) -> Callable[[dict[str, Any]], None]:
+    """As `writer`, for rows of readings. named: begin each line of text with its picture's name."""
+    if kind == "jsonl":
+        return writer(kind)
+    if kind == "csv":
+        fields = ["input", "line", "digit", "probability", "unsure", "x", "y", "width", "height", "error"]
+        table = csv.DictWriter(sys.stdout, fields, lineterminator="\n")
+        table.writeheader()
+
+        def digits(row: dict[str, Any]) -> None:
+            if "error" in row:
+                table.writerow({"input": row["input"], "error": row["error"]})
+            for number, line in enumerate(row.get("lines", []), 1):
+                for digit in line["digits"]:
+                    told = dict(zip(("x", "y", "width", "height"), digit["box"], strict=True))
+                    told |= {key: digit[key] for key in ("digit", "probability")}
+                    told |= {"input": row["input"], "line": number, "unsure": json.dumps(digit["unsure"])}
+                    table.writerow(told)
+
+        return digits
+
+    def text(row: dict[str, Any]) -> None:
+        if "error" in row:
+            writer("text")(row)
+            return
+        # without a line there would be no row for a picture among many
+        for line in row["lines"] or ([{"text": "", "unsure": False}] if named else []):
+            print(*([row["input"]] if named else []), line["text"], *["unsure"] * line["unsure"], sep="\t")
+
+    return text
+
+
 def arguments() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -426,7 +470,21 @@ def arguments() -> argparse.ArgumentParser:
         choices=("text", "jsonl", "csv"),
         help="how to write the rows (text; for a single JSON file the service's own answer)",
     )
-    parser.add_argument("--batch", type=_positive, default=64, help="images in a request (%(default)s)")
+    for name, kind in (("--json", "jsonl"), ("--csv", "csv")):
+        parser.add_argument(
+            name, action="store_const", const=kind, dest="format", help=f"the same as --format {kind}"
+        )
+    parser.add_argument(
+        "--read",
+        action="store_true",
+        help="read every digit of each picture, line by line: text has the lines, csv a row a digit, json all",
+    )
+    parser.add_argument("--length", type=_positive, help="with --read: how many digits each line has")
+    parser.add_argument("--check", choices=("luhn",), help="with --read: the check digit each line ends with")
+    parser.add_argument(
+        "--alternatives", type=_positive, help="with --read: how many other readings json lists of each line"
+    )
+    parser.add_argument("--batch", type=_positive, help="images in a request (64; 1 with --read)")
     parser.add_argument("--jobs", type=_positive, default=2, help="requests at a time (%(default)s)")
     parser.add_argument(
         "--no-prepare", action="store_true", help="pictures are 28x28 and like MNIST's already"
@@ -450,26 +508,41 @@ def _positive(text: str) -> int:
 
 
 def count_unsure(url: str, answers: Iterable[dict[str, Any]]) -> int:
-    """How many answers or rows are unsure. Raises Stop if the service at `url` does not say it of one."""
+    """How many answers or rows, or lines of readings, are unsure.
+
+    Raises Stop if the service at `url` does not say it of one.
+    """
     answers = [answer for answer in answers if "error" not in answer]
+    answers = [part for answer in answers for part in answer.get("lines", [answer])]
     if not all("unsure" in answer for answer in answers):
         raise Stop(f"{url} does not say whether it is sure, which --sure needs: it is an older service.", 2)
     return sum(bool(answer["unsure"]) for answer in answers)
 
 
+def make_client(args: argparse.Namespace, say: Callable[[str], None]) -> Client:
+    """A client as the arguments ask for."""
+    asked = {name: getattr(args, name) for name in ("length", "check", "alternatives")}
+    asked["prepare"] = "none" if args.no_prepare else None
+    query = urlencode({name: value for name, value in asked.items() if value})
+    route = ("read" if args.read else "predict") + f"?{query}" * bool(query)
+    return Client(args.url, args.timeout, max(args.retries, 0), args.api_key, route, say)
+
+
 def run(args: argparse.Namespace) -> int:
     """Ask about everything the arguments name; returns the exit code. Raises Stop."""
-    query = "?prepare=none" if args.no_prepare else ""
     files = find_files(args.inputs)
     # how many lines there are to come would only be known by reading twice
     unknown = any(file == "-" or os.path.splitext(file)[1].lower() in LINES for file in files)
     progress = Progress(None if unknown else len(files))
-    client = Client(args.url, args.timeout, max(args.retries, 0), args.api_key, query, progress.say)
+    client = make_client(args, progress.say)
     if not files:
         raise Stop("Nothing that looks like a picture or JSON lies there.", 2)
     # names may hold any bytes, and are to come out as they are
     sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
-    write = writer(args.format or "text")
+    kind = args.format or "text"
+    # one picture's lines need no name
+    named = files != args.inputs or len(files) > 1 or os.path.splitext(files[0])[1].lower() in REQUESTS
+    write = reading_writer(kind, named) if args.read else writer(kind)
 
     def items() -> Iterator[Item]:
         for file in files:
@@ -480,7 +553,7 @@ def run(args: argparse.Namespace) -> int:
 
     unsure = 0
     try:
-        for rows in ask_all(client, items(), args.batch, args.jobs):
+        for rows in ask_all(client, items(), args.batch or (1 if args.read else 64), args.jobs):
             progress.clear()
             for row in rows:
                 write(row)
@@ -499,7 +572,8 @@ def run(args: argparse.Namespace) -> int:
     if progress.failed:
         print(f"{progress.failed} of {progress.done} failed", file=sys.stderr)
     if unsure:
-        print(f"{unsure} of {progress.done} unsure", file=sys.stderr)
+        total = "lines" if args.read else f"of {progress.done}"
+        print(f"{unsure} {total} unsure", file=sys.stderr)
     return 1 if progress.failed else 3 if unsure else 0
 
 
@@ -509,9 +583,7 @@ def ask_one(args: argparse.Namespace, path: Path) -> int:
         body = path.read_bytes()
     except OSError as error:
         raise Stop(f"{path} can't be read: {error.strerror}", 2) from None
-    say = Progress(None).say
-    query = "?prepare=none" if args.no_prepare else ""
-    client = Client(args.url, args.timeout, max(args.retries, 0), args.api_key, query, say)
+    client = make_client(args, Progress(None).say)
     try:
         answer = client.send(body)
     except Refused as refused:
@@ -540,9 +612,13 @@ def main() -> int:
     if not (args.api_key.isascii() and args.api_key.isprintable()):
         # not shown: it may be most of a secret
         parser.error("the API key has characters that no header can hold")
+    if args.read and (args.no_prepare or not args.inputs):
+        parser.error("--read takes pictures, and prepares them")
+    if not args.read and (args.length or args.check or args.alternatives):
+        parser.error("--length, --check and --alternatives are for --read")
     single = args.inputs or [str(SAMPLE)]
     try:
-        if len(single) == 1 and single[0].lower().endswith(".json") and not args.format:
+        if len(single) == 1 and single[0].lower().endswith(".json") and not (args.format or args.read):
             return ask_one(args, Path(single[0]))
         args.inputs = single
         return run(args)

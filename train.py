@@ -30,7 +30,7 @@ from dvclive import Live
 from dvclive.keras import DVCLiveCallback
 
 from digits import logs
-from digits.training import data, outliers
+from digits.training import data, outliers, tracking
 from digits.training.augment import batches
 from digits.training.card import replace, revision, write_card
 from digits.training.compile import compile_h5
@@ -64,11 +64,10 @@ def fit(x: np.ndarray, y: np.ndarray, held_out: Pair, params: dict[str, Any], li
     keras.utils.set_random_seed(params["seed"])
     tf.config.experimental.enable_op_determinism()
 
-    parts = sources(x, y, params)
-    images = normalize(np.concatenate([images for images, _ in parts]))
-    labels = np.concatenate([labels for _, labels in parts])
+    images, labels, strange = sources(x, y, params)
+    sets = params["outliers"]["sets"]
 
-    steps = -(-len(images) // params["batch_size"])
+    steps = -(-(len(images) - strange + strange // sets) // params["batch_size"])
     total = steps * params["epochs"]
     warmup = round(total * params["warmup"])
     rate = keras.optimizers.schedules.CosineDecay(
@@ -83,7 +82,9 @@ def fit(x: np.ndarray, y: np.ndarray, held_out: Pair, params: dict[str, Any], li
         steps_per_execution=min(steps, STEPS_PER_CALL),
     )
     network.fit(
-        batches(images, labels, params["batch_size"], params["seed"], params["augment"], total),
+        batches(
+            images, labels, params["batch_size"], params["seed"], params["augment"], total, strange, sets
+        ),
         steps_per_epoch=steps,
         # the batches come shuffled; Keras would only warn that it can't
         shuffle=False,
@@ -185,6 +186,7 @@ def main() -> None:
             confusion_matrix=confusion_matrix(arrays["y_test"], predicted).tolist(),
         )
         replace(new, out)
+    tracking.log_run(out, register=not args.limit)
     print(f"Test loss: {test['loss']:.4f}")
     print(f"Test accuracy: {test['accuracy']:.4f}")
     if out != ROOT:

@@ -53,7 +53,7 @@ def pictures(n: int, side: int) -> Path:
             with np.load(name) as data:
                 images = data["x_test"]
         else:
-            samples = sorted((ROOT / "digits/serving/static/samples").glob("*.png"))
+            samples = sorted((ROOT / "digits/serving/static/samples").glob("?.png"))
             images = np.stack([np.asarray(Image.open(p).convert("L").resize((28, 28))) for p in samples])
         making = folder.with_name(f"{folder.name}.making")
         shutil.rmtree(making, ignore_errors=True)

@@ -93,7 +93,7 @@ def learn_keras(way: str, epochs: int, arrays: dict[str, np.ndarray]) -> dict:
         varied = params["augment"] if way == "shipped" else None
         steps = -(-len(images) // BATCH)
         network.fit(
-            batches(images, labels, BATCH, params["seed"], varied),
+            batches(arrays["x_train"], labels, BATCH, params["seed"], varied),
             steps_per_epoch=steps,
             shuffle=False,
             **every,

@@ -1,9 +1,8 @@
-"""The trained network as the service uses it: `load` reads a model's files and checks them, `Classifier` runs
-the compiled network (LiteRT) on batches of images. digits/server/master.py makes one for all workers,
-app.py in tests.
+"""The trained network: `load` reads and checks a model's files, and `Classifier` runs the compiled network
+(LiteRT) on batches of images. digits/server/master.py creates one for all workers, and in tests app.py does.
 
-The .h5 is the model; the .tflite beside it is its compiled form, as a .pyc is a .py's. TensorFlow is never
-imported here: a process that serves stays small, starts at once and forks safely.
+The .h5 is the model, and the .tflite beside it is its compiled form, like a .pyc for a .py. This module never
+imports TensorFlow, so that processes that serve stay small, start fast and fork safely.
 """
 
 from __future__ import annotations
@@ -32,29 +31,29 @@ log = logging.getLogger("digits.model")
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 INPUT, OUTPUT = (28, 28, 1), 10
 
-# a batch runs in pieces of this size: large enough for speed, small enough that a single image waits little
-PIECE = 32
-# a rest of fewer images is cheaper one by one than filled up to a piece
-FEW = 28
+# the network runs on this many images at a time: enough for speed, few enough that a single image waits little
+BATCH_SIZE = 32
+# fewer images are faster one by one than padded to BATCH_SIZE
+PAD_THRESHOLD = 28
 
-# the least probability of a sure answer, for a model whose card has no sure_threshold
-SURE = 0.5
+# for a model whose card has no sure_threshold
+DEFAULT_SURE_THRESHOLD = 0.5
 
-# of a file; a model of this kind has a few
-MOST_BYTES = 1 << 30
-# a network that takes longer is none for a service
+# a model of this kind has a few MB
+MAX_FILE_BYTES = 1 << 30
+# a network that takes longer to compile is too large for this service
 COMPILE_SECONDS = 600
 
-# how long files that are just being replaced (three renames) may disagree
+# how long the files of a model may disagree, because they are being replaced one by one
 SWAP_SECONDS = 2.0
 
 
 class ModelError(Exception):
-    """The model can't be served; the message says which file, what is wrong with it and what to do."""
+    """The model can't be served. The message names the file, what is wrong with it and what to do."""
 
 
 class NotCompiledError(ModelError):
-    """The .h5 has no compiled form yet, and the caller wants none made. version: the model's."""
+    """The .h5 has no compiled form yet, and the caller asked not to compile it. version: the model's."""
 
     def __init__(self, path: Path, version: str) -> None:
         super().__init__(f"{path} is not compiled.")
@@ -65,8 +64,8 @@ class NotCompiledError(ModelError):
 class Model:
     """A model that was read and checked: the compiled network, its version and its card.
 
-    version: the first 12 hex digits of the .h5's SHA-256. card: models/mnist.json, or for an .h5 without a
-    card of its own just name, version and hash.
+    version: the first 12 hex digits of the .h5's SHA-256. card: models/mnist.json, or for an .h5 without a card
+    only its name, version and hash.
     """
 
     compiled: bytes
@@ -77,15 +76,17 @@ class Model:
 def load(path: Path, compiled_only: bool = False) -> Model:
     """Read the .h5 at `path`, the .tflite and .json beside it, and check that they belong together.
 
-    Each file is read once and what was read is hashed, so that nothing can be swapped in between. An .h5 that
-    the card does not name is compiled in a process of its own, which needs TensorFlow and may take minutes;
-    compiled_only: raise NotCompiledError instead, unless that was done before. Raises ModelError.
+    Each file is read once and the bytes that were read are hashed, so that nothing can be swapped in between. An
+    .h5 whose hash is not in the card is compiled in a separate process, which needs TensorFlow and may take
+    minutes. The result is cached. Raises ModelError.
+
+    compiled_only: raise NotCompiledError instead of compiling.
     """
     deadline = time.monotonic() + SWAP_SECONDS
     while True:
         h5 = _read(path)
         if not h5.startswith(HDF5_MAGIC):
-            raise ModelError(f"{path} is not an HDF5 file: give DIGITS_MODEL an .h5 that Keras saved.")
+            raise ModelError(f"{path} is not an HDF5 file. Set DIGITS_MODEL to an .h5 that Keras has saved.")
         sha256 = hashlib.sha256(h5).hexdigest()
         card = _card(path.with_suffix(".json"))
         if card.get("h5_sha256") != sha256:
@@ -96,8 +97,8 @@ def load(path: Path, compiled_only: bool = False) -> Model:
             compiled = _read(path.with_suffix(".tflite"))
             if hashlib.sha256(compiled).hexdigest() == card.get("tflite_sha256"):
                 return Model(compiled, sha256[:12], card)
-            problem = f"{path.with_suffix('.tflite').name} is not what was compiled from {path.name}"
-        # training replaces the files one after another; a moment later they fit
+            problem = f"{path.with_suffix('.tflite').name} was not compiled from this {path.name}"
+        # training replaces the files one by one; a moment later they match
         if card and time.monotonic() < deadline:
             time.sleep(0.1)
             continue
@@ -114,36 +115,38 @@ def load(path: Path, compiled_only: bool = False) -> Model:
 def _read(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
+            content = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise ModelError(f"{path} can't be read ({error.strerror}): train one with `dvc repro`.") from None
-    if len(content) > MOST_BYTES:
-        raise ModelError(f"{path} has more than {MOST_BYTES} bytes: that is no model of digits.")
+        raise ModelError(
+            f"{path} can't be read ({error.strerror}). Train a model with `dvc repro`."
+        ) from None
+    if len(content) > MAX_FILE_BYTES:
+        raise ModelError(f"{path} is too large for a model: it has more than {MAX_FILE_BYTES} bytes.")
     return content
 
 
 def _card(path: Path) -> dict[str, Any]:
-    """The model card; without one, or where another file has its name, nothing."""
+    """The model card; an empty dict if there is none, or if the file is something else."""
     try:
         card = json.loads(path.read_bytes())
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:
-        log.warning("the file is no model card", extra={"path": str(path), "reason": str(error)})
+        log.warning("the file is not a model card", extra={"path": str(path), "reason": str(error)})
         return {}
     return card if isinstance(card, dict) and "h5_sha256" in card else {}
 
 
 def _compile(path: Path, h5: bytes, cached: Path, problem: str) -> bytes:
-    """The .tflite of an .h5 by digits.training.compile, kept as `cached`. problem: why it has to be compiled."""
+    """Compile an .h5 with digits.training.compile and write it to `cached`. problem: the reason, for the log."""
     if importlib.util.find_spec("tensorflow") is None:
         raise ModelError(
-            f"{path} has no compiled form that fits, and compiling needs TensorFlow, which is not installed. "
+            f"{path} has no matching compiled form, and compiling needs TensorFlow, which is not installed. "
             f"Where it is, run: python -m digits.training.compile {path}, and bring {cached.parent} along."
         )
     log.warning("compiling the model", extra={"path": str(path), "reason": problem})
     with tempfile.TemporaryDirectory() as folder:
-        # what was hashed is what gets compiled, whatever happens to the file meanwhile
+        # a copy, so that the bytes that were hashed are compiled, even if the file changes
         source, target = Path(folder, path.name), Path(folder, "compiled.tflite")
         source.write_bytes(h5)
         try:
@@ -167,30 +170,32 @@ def _compile(path: Path, h5: bytes, cached: Path, problem: str) -> bytes:
         beside.write_bytes(compiled)
         beside.replace(cached)
     except OSError as error:
-        # a read-only or full disk costs the next start some seconds, no more
-        log.warning("the compiled model is not kept", extra={"path": str(cached), "reason": str(error)})
+        # on a read-only or full disk, the next start has to compile again
+        log.warning("the compiled model is not cached", extra={"path": str(cached), "reason": str(error)})
     return compiled
 
 
 class Classifier:
-    """Runs a model. Threads may share it: one batch piece is computed at a time.
+    """Runs a model. Threads may share it: a lock lets one run the network at a time.
 
-    A lock rather than an interpreter a thread: there is a worker process for every CPU already, and each pair
-    of interpreters holds some megabytes of activations.
+    One interpreter per thread would not help, because there already is a worker process for each CPU, and each
+    pair of interpreters takes some megabytes.
     """
 
     def __init__(self, model: Model) -> None:
-        """Build the interpreters and let one answer.
+        """Create the interpreters and run one of them.
 
-        Raises ModelError if the network is of another shape, or the card's sure_threshold is no number in [0, 1].
+        Raises ModelError if the network has the wrong shapes or does not end in a softmax, or if the card's
+        sure_threshold is not a number in [0, 1].
         """
+        self.model = model
         self.version = model.version
         self.card = model.card
         self.sure_threshold = _sure_threshold(model.card)
         self._lock = Lock()
         try:
             self._one = _Network(model.compiled, 1)
-            self._piece = _Network(model.compiled, PIECE)
+            self._many = _Network(model.compiled, BATCH_SIZE)
             answer = self.probabilities(np.zeros((1, *INPUT), np.float32))
         except (ValueError, RuntimeError) as error:
             raise ModelError(f"The compiled model can't be run: {error}") from None
@@ -207,35 +212,35 @@ class Classifier:
             with self._lock:
                 return self._one(images)
         out = np.empty((n, OUTPUT), np.float32)
-        whole = n - n % PIECE
-        # the lock is let go between pieces so that a large batch does not hold up single images
-        for start in range(0, whole, PIECE):
+        whole = n - n % BATCH_SIZE
+        # the lock is released in between, so that a large batch does not delay single images
+        for start in range(0, whole, BATCH_SIZE):
             with self._lock:
-                out[start : start + PIECE] = self._piece(images[start : start + PIECE])
+                out[start : start + BATCH_SIZE] = self._many(images[start : start + BATCH_SIZE])
         rest = n - whole
-        if rest < FEW:
+        if rest < PAD_THRESHOLD:
             for i in range(whole, n):
                 with self._lock:
                     out[i] = self._one(images[i : i + 1])[0]
         else:
-            padded = np.zeros((PIECE, *INPUT), np.float32)
+            padded = np.zeros((BATCH_SIZE, *INPUT), np.float32)
             padded[:rest] = images[whole:]
             with self._lock:
-                out[whole:] = self._piece(padded)[:rest]
+                out[whole:] = self._many(padded)[:rest]
         return out
 
 
 def _sure_threshold(card: dict[str, Any]) -> float:
-    given = card.get("sure_threshold", SURE)
-    # NaN is not within the limits either, and true would pass for 1
+    given = card.get("sure_threshold", DEFAULT_SURE_THRESHOLD)
+    # the comparison also excludes NaN; the type excludes true, which equals 1
     if type(given) not in (int, float) or not 0 <= given <= 1:
-        raise ModelError(f"The model card's sure_threshold is {given!r}; a number from 0 to 1 is wanted.")
+        raise ModelError(f"The model card's sure_threshold is {given!r}, but must be a number from 0 to 1.")
     return float(given)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep LiteRT's greeting, plain text on standard error, out of logs that are JSON otherwise."""
+    """Suppress LiteRT's messages on standard error, which are plain text among lines of JSON."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:
@@ -250,12 +255,12 @@ class _Network:
     """One LiteRT interpreter for batches of exactly n images."""
 
     def __init__(self, compiled: bytes, n: int) -> None:
-        # one thread: the workers share the CPUs, and threads inside each would only fight for them
+        # one thread, because there already is a worker for each CPU
         self._interpreter = Interpreter(model_content=compiled, num_threads=1)
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         shapes = [tuple(d["shape_signature"][1:]) for d in (*inputs, *outputs)]
         if shapes != [INPUT, (OUTPUT,)] or any(d["dtype"] is not np.float32 for d in (*inputs, *outputs)):
-            raise ValueError(f"float32 (n, 28, 28, 1) -> (n, 10) is wanted, its shapes are {shapes}")
+            raise ValueError(f"its shapes must be float32 (n, 28, 28, 1) -> (n, 10), but are {shapes}")
         self._in, self._out = inputs[0]["index"], outputs[0]["index"]
         self._interpreter.resize_tensor_input(self._in, [n, *INPUT])
         with _quiet():

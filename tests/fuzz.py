@@ -49,8 +49,11 @@ def seeds() -> dict[str, bytes]:
 
     picture = Image.new("L", (40, 40), 255)
     ImageDraw.Draw(picture).line((14, 8, 26, 8, 18, 32), fill=0, width=3)
+    number = Image.new("L", (90, 40), 255)
+    for x in (0, 18, 50):
+        number.paste(picture.crop((10, 4, 30, 36)), (x, 4))
 
-    def encoded(kind: str) -> bytes:
+    def encoded(kind: str, picture: Image.Image = picture) -> bytes:
         file = io.BytesIO()
         picture.save(file, kind)
         return file.getvalue()
@@ -68,6 +71,7 @@ def seeds() -> dict[str, bytes]:
         return json.dumps(value, separators=(",", ":")).encode()
 
     octets, v1, v2 = "application/octet-stream", "/v1/models/mnist:predict", "/v2/models/mnist/infer"
+    row = ",".join(map(str, flat))
     made = {
         "json": request("/predict", js({"image": image})),
         "json-flat": request("/predict?detail=1", js({"image": flat})),
@@ -77,6 +81,9 @@ def seeds() -> dict[str, bytes]:
         "json-pictures": request("/predict", js({"images": [text, text]})),
         "raw": request("/predict", bytes(flat) * 2, octets),
         "form": request("/predict", part * 2 + b"--b--\r\n", "multipart/form-data; boundary=b"),
+        "read": request("/read?length=3&alternatives=2", encoded("PNG", number), "image/png"),
+        "read-json": request("/read?check=luhn", js({"images": [text, text]})),
+        "read-form": request("/read", part * 2 + b"--b--\r\n", "multipart/form-data; boundary=b"),
         "v1-rows": request(v1, js({"instances": [image], "signature_name": ""}).replace(b"90", b"1")),
         "v1-named": request(v1, js({"instances": [{"image": flat}]}).replace(b"90", b"1")),
         "v1-columns": request(v1, js({"inputs": {"image": [flat]}}).replace(b"90", b"0.5")),
@@ -84,17 +91,20 @@ def seeds() -> dict[str, bytes]:
         "v2": request(v2, js({"id": "1", "inputs": [tensor | {"data": flat}]})),
         "v2-outputs": request(v2, js({"inputs": [tensor | {"data": image}], "outputs": wanted})),
         "v2-bytes": request(v2, head + bytes(flat), octets, **{behind: str(len(head))}),
+        "mlflow": request("/invocations", js({"inputs": [image, image]})),
+        "mlflow-rows": request("/invocations", js({"instances": [flat], "params": {}})),
+        "mlflow-frame": request("/invocations", js({"dataframe_split": {"columns": flat, "data": [flat]}})),
+        "mlflow-csv": request("/invocations", f"{row}\n{row}\r\n".encode(), "text/csv"),
+        "mlflow-names": request("/invocations", (",".join(['"a"'] * 784) + f"\n{row}").encode(), "text/csv"),
+        "mlflow-picture": request("/invocations", js({"image": text})),
         "chunked": b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/octet-stream\r\n"
         b"Transfer-Encoding: chunked\r\n\r\n310\r\n" + bytes(flat) + b"\r\n0\r\n\r\n",
     }
     for kind in ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF"):
         made[kind.lower()] = request("/predict", encoded(kind), f"image/{kind.lower()}")
-    paths = (
-        "/ /model /metrics /health/ready /openapi.json /docs /docs/docs.js /static/page.css /v1/models/mnist"
-    )
-    paths += (
-        " /v1/models/mnist/versions/1 /v1/models/mnist/metadata /v2 /v2/models/mnist /v2/models/mnist/ready"
-    )
+    paths = "/ /ping /model /metrics /health/ready /openapi.json /docs /docs/docs.js /static/page.css"
+    paths += " /v1/models/mnist /v1/models/mnist/versions/1 /v1/models/mnist/metadata"
+    paths += " /v2 /v2/models/mnist /v2/models/mnist/ready"
     for path in paths.split():
         made["get" + path.replace("/", "-")] = f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
     return made
@@ -116,6 +126,7 @@ TYPES = [
     b"multipart/form-data",
     *(b"image/" + kind for kind in (b"png", b"jpeg", b"webp", b"bmp", b"gif", b"tiff")),
     b"text/plain; charset=utf-16",
+    b"text/csv",
     b";;;",
     b"\xff/\xfe",
 ]
@@ -123,6 +134,10 @@ PATHS = [
     b"/predict",
     b"/predict?detail=1&prepare=none",
     b"/predict?detail=%ff&detail=1",
+    b"/invocations",
+    b"/read",
+    b"/read?length=50&check=luhn&alternatives=10",
+    b"/read?length=%ff&alternatives=-1",
     b"/v1/models/mnist:predict",
     b"/v1/models/mnist/versions/99999999999999999999999:predict",
     b"/v2/models/mnist/infer",
@@ -205,6 +220,8 @@ KEYS = [
     "parameters",
     "binary_data_size",
     "b64",
+    "dataframe_split",
+    "columns",
 ]
 
 

@@ -32,7 +32,7 @@ from digits.imaging import PictureError, prepare
 from digits.model import load
 
 pytestmark = pytest.mark.bulk
-SAMPLES = sorted((ROOT / "digits" / "serving" / "static" / "samples").glob("*.png"))
+SAMPLES = sorted((ROOT / "digits" / "serving" / "static" / "samples").glob("?.png"))
 DATA = [path.read_bytes() for path in SAMPLES]
 DIGITS = list(range(10))
 

@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 from conftest import ROOT, SAMPLE, Server
 from PIL import Image
+from test_read_route import number as drawn
 
 IMAGE = SAMPLE["image"]
 SEVEN = {"predicted_digit": 7, "predicted_probability": 0.9}
@@ -428,6 +429,72 @@ def test_another_service_is_noticed(flaky: Flaky, body: bytes) -> None:
     done = run(ROOT / "sample_request.json", "--format=text", url=flaky.url)
     assert done.returncode == 2
     assert "Is it this service?" in done.stderr
+
+
+def number(*lines: str) -> bytes:
+    """A picture of lines of digits."""
+    out = io.BytesIO()
+    drawn(*lines).save(out, "PNG")
+    return out.getvalue()
+
+
+def test_read_prints_the_lines(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "scan.png").write_bytes(number("4725", "316"))
+    done = run("--read", tmp_path / "scan.png", url=server.url)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "4725\n316\n", "")
+    assert run("--read", "-", url=server.url, stdin=number("4725")).stdout == "4725\n"
+
+
+def test_read_takes_folders_and_patterns_and_names_each_picture(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(number("4725", "316"))
+    (tmp_path / "b.png").write_bytes(number("4")[:99])
+    (tmp_path / "c.png").write_bytes(number(""))
+    done = run("--read", tmp_path, url=server.url)
+    lines = [line.removeprefix(f"{tmp_path}/").split("\t") for line in done.stdout.splitlines()]
+    assert [line[:2] for line in lines] == [
+        ["a.png", "4725"],
+        ["a.png", "316"],
+        ["b.png", "failed"],
+        ["c.png", ""],
+    ]
+    assert (done.returncode, done.stderr) == (1, "1 of 3 failed\n")
+    assert run("--read", f"{tmp_path}/*.png", url=server.url).stdout == done.stdout
+
+
+def test_read_has_all_in_json_and_a_row_a_digit_in_csv(server: Server, tmp_path: Path) -> None:
+    picture = number("4725", "316")
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(picture)
+    (tmp_path / "torn.png").write_bytes(picture[:99])
+    wanted = server.ask("/read?alternatives=2", picture, Content_Type="image/png").json
+    done = run("--read", tmp_path, "--json", "--alternatives=2", "--batch=2", url=server.url)
+    *read, torn = [json.loads(line) for line in done.stdout.splitlines()]
+    assert read == [{"input": f"{tmp_path}/{name}"} | wanted for name in ("a.png", "b.png")]
+    assert torn.keys() == {"input", "error", "status"}
+    done = run("--read", tmp_path, "--csv", url=server.url)
+    *rows, torn = csv.DictReader(io.StringIO(done.stdout))
+    digits = [(i, digit) for i, line in enumerate(wanted["lines"], 1) for digit in line["digits"]]
+    for row, (line, digit) in zip(rows, digits * 2, strict=True):
+        assert (row["line"], row["digit"]) == (str(line), str(digit["digit"]))
+        assert [int(row[side]) for side in ("x", "y", "width", "height")] == digit["box"]
+        assert json.loads(row["unsure"]) == digit["unsure"]
+    assert torn["error"]
+
+
+def test_read_passes_on_what_is_known_of_a_line_and_counts_unsure_ones(
+    server: Server, tmp_path: Path
+) -> None:
+    (tmp_path / "scan.png").write_bytes(number("4725"))
+    done = run("--read", tmp_path / "scan.png", "--length=3", "--sure", url=server.url)
+    text, unsure = done.stdout.split()
+    assert (len(text), unsure, done.returncode, done.stderr) == (3, "unsure", 3, "1 lines unsure\n")
+
+
+@pytest.mark.parametrize(
+    "args", [["--read"], ["--read", "--no-prepare", "x.png"], ["--length", "3", "x.png"]]
+)
+def test_what_makes_no_sense_together_is_wrong_usage(args: list[str]) -> None:
+    assert run(*args).returncode == 2
 
 
 def test_it_needs_the_standard_library_alone() -> None:

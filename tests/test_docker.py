@@ -57,7 +57,7 @@ def until(seconds: float, what: str, found: Callable[[], Any]) -> Any:
         time.sleep(0.2)
 
 
-def get(url: str) -> Any:
+def get(url: str | urllib.request.Request) -> Any:
     with urllib.request.urlopen(url, timeout=10) as response:
         return json.load(response)
 
@@ -238,6 +238,21 @@ def test_it_runs_with_nothing_but_what_it_needs(stack: Stack) -> None:
     assert missing == "None"
 
 
+@pytest.mark.parametrize(("port", "given"), [(8080, ()), (9123, ("-e", "SAGEMAKER_BIND_TO_PORT=9123"))])
+def test_it_starts_as_sagemaker_starts_it(stack: Stack, port: int, given: tuple[str, ...]) -> None:
+    publish = f"127.0.0.1:{free_port()}"
+    container = command("docker", "run", "-d", "--rm", *given, "-p", f"{publish}:{port}", "digits", "serve")
+    try:
+        until(20, "a ping", lambda: get(f"http://{publish}/ping")["status"] == "ready")
+        row = ",".join(str(value) for row in SAMPLE["image"] for value in row).encode()
+        asked = urllib.request.Request(f"http://{publish}/invocations", row, {"Content-Type": "text/csv"})
+        (found,) = get(asked)["predictions"]
+        assert found.index(max(found)) == 7
+        command("docker", "stop", "-t", "10", container)
+    finally:
+        command("docker", "rm", "-f", container, check=False)
+
+
 def test_every_container_logs_json(stack: Stack) -> None:
     for name in SERVICES:
         done = subprocess.run(
@@ -360,7 +375,7 @@ def test_bulk_reads_a_folder_with_a_scheduler_and_two_workers(stack: Stack, tmp_
     user = 12345 if os.geteuid() == 0 else os.geteuid()
     data = tmp_path / "data"
     (data / "in").mkdir(parents=True)
-    for path in (ROOT / "digits" / "serving" / "static" / "samples").glob("*.png"):
+    for path in (ROOT / "digits" / "serving" / "static" / "samples").glob("?.png"):
         shutil.copy(path, data / "in")
     (data / "in" / "broken.png").write_text("broken")
     data.chmod(0o777)

@@ -481,7 +481,7 @@ def test_broken_requests_get_an_answer_where_one_can_be_given(server):
         client.shutdown(socket.SHUT_WR)
         answer = read_all(client)
     assert answer.startswith(b"HTTP/1.1 400 ")
-    assert b'"detail":"The connection ended before the request was whole."' in answer
+    assert b'"detail":"The connection was closed before the request was complete."' in answer
     with closing(connect(server, post())) as client:
         client.shutdown(socket.SHUT_WR)
         assert b'{"predicted_digit":7' in read_all(client)

@@ -197,7 +197,7 @@ def test_a_client_cannot_move_the_path_or_the_scheme_by_headers(server: Server) 
 
 # JSON
 
-PATHS = ("/predict", "/v1/models/mnist:predict", "/v2/models/mnist/infer")
+PATHS = ("/predict", "/v1/models/mnist:predict", "/v2/models/mnist/infer", "/invocations")
 DEPTH = 100_000
 HUGE = b"9" * 5000
 
@@ -213,6 +213,7 @@ def bodies(pixel: bytes) -> dict[str, bytes]:
         PATHS[0]: b'{"image":' + image_with(pixel, b"255") + b"}",
         PATHS[1]: b'{"instances":[' + image + b"]}",
         PATHS[2]: b'{"inputs":[{"name":"image","datatype":"FP32","shape":[1,784],"data":' + image + b"}]}",
+        PATHS[3]: b'{"dataframe_split":{"data":[' + image_with(pixel, b"255") + b"]}}",
     }
 
 
@@ -248,7 +249,7 @@ def test_a_strange_number_is_a_number_or_a_4xx(server: Server, path: str, pixel:
     json.loads(answer.body, parse_constant=pytest.fail)
 
 
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", [*PATHS, "/read"])
 @pytest.mark.parametrize(
     "body",
     [
@@ -430,15 +431,16 @@ PART = st.tuples(
 
 @settings(max_examples=300, deadline=None)
 @given(
+    st.sampled_from(["/predict", "/read"]),
     st.lists(PART, max_size=4),
     st.sampled_from(["frontier", "", '"frontier', "fron;tier", "x" * 80, "frontier; charset=nope"]),
 )
-def test_any_form_is_2xx_or_4xx(small_app: Any, parts: list[Any], boundary: str) -> None:
+def test_any_form_is_2xx_or_4xx(small_app: Any, path: str, parts: list[Any], boundary: str) -> None:
     body = b"--frontier\r\n" + b"".join(
         head.encode() + gap.encode() + content + end.encode() for head, gap, content, end in parts
     )
     kind = f"multipart/form-data; boundary={boundary}"
-    answer = small_app.post("/predict", data=body, headers={"Content-Type": kind})
+    answer = small_app.post(path, data=body, headers={"Content-Type": kind})
     assert answer.status_code == 200 or 400 <= answer.status_code < 500
     assert answer.is_json or answer.content_type == "application/problem+json"
 

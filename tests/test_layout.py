@@ -13,11 +13,12 @@ MAY_IMPORT = {
     "imaging": set(),
     "model": set(),
     "logs": set(),
+    "registry": {"model"},
     "reading": {"imaging", "model"},
     "training": {"imaging", "model", "logs"},
     "bulk": {"imaging", "model", "reading"},
     "serving": {"imaging", "model", "logs", "reading"},
-    "server": {"serving", "model", "logs"},
+    "server": {"serving", "model", "registry", "logs"},
 }
 FILES = sorted((ROOT / "digits").rglob("*.py"))
 

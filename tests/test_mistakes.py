@@ -223,13 +223,13 @@ def test_a_compressed_body_is_refused_as_such_and_identity_is_none(
 def test_another_models_name_is_told_the_right_one(client: FlaskClient, path: str) -> None:
     answer = client.post(path, json={})
     assert answer.status_code == 404
-    assert "the model is called mnist" in answer.json["error"]
+    assert "The name of the model is mnist" in answer.json["error"]
 
 
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        (float("nan"), "has NaN among its values."),
+        (float("nan"), "has values outside 0 to 1: NaN."),
         (1.0000001, "has values outside 0 to 1."),
         (-0.5, "has values outside 0 to 1."),
         (255, "has values outside 0 to 1. Divide 0..255 by 255."),

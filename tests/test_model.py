@@ -22,12 +22,12 @@ import numpy as np
 import pytest
 from conftest import ROOT, SAMPLE, Server
 
-from digits.model import PIECE, Classifier, ModelError, load
+from digits.model import BATCH_SIZE, Classifier, ModelError, load
 from digits.serving.service import warn_of_misreading
 from digits.serving.settings import Settings
 
 SHIPPED = Settings.from_env(os.environ).model
-IMAGES = np.random.default_rng(7).random((3 * PIECE + 5, 28, 28, 1), np.float32)
+IMAGES = np.random.default_rng(7).random((3 * BATCH_SIZE + 5, 28, 28, 1), np.float32)
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_the_shipped_model_loads_without_compiling(monkeypatch: pytest.MonkeyPat
     assert model.card["version"] == model.version
 
 
-@pytest.mark.parametrize("n", [0, 1, 2, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE + 5])
+@pytest.mark.parametrize("n", [0, 1, 2, BATCH_SIZE - 1, BATCH_SIZE, BATCH_SIZE + 1, 3 * BATCH_SIZE + 5])
 def test_a_batch_gets_the_answers_its_images_get_alone(n: int) -> None:
     classifier = Classifier(load(SHIPPED))
     together = classifier.probabilities(IMAGES[:n])
@@ -87,7 +87,7 @@ def test_the_threshold_comes_from_the_card(given: dict[str, float], threshold: f
 
 @pytest.mark.parametrize("value", [1.5, -0.1, float("nan"), True, None, "0.9"])
 def test_a_threshold_that_makes_no_sense_is_refused(value: Any) -> None:
-    with pytest.raises(ModelError, match=r"sure_threshold .* a number from 0 to 1 is wanted"):
+    with pytest.raises(ModelError, match=r"sure_threshold .* must be a number from 0 to 1"):
         Classifier(replace(load(SHIPPED), card={"sure_threshold": value}))
 
 
@@ -172,7 +172,7 @@ def test_a_file_that_is_no_card_is_as_good_as_none(
     without_tensorflow(monkeypatch)
     monkeypatch.setattr("digits.model.SWAP_SECONDS", 0.0)
     files.with_suffix(".json").write_bytes(card)
-    with pytest.raises(ModelError, match="no compiled form that fits, and compiling needs TensorFlow"):
+    with pytest.raises(ModelError, match="no matching compiled form, and compiling needs TensorFlow"):
         load(files)
     compiled = files.parent / ".compiled"
     compiled.mkdir()
@@ -214,9 +214,9 @@ def test_a_file_of_any_size_is_not_read_to_its_end(
     files: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = files.with_suffix(suffix).stat().st_size
-    monkeypatch.setattr("digits.model.MOST_BYTES", max(f.stat().st_size for f in files.parent.iterdir()))
+    monkeypatch.setattr("digits.model.MAX_FILE_BYTES", max(f.stat().st_size for f in files.parent.iterdir()))
     load(files)
-    monkeypatch.setattr("digits.model.MOST_BYTES", size - 1)
+    monkeypatch.setattr("digits.model.MAX_FILE_BYTES", size - 1)
     with pytest.raises(ModelError, match=f"more than {size - 1} bytes"):
         load(files)
 

@@ -18,9 +18,10 @@ import pytest
 from conftest import ROOT, SAMPLE, Server, described_statuses
 
 from app import create_app
-from digits.serving.inputs import ACCEPTED_TYPES
+from digits.serving import reading
+from digits.serving.inputs import ACCEPTED_TYPES, FORM
 from digits.serving.openapi import ASSETS, describe
-from digits.serving.protocols import kserve, tfserving
+from digits.serving.protocols import kserve, mlflow, tfserving
 from digits.serving.settings import Settings
 
 CONFIG = Path(__file__).parent / "schemathesis"
@@ -71,6 +72,13 @@ def test_every_parameter_the_code_reads_is_described() -> None:
 def test_the_description_names_what_the_code_takes() -> None:
     paths, schemas = DESCRIBED["paths"], DESCRIBED["components"]["schemas"]
     assert set(paths["/predict"]["post"]["requestBody"]["content"]) == set(ACCEPTED_TYPES)
+    assert set(paths["/read"]["post"]["requestBody"]["content"]) == {*reading.DECODERS, FORM}
+    limits = {parameter["name"]: parameter["schema"] for parameter in paths["/read"]["post"]["parameters"]}
+    assert limits["length"]["maximum"] == reading.MOST_LENGTH
+    assert limits["alternatives"]["maximum"] == reading.MOST_ALTERNATIVES
+    invoked = paths["/invocations"]["post"]["requestBody"]["content"]
+    assert set(invoked) == {*mlflow.DECODERS, FORM}
+    assert list(invoked["application/json"]["schema"]["properties"]) == list(mlflow.FORMS)
     assert set(paths["/docs/{name}"]["get"]["parameters"][0]["schema"]["enum"]) == {*ASSETS, "docs.js"}
     asked = schemas["V2Request"]["properties"]
     tensor = asked["inputs"]["items"]["properties"]
@@ -122,7 +130,7 @@ def test_every_example_in_the_description_works(server: Server) -> None:
         if "example" in example and "{" not in path:
             assert server.ask(path, example["example"]).status == 200
             tried += 1
-    assert tried == 3
+    assert tried == 5
 
 
 def test_schemathesis_finds_nothing(start: Callable[..., Server]) -> None:

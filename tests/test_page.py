@@ -164,6 +164,12 @@ def says(page: Any, text: str) -> None:
     expect(page.locator("#said")).to_contain_text(text, timeout=20_000)
 
 
+def reads(page: Any, text: str) -> None:
+    from playwright.sync_api import expect
+
+    expect(page.locator("#text")).to_have_text(re.compile(f"^{text}$"), timeout=20_000)
+
+
 def complains(page: Any, text: str) -> None:
     from playwright.sync_api import expect
 
@@ -414,7 +420,8 @@ def test_every_sample_is_read(page: Any) -> None:
 
 
 def test_the_keyboard_alone_draws_and_clears(page: Any) -> None:
-    page.keyboard.press("Tab")
+    for _ in range(2):
+        page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "pad"
     for _ in range(8):
         page.keyboard.press("ArrowUp")
@@ -434,6 +441,7 @@ def test_the_keyboard_alone_draws_and_clears(page: Any) -> None:
 def test_the_keyboard_s_pen_is_shown_but_not_sent(page: Any) -> None:
     sent: list[bytes] = []
     page.route("**/predict*", lambda route: (sent.append(route.request.post_data_buffer), route.continue_()))
+    page.locator("[value=digit]").focus()
     page.keyboard.press("Tab")
     assert ink(page) > 0
     page.keyboard.press("Space")
@@ -641,6 +649,140 @@ def test_a_service_that_is_unsure_is_believed(browser: Any, start: Callable[...,
     page.close()
 
 
+def numbers(page: Any) -> list[tuple[str, float, float]]:
+    """The values shown over the pad, and where in the pad the middles of their boxes are, from 0 to 1."""
+    found = page.locator("#boxes g").evaluate_all(
+        """(groups) => groups.map((group) => {
+            const pad = document.querySelector("#boxes").getBoundingClientRect();
+            const box = group.querySelector("rect").getBoundingClientRect();
+            const x = (box.left + box.width / 2 - pad.left) / pad.width;
+            const y = (box.top + box.height / 2 - pad.top) / pad.height;
+            return [group.querySelector("text").textContent, x, y];
+        })"""
+    )
+    return [(text, x, y) for text, x, y in found]
+
+
+def moved(digit: int, x: float, y: float) -> list[list[tuple[float, float]]]:
+    """A digit's strokes at 0.6 of their size, the middle at (x, y)."""
+    return [[(x + 0.6 * (a - 0.5), y + 0.6 * (b - 0.5)) for a, b in stroke] for stroke in DIGITS[digit]]
+
+
+def test_a_number_is_drawn_and_each_digit_boxed(page: Any) -> None:
+    page.get_by_label("A number").check()
+    drawn = [(2, 0.15, 0.25), (7, 0.4, 0.25), (0, 0.65, 0.25), (3, 0.2, 0.75), (7, 0.45, 0.75)]
+    for digit, x, y in drawn:
+        draw(page, moved(digit, x, y))
+    reads(page, "270\n37")
+    says(page, "It reads 2 lines")
+    # of the last stroke a part may have been enough
+    page.wait_for_timeout(1000)
+    for (text, x, y), (digit, there, down) in zip(numbers(page), drawn, strict=True):
+        assert text.removesuffix("?") == str(digit)
+        assert abs(x - there) < 0.05
+        assert abs(y - down) < 0.05
+    page.keyboard.press("Escape")
+    assert page.locator("#boxes > *").count() == 0
+    assert page.locator("#reading").is_hidden()
+
+
+def test_the_sample_of_a_number_is_read_and_its_text_copied(page: Any) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_alt_text("Sample of a number").click()
+    says(page, "It reads 40725")
+    assert page.get_by_label("A number").is_checked()
+    assert [text for text, _, _ in numbers(page)] == list("40725")
+    page.get_by_role("button", name="Copy text").click()
+    page.get_by_role("button", name="Copied").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()") == "40725"
+    # and back
+    page.get_by_alt_text("Sample of a 3").click()
+    says(page, "It is a 3")
+    assert page.get_by_label("One digit").is_checked()
+    assert page.locator("#boxes > *").count() == 0
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
+def test_the_curl_line_reads_the_number_when_pasted(page: Any) -> None:
+    page.get_by_alt_text("Sample of a number").click()
+    says(page, "It reads 40725")
+    page.get_by_text("/read").wait_for()
+    line = page.locator("#curl").text_content()
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["text"] == "40725"
+
+
+def test_a_phone_s_photograph_of_a_number_has_its_boxes_in_place(open_page: Any, tmp_path: Path) -> None:
+    page = open_page(390, 844, has_touch=True, is_mobile=True)
+    sample = Image.open(ROOT / "digits/serving/static/samples/number.png")
+    paper = Image.new("L", (3000, 4000), 252)
+    paper.paste(sample.resize((1440, 540)), (1200, 2400))
+    grain = np.random.default_rng(1).integers(0, 4, (4000, 3000), np.uint8)
+    # a phone's camera lies on its side and says so
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photograph = Image.fromarray(np.asarray(paper) - grain).transpose(Image.Transpose.ROTATE_90)
+    photograph.save(tmp_path / "photograph.jpg", quality=95, exif=exif)
+    assert (tmp_path / "photograph.jpg").stat().st_size > 1 << 20
+    page.get_by_label("A number").check()
+    with page.expect_file_chooser() as chooser:
+        page.locator("label.camera").click()
+    chooser.value.set_files(tmp_path / "photograph.jpg")
+    says(page, "40725")
+    found = numbers(page)
+    assert [text.removesuffix("?") for text, _, _ in found] == list("40725")
+    # the paper is 0.75 of the pad wide, in its middle
+    for (_, x, y), there in zip(found, (70, 154, 239, 315, 405), strict=True):
+        assert abs(x - (0.125 + 0.75 * (1200 + 3 * there) / 3000)) < 0.02
+        assert abs(y - (2400 + 270) / 4000) < 0.02
+
+
+def test_an_unsure_digit_is_told_apart_not_by_its_colour_alone(page: Any) -> None:
+    def unsure(route: Any) -> None:
+        answer = route.fetch().json()
+        answer["lines"][0]["unsure"] = answer["lines"][0]["digits"][1]["unsure"] = True
+        route.fulfill(json=answer)
+
+    page.route("**/read", unsure)
+    page.get_by_alt_text("Sample of a number").click()
+    says(page, "It may read 40725")
+    assert page.locator("#boxes .doubt").count() == page.locator("#text .doubt").count() > 0
+    assert "0?" in {text for text, _, _ in numbers(page)}
+
+
+def test_a_picture_of_several_digits_is_offered_to_be_read_as_a_number(page: Any, tmp_path: Path) -> None:
+    page.set_input_files("#file", ROOT / "digits/serving/static/samples/number.png")
+    says(page, "This does not look like one digit")
+    page.get_by_role("button", name="Read it as a number").click()
+    says(page, "It reads 40725")
+    assert page.get_by_role("button", name="Read it as a number").is_hidden()
+
+
+def test_the_keyboard_alone_chooses_and_draws_a_number(page: Any) -> None:
+    page.keyboard.press("Tab")
+    page.keyboard.press("ArrowRight")
+    assert page.get_by_label("A number").is_checked()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "pad"
+    for way in ("ArrowLeft", "ArrowRight"):
+        for _ in range(7):
+            page.keyboard.press(way)
+        page.keyboard.press("Space")
+        for move in ("Right",) * 4 + ("Down", "Down", "Left") * 2 + ("Down", "Down"):
+            page.keyboard.press(f"Arrow{move}")
+        page.keyboard.press("Space")
+        for _ in range(6):
+            page.keyboard.press("ArrowUp")
+    reads(page, "77")
+
+
+def test_a_picture_without_digits_reads_nothing(page: Any) -> None:
+    page.get_by_label("A number").check()
+    draw(page, [[(0.2, 0.5), (0.8, 0.5)]])
+    says(page, "There is no digit in it.")
+    assert page.locator("#reading").is_hidden()
+
+
 def test_the_model_card_and_confusion_matrix_are_shown(page: Any, server: Server) -> None:
     card = server.ask("/model").json
     assert card["version"] in page.locator("#card").text_content()
@@ -674,6 +816,9 @@ def test_axe_finds_nothing_and_nothing_overflows(page: Any, scheme: str, width: 
     answer_unsurely(page)
     page.get_by_alt_text("Sample of a 4").click()
     says(page, "This does not look like one digit")
+    check()
+    page.get_by_alt_text("Sample of a number").click()
+    says(page, "It reads 40725")
     check()
     page.unroute("**/predict*")
     page.expected_messages.append("Failed to load resource")
@@ -739,3 +884,9 @@ def test_screenshots(open_page: Any) -> None:
         page.wait_for_timeout(300)
         page.mouse.move(0, 0)
         page.screenshot(path=folder / f"{name}.png")
+        if name == "page-light":
+            page.get_by_alt_text("Sample of a number").click()
+            says(page, "It reads 40725")
+            page.evaluate("scrollTo(0, 0)")
+            page.mouse.move(0, 0)
+            page.screenshot(path=folder / "page-number.png")

@@ -162,7 +162,7 @@ def test_a_body_cut_short_is_400_whatever_its_framing(server, lines):
     # the first 784 of 1568 bytes would be an image
     status, headers, body = ask(server, head(1568, raw, *lines) + bytes(784), half_close=True)
     assert (status, headers["connection"]) == (400, "close")
-    assert json.loads(body)["detail"] == "The connection ended before the request was whole."
+    assert json.loads(body)["detail"] == "The connection was closed before the request was complete."
     whole = chunked(bytes(784), 784, raw, *lines)
     assert ask(server, whole.removesuffix(b"0\r\n\r\n"), half_close=True)[0] == 400
     status, headers, body = ask(server, head(10, JSON.strip()) + b"{", half_close=True)
@@ -407,7 +407,7 @@ def test_what_is_not_http_is_answered_counted_and_logged_like_everything_else(se
     status, headers, body = ask(server, b"GET /" + b"a" * 10_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n")
     assert (status, json.loads(body)["detail"]) == (414, "The request line is too long.")
     status, headers, body = ask(server, b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 10_000 + b"\r\n\r\n")
-    assert (status, json.loads(body)["detail"]) == (431, "The headers are too many or too long.")
+    assert (status, json.loads(body)["detail"]) == (431, "There are too many headers, or one is too long.")
     counted = server.ask("/metrics").body
     for status in (b"414", b"431"):
         assert re.search(rb'total{method="other",status="%s",url_rule="none"} \d' % status, counted)

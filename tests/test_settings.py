@@ -77,7 +77,7 @@ def test_the_server_says_which_setting_is_wrong_without_a_traceback(start) -> No
     [
         ({"preload_app": True}, "--preload is not supported"),
         ({"bind": ["0.0.0.0:8000"]}, "--bind replaces the address of DIGITS_METRICS_BIND"),
-        ({"http_protocols": ["h1", "h2"]}, "speaks HTTP/1.1 only"),
+        ({"http_protocols": ["h1", "h2"]}, "only supports HTTP/1.1"),
     ],
 )
 def test_options_of_gunicorn_that_undo_a_setting_stop_the_start(

@@ -21,11 +21,12 @@ AGREEING = (
     "requirements",
     "requirements-dev",
     "requirements-tools",
+    "requirements-mlflow",
     "requirements-bulk",
     "requirements-bulk-dev",
 )
-# terraform's tools want an older boto3 than DVC does
-LOCKS = (*AGREEING, "requirements-terraform")
+# terraform's tools want an older boto3 than DVC does, MLflow's server an older gunicorn than the service
+LOCKS = (*AGREEING, "requirements-terraform", "requirements-mlflow-server", "requirements-kubernetes")
 
 
 def wanted(name: str) -> dict[str, tuple[Requirement, str]]:

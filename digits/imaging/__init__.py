@@ -6,13 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from digits.imaging.decode import (
-    DRAFT_SIDE,
-    MAX_DECLARED_TOGETHER,
-    MAX_PIXELS_TOGETHER,
-    decode_grey,
-    open_picture,
-)
+from digits.imaging.decode import DRAFT_SIDE, decode_grey, open_pictures
 from digits.imaging.errors import HugePictures, PictureError
 from digits.imaging.find import MIN_CONTRAST, find_digit
 from digits.imaging.normalize import to_mnist
@@ -34,13 +28,7 @@ def prepare(
     Raises PictureError: 413 for too many pixels, 415 for another format, 422 for a damaged picture, one without a
     digit, or as_is with another size.
     """
-    side = None if as_is else DRAFT_SIDE
-    opened = [open_picture(content, name, side) for content, name in zip(data, names, strict=True)]
-    pixels = sum(each.picture.width * each.picture.height for each in opened)
-    declared = sum(each.declared for each in opened)
-    if pixels > MAX_PIXELS_TOGETHER or declared > MAX_DECLARED_TOGETHER:
-        detail = "The pictures have more pixels together than are taken in one request."
-        raise PictureError(413, detail, field=names[0], found=f"{declared} pixels")
+    opened = open_pictures(data, names, None if as_is else DRAFT_SIDE)
     held = sum(each.held for each in opened)
     if max_pixels is not None and held > max_pixels:
         raise HugePictures(held)
@@ -58,9 +46,8 @@ def prepare(
         elif ink is None:
             plain = np.ptp(grey) < MIN_CONTRAST
             reason = "its pixels hardly differ" if plain else "nothing in it stands out from all else"
-            raise PictureError(
-                422, f"{name} shows nothing: {reason}.", field=name, found="a picture without a digit"
-            )
+            found = "an empty picture" if plain else "a picture without a digit"
+            raise PictureError(422, f"{name} shows nothing: {reason}.", field=name, found=found)
         else:
             out[i] = to_mnist(ink)
     return out

@@ -74,6 +74,20 @@ def open_picture(data: bytes, name: str, side: int | None = DRAFT_SIDE) -> Opene
     return Opened(picture, held, declared)
 
 
+def open_pictures(data: list[bytes], names: list[str], side: int | None = DRAFT_SIDE) -> list[Opened]:
+    """The pictures of a request with only their headers read, as by open_picture.
+
+    Raises PictureError 413, too, if they have too many pixels together.
+    """
+    opened = [open_picture(content, name, side) for content, name in zip(data, names, strict=True)]
+    pixels = sum(each.picture.width * each.picture.height for each in opened)
+    declared = sum(each.declared for each in opened)
+    if pixels > MAX_PIXELS_TOGETHER or declared > MAX_DECLARED_TOGETHER:
+        detail = "The pictures have more pixels together than are taken in one request."
+        raise PictureError(413, detail, field=names[0], found=f"{declared} pixels")
+    return opened
+
+
 def _held(picture: Image.Image, declared: int) -> int:
     """How many pixels of four bytes decoding needs at once."""
     pixels = picture.width * picture.height

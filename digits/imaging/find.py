@@ -40,6 +40,9 @@ FRAME_MARGIN = 7
 # a table's lines may be further in, around what is larger than this share of the picture: no dot in a 0 is
 TABLE_MARGIN = 4
 MIN_IN_TABLE = 0.36
+# of the shorter side: a ruled line is no thicker, and is thinner than the strokes by at least this factor
+MAX_RULE = 0.04
+THINNER = 0.7
 # of the picture's sides: a component with so much room around it does not touch the border
 MARGIN = 0.08
 # of the border: light and shade, not writing, lie along more of it in a photograph
@@ -177,7 +180,7 @@ class Found(NamedTuple):
         return float(np.concatenate(sides).mean())
 
 
-def pick_digit(strength: np.ndarray | None) -> Found | None:
+def pick_digit(strength: np.ndarray | None, may_have_rules: bool = True) -> Found | None:
     """The digit among what an ink map (float32, height x width) shows, without specks, frames and neighbours; None
     where nothing is ink."""
     if strength is None:
@@ -204,14 +207,45 @@ def pick_digit(strength: np.ndarray | None) -> Found | None:
         frame = (touches | (share > FRAME)) & aside[1:]
         size[frame | (touches & (areas < areas[inside].max() / 2))] = 0
     main = int(size.argmax())
+    spans = (left[main] == 0 and right[main] == width) or (top[main] == 0 and bottom[main] == height)
+    if spans and may_have_rules and (rules := find_rules(mask)).any():
+        return pick_digit(_without(strength, mask, rules), may_have_rules=False)
     drop = np.zeros(areas.size + 1, np.uint8)
     drop[1:] = size < MIN_AREA * size[main]
     if drop.any():
-        # the specks' faint rims go with them, the digit's stay
-        dropped = cv2.dilate(drop[labels], np.ones((5, 5), np.uint8))
-        digit = cv2.dilate(mask - drop[labels], np.ones((3, 3), np.uint8))
-        strength = np.where((dropped == 1) & (digit == 0), np.float32(0), strength)
+        strength = _without(strength, mask, drop[labels])
     return Found(strength, boxes[main].tolist(), int(areas[main]), float(share[main]), not touches[main])
+
+
+def find_rules(mask: np.ndarray) -> np.ndarray:
+    """Which pixels of a mask, uint8 (height, width), are of ruled lines, uint8 too.
+
+    A ruled line is straight, goes from border to border, and is thinner than the strokes that are left without
+    it. Where a stroke crosses it, its pixels are the stroke's.
+    """
+    rules = np.zeros_like(mask)
+    most = max(2, round(MAX_RULE * min(mask.shape)))
+    # an upright line is a level one of the picture turned
+    for seen, out in ((mask, rules), (np.ascontiguousarray(mask.T), rules.T)):
+        width = seen.shape[1]
+        thin = seen - cv2.morphologyEx(seen, cv2.MORPH_OPEN, np.ones((most + 1, 1), np.uint8))
+        # what a stroke interrupts hangs together again
+        joined = cv2.morphologyEx(thin, cv2.MORPH_CLOSE, np.ones((1, width // 3 | 1), np.uint8))
+        labels, boxes, areas = components(joined)
+        is_rule = np.zeros(areas.size + 1, bool)
+        is_rule[1:] = (boxes[:, 0] <= 1) & (boxes[:, 2] >= width - 1)
+        is_rule[1:] &= boxes[:, 3] - boxes[:, 1] <= 2 * most + width // 16
+        out[is_rule[labels] & (thin == 1)] = 1
+    strokes, lines = (cv2.distanceTransform(each, cv2.DIST_L1, 3).max() for each in (mask - rules, rules))
+    return rules if lines <= THINNER * strokes else np.zeros_like(mask)
+
+
+def _without(strength: np.ndarray, mask: np.ndarray, drop: np.ndarray) -> np.ndarray:
+    """An ink map without the pixels `drop`, of those of its ink, `mask`: both uint8 (height, width). Their faint
+    rims go with them, the rims of what stays do not."""
+    dropped = cv2.dilate(drop, np.ones((5, 5), np.uint8))
+    kept = cv2.dilate(mask - drop, np.ones((3, 3), np.uint8))
+    return np.where((dropped == 1) & (kept == 0), np.float32(0), strength)
 
 
 def find_digit(grey: np.ndarray) -> np.ndarray | None:

@@ -1,2 +1,2 @@
-"""What hangs on gunicorn: the worker, the master's hooks, the number of CPUs. gunicorn.conf.py names them;
-nothing outside imports them."""
+"""The parts that depend on gunicorn: the worker, the master's hooks and the number of CPUs. Only gunicorn.conf.py
+uses them."""

@@ -1,5 +1,6 @@
-"""A request's body as the app reads it (`wsgi.input`): digits/server/worker.py makes one a request. It arrives in
-time and whole or becomes a problem, and is read in pieces, so that large bodies take turns."""
+"""The stream from which the app reads a request's body (`wsgi.input`). digits/server/worker.py creates one for
+each request. It limits the time and memory that a body takes, reports incomplete bodies as errors, and lets other
+requests continue while it reads a large one."""
 
 from __future__ import annotations
 
@@ -14,9 +15,9 @@ from digits.serving.errors import Overloaded, Problem
 if TYPE_CHECKING:
     from digits.server.worker import Worker
 
-# bytes read before other requests have their turn; of a chunked body fewer, which may still be thousands of chunks
-PIECE, CHUNKED_PIECE = 1 << 16, 1 << 13
-# bytes that the app left unread and that are discarded to keep the connection
+# bytes to read before other requests continue; fewer if the body is chunked, as they may be thousands of chunks
+READ_SIZE, CHUNKED_READ_SIZE = 1 << 16, 1 << 13
+# up to this many unread bytes are discarded to keep the connection open
 MAX_UNREAD = 1 << 16
 
 
@@ -24,12 +25,13 @@ class Body(io.RawIOBase):
     """A binary stream whose reads raise `Problem`: 400 if the body is cut short, 408 if it takes longer than
     DIGITS_RECEIVE_SECONDS, 503 if the worker would hold too many bytes of bodies.
 
-    held: bytes read so far. seconds_received: spent waiting for them. ended: whether nothing is left to read.
+    held: number of bytes read so far. seconds_received: time spent waiting for them, in seconds. ended: whether
+    the body has been read completely.
     """
 
     def __init__(self, req: Any, worker: Worker) -> None:
         self.req, self.worker, self.body = req, worker, req.body
-        # bytes to come; None if only the end will tell
+        # bytes still to read; None if chunked
         self.left: int | None = getattr(self.body.reader, "length", None)
         self.deadline = time.monotonic() + worker.settings.receive_seconds
         self.held = 0
@@ -40,53 +42,53 @@ class Body(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        piece = self._read(len(buffer))
-        buffer[: len(piece)] = piece
-        return len(piece)
+        data = self._read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
     def readall(self) -> bytes:
-        pieces = []
-        while piece := self._read(PIECE):
-            pieces.append(piece)
-        return b"".join(pieces)
+        parts = []
+        while data := self._read(READ_SIZE):
+            parts.append(data)
+        return b"".join(parts)
 
     def _read(self, size: int) -> bytes:
         if self.ended or not size:
             return b""
         if self.held:
             gevent.sleep(0)
-        size = min(size, CHUNKED_PIECE if self.left is None else PIECE)
-        wanted = size if self.left is None else min(size, self.left)
+        size = min(size, CHUNKED_READ_SIZE if self.left is None else READ_SIZE)
+        size = size if self.left is None else min(size, self.left)
         begun = time.monotonic()
         try:
-            if wanted <= self.req.unreader.buf.tell() and self.left is not None:
-                # it came with the head, as small ones do: no timer is needed
-                piece = self.body.read(wanted)
+            if size <= self.req.unreader.buf.tell() and self.left is not None:
+                # already received with the head, as small bodies are, so no timer is needed
+                data = self.body.read(size)
             else:
                 late = Problem(408, "The request did not arrive in time.")
                 with gevent.Timeout(max(self.deadline - begun, 0.001), late):
-                    piece = self.body.read(wanted)
+                    data = self.body.read(size)
         except OSError:
-            # the end where more is to come, or a reset
-            piece = b""
+            # the connection was closed in the middle of a body, or reset
+            data = b""
             self.left = 1
         finally:
             self.seconds_received += time.monotonic() - begun
         if self.left is None:
-            self.ended = not piece
-        elif len(piece) < wanted:
+            self.ended = not data
+        elif len(data) < size:
             self.body.failed = True
-            raise Problem(400, "The connection ended before the request was whole.")
+            raise Problem(400, "The connection was closed before the request was complete.")
         else:
-            self.left -= len(piece)
+            self.left -= len(data)
             self.ended = self.left == 0
-        self.held += len(piece)
-        self.worker.held += len(piece)
+        self.held += len(data)
+        self.worker.held += len(data)
         if self.worker.held > self.worker.max_held:
             raise Overloaded
-        return piece
+        return data
 
     @property
     def must_close(self) -> bool:
-        """Whether so much of the body is unread that the connection has to end with the answer."""
+        """Whether too much of the body is unread to keep the connection open after the answer."""
         return not self.ended and (self.left is None or self.left > MAX_UNREAD or self.body.failed)

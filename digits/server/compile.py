@@ -1,6 +1,6 @@
-"""Compiles an .h5 that a SIGHUP found uncompiled: `python -m digits.server.compile MODEL.h5`.
-digits/server/master.py starts it. The compiled form goes into the cache beside the model; done or failed,
-the parent gets a SIGHUP, by which it loads the model or says that it can't."""
+"""Compiles an .h5 that was not compiled yet when the master got SIGHUP: `python -m digits.server.compile
+MODEL.h5`. digits/server/master.py starts it. The compiled form goes into the cache beside the model. Whether it
+succeeds or fails, it sends SIGHUP to its parent, which then loads the model or logs that it can't."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from digits.model import ModelError, load
 
 
 def main() -> None:
-    """Compile the file that the command line names, then tell the parent."""
+    """Compile the file given on the command line, then signal the parent."""
     master = os.getppid()
     logging.config.dictConfig(logs.config())
     try:

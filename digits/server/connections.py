@@ -1,5 +1,5 @@
-"""Connections as digits/server/worker.py needs them: accepted many at a time, closed while they are idle, asked
-how long their request has waited, and answered when what they send is not HTTP."""
+"""Helpers of digits/server/worker.py for connections: accept many at a time, close idle ones, ask the kernel how
+long a request has waited, and answer requests that are not valid HTTP."""
 
 from __future__ import annotations
 
@@ -20,43 +20,42 @@ from werkzeug.test import create_environ, run_wsgi_app
 
 from digits.serving.errors import Problem
 
-# a peer that takes nothing of its answer for so long is gone (RFC 5482)
+# close the connection of a client that reads nothing of its answer for this long (RFC 5482)
 USER_TIMEOUT_MS = 20_000
 
-# of a worker: as long as it has no more, workers share newcomers evenly
+# a worker with fewer connections accepts one at a time, so that workers share new connections evenly
 FEW_CONNECTIONS = 40
 
 STATUSES = {
     errors.LimitRequestLine: (HTTPStatus.REQUEST_URI_TOO_LONG, "The request line is too long."),
     errors.LimitRequestHeaders: (
         HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-        "The headers are too many or too long.",
+        "There are too many headers, or one is too long.",
     ),
     errors.ExpectationFailed: (
         HTTPStatus.EXPECTATION_FAILED,
-        "The header Expect may only be 100-continue.",
+        "The header Expect must be 100-continue.",
     ),
 }
 
 
 class Server(StreamServer):
-    """Accepts connections for a worker; also those that the kernel has already accepted when it closes."""
+    """Accepts connections for a worker. When it closes, it first accepts those that wait in the kernel's queue."""
 
     def __init__(self, listener: Any, handle: Callable[..., None], **options: Any) -> None:
-        # gunicorn asks for the listener's name with every connection, also when it is closed
+        # gunicorn asks for the listener's name for every connection, even after the listener was closed
         name = listener.getsockname()
         if hasattr(socket, "TCP_USER_TIMEOUT") and listener.family != socket.AF_UNIX:
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
         super().__init__(listener, partial(handle, SimpleNamespace(getsockname=lambda: name)), **options)
 
     def set_spawn(self, spawn: Any) -> None:
-        """Begin with a new connection at once, not behind the predictions that wait in line: it may be a health
-        check's."""
+        """Handle a new connection at once, before the predictions that wait, because it may be a health check."""
         super().set_spawn(spawn)
         later: Callable[..., Any] = self._spawn
 
         def begin(*args: Any) -> None:
-            # only the loop may be left in the middle; the worker itself accepts when it stops
+            # only the hub can switch to the new greenlet; when the worker stops, the caller is another greenlet
             if gevent.getcurrent() is not gevent.get_hub():
                 later(*args)
                 return
@@ -68,13 +67,13 @@ class Server(StreamServer):
 
     @property
     def max_accept(self) -> int:
-        """Connections to accept in a turn of the loop: one while there are few, so that all workers get some; many
-        when there are many, as a turn then takes long."""
+        """Connections to accept in one iteration of the event loop: one while there are few, so that all workers
+        get some, and many when there are many, because an iteration then takes long."""
         return 1 if len(self.pool) < FEW_CONNECTIONS else 64
 
     def close(self) -> None:
-        """Stop accepting, but first hand over the connections that are waiting, as far as the pool has room."""
-        # gunicorn closes a second time where the grace time was too short
+        """Accept the connections that are waiting, as far as the pool has room, then stop accepting."""
+        # gunicorn closes a second time if the grace time was too short
         if not self.closed:
             self.stop_accepting()
             with suppress(OSError):
@@ -84,9 +83,10 @@ class Server(StreamServer):
 
 
 class Idle:
-    """The wait of a connection for its next request, as a context. `waiting` holds those that wait, longest first.
+    """Context manager around a connection's wait for its next request. `waiting` holds all that wait, longest
+    first.
 
-    Cheaper than a gevent.Timeout, of which each request would start a timer: the worker looks once a second.
+    The worker checks them once a second, which is cheaper than a gevent.Timeout for each request.
     """
 
     def __init__(self, waiting: dict[Idle, None]) -> None:
@@ -102,7 +102,7 @@ class Idle:
         return isinstance(error, gevent.Timeout)
 
     def close_soon(self) -> None:
-        """Close the connection, unless its next request is there before the loop's next turn."""
+        """Close the connection, unless its next request arrives before the next iteration of the event loop."""
         gevent.get_hub().loop.run_callback(self._close)
 
     def _close(self) -> None:
@@ -111,7 +111,7 @@ class Idle:
 
 
 def seconds_waited(client: Any) -> float:
-    """How long a request has lain in the kernel; 0 if unknown."""
+    """Seconds for which a request has waited in the kernel; 0 if unknown."""
     if not hasattr(socket, "TCP_INFO") or client.family == socket.AF_UNIX:
         return 0.0
     # tcpi_last_data_recv of struct tcp_info (linux/tcp.h), in milliseconds
@@ -120,11 +120,11 @@ def seconds_waited(client: Any) -> float:
 
 
 def answer_malformed(app: Callable[..., Any], client: Any, error: errors.ParseException) -> None:
-    """Send a client the app's problem for what gunicorn's parser refused to read."""
-    no_http = HTTPStatus.BAD_REQUEST, f"The request is not valid HTTP ({type(error).__name__})."
-    status, detail = STATUSES.get(type(error), no_http)
+    """Answer a request that gunicorn's parser has refused with the app's problem details."""
+    default = HTTPStatus.BAD_REQUEST, f"The request is not valid HTTP ({type(error).__name__})."
+    status, detail = STATUSES.get(type(error), default)
     problem = Problem(status.value, detail)
-    # no method and no path: it is not known what was asked for
+    # the method and path are unknown
     environ = create_environ() | {"REQUEST_METHOD": "-", "digits.problem": problem}
     body, line, headers = run_wsgi_app(app, environ)
     head = [f"HTTP/1.1 {line}", "Connection: close", *(f"{name}: {value}" for name, value in headers)]
@@ -132,14 +132,14 @@ def answer_malformed(app: Callable[..., Any], client: Any, error: errors.ParseEx
 
 
 class Buffered:
-    """A client's socket that sends the head of an answer and its body at once, where gunicorn sends one by one."""
+    """A client's socket that sends the head and the body of an answer together; gunicorn sends them separately."""
 
     def __init__(self, client: Any) -> None:
         self.client = client
         self.head: bytes | None = None
 
     def sendall(self, data: bytes) -> None:
-        """Keep what comes first; send it with what comes next."""
+        """Keep the first data, and send it together with the next."""
         if self.head is None:
             self.head = data
         else:
@@ -147,13 +147,13 @@ class Buffered:
             self.head = b""
 
     def flush(self) -> None:
-        """Send what is kept: the head of an answer without a body, or of a file."""
+        """Send the data that was kept, which is the head of an answer without a body or of a file."""
         if self.head:
             self.client.sendall(self.head)
             self.head = b""
 
     def sendfile(self, *args: Any, **options: Any) -> int:
-        """Send a file, after what is kept."""
+        """Send a file, after the data that was kept."""
         self.flush()
         return self.client.sendfile(*args, **options)
 

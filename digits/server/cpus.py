@@ -1,5 +1,5 @@
-"""How many CPUs this process may really use, which in a container is often fewer than the machine has;
-gunicorn.conf.py sizes the service by it."""
+"""The number of CPUs that this process may use, which in a container is often lower than the machine's.
+gunicorn.conf.py starts as many workers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 def usable_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     """CPUs allowed by affinity and by the cgroup's quota (v2 cpu.max, v1 cpu.cfs_*), at least 1.
 
-    A quota is rounded up: 1.5 CPUs are worth two workers, of which each waits now and then.
+    A quota is rounded up, because two workers use 1.5 CPUs better than one does.
     """
     # sched_getaffinity is missing on macOS
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

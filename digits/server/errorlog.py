@@ -1,4 +1,4 @@
-"""gunicorn's own log, of which gunicorn.conf.py takes this class: errors only, as the app logs each request."""
+"""gunicorn's logger, as gunicorn.conf.py sets it: without an access log, because the app logs each request."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from gunicorn.glogging import Logger
 
 
 class ErrorLog(Logger):
-    """gunicorn's logger without its access log, whose line it would put together for every request, unread."""
+    """gunicorn's logger without its access log, for which it would format a line that nobody reads."""
 
     def access(self, *args: Any) -> None:
-        """Nothing: digits/serving/request_log.py writes the line a request."""
+        """Do nothing; digits/serving/request_log.py logs requests."""

@@ -1,7 +1,7 @@
-"""What gunicorn's master does for this service, as hooks that gunicorn.conf.py names: it loads what the workers
-inherit by fork (digits/serving/inherited.py) and keeps their metrics files.
+"""The hooks of gunicorn's master, which gunicorn.conf.py sets. They load what the workers inherit when they are
+forked (digits/serving/inherited.py), and create their metrics files.
 
-The state lives in modules and not in gunicorn.conf.py, which gunicorn reads anew on SIGHUP.
+State is in modules and not in gunicorn.conf.py, because gunicorn reads that file again on SIGHUP.
 """
 
 from __future__ import annotations
@@ -19,52 +19,55 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from digits.model import Classifier, ModelError, NotCompiledError, load
+from digits.model import Classifier, ModelError, NotCompiledError
+from digits.registry import load
 from digits.serving import keys
 from digits.serving.inherited import inherited
 from digits.serving.settings import ROOT, SettingError, Settings
 
 log = logging.getLogger("digits.master")
 
-# as prometheus_client names them, by what digits/serving/metrics.py has; of each, several times what is used
+# the files that prometheus_client creates for the metrics in digits/serving/metrics.py, and a size for each that
+# is several times what they need
 METRICS_FILES = ("counter", "histogram", "gauge_livesum", "gauge_liveall")
 METRICS_BYTES = 1 << 17
 
-# for files, metrics, and connections that are being closed
+# file descriptors for files, metrics, and connections that are being closed
 SPARE_DESCRIPTORS = 700
 
-# versions of models that were compiled after a SIGHUP, or could not be
+# versions of models for which a compilation was started after SIGHUP
 compilations: set[str] = set()
 
 _metrics_folder: str | None = None
 
 
 def shared_memory() -> str | None:
-    """A memory-backed folder, for files whose writer must never wait for a disk; None where there is none."""
+    """A folder in memory, for files whose writer must not wait for a disk; None if there is none."""
     return "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else None  # noqa: S108
 
 
-def descriptors(wanted: int) -> int:
-    """Connections that a process may hold open, at most `wanted`; raises the soft limit on descriptors for it."""
+def max_connections(limit: int) -> int:
+    """Connections that a process can keep open, at most `limit`. Raises the soft limit on descriptors if
+    needed."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = wanted + SPARE_DESCRIPTORS
+    needed = limit + SPARE_DESCRIPTORS
     if soft < needed and soft != resource.RLIM_INFINITY:
         soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, soft - SPARE_DESCRIPTORS))
+    return limit if soft == resource.RLIM_INFINITY else max(1, min(limit, soft - SPARE_DESCRIPTORS))
 
 
 def slots(workers: int) -> int:
-    """Workers that may live at once: while a reload goes on, old and new ones do so side by side."""
+    """The maximum number of workers at the same time: during a reload, old and new ones overlap."""
     return 2 * workers
 
 
 def prepare_metrics_folder(workers: int) -> None:
-    """Make the folder of the metrics files, or empty the one that PROMETHEUS_MULTIPROC_DIR names, with room for
-    so many workers.
+    """Create the folder for the metrics files, or empty the one that PROMETHEUS_MULTIPROC_DIR names, and reserve
+    space for `workers` workers.
 
-    Must come before anything imports prometheus_client, which looks at that variable. Does nothing the second
-    time. Raises OSError when there is no place to write.
+    Must be called before prometheus_client is imported, because that reads the variable. Further calls do nothing.
+    Raises OSError if the folder can't be written.
     """
     global _metrics_folder
     if _metrics_folder is not None:
@@ -83,9 +86,9 @@ def prepare_metrics_folder(workers: int) -> None:
 
 
 def _reserve(folder: str, slot: int | str) -> None:
-    """Take the room for a slot's metrics files. Raises OSError when there is none.
+    """Reserve space for a slot's metrics files. Raises OSError if there is not enough.
 
-    A mapped file without blocks behind it kills whoever writes to it on a full disk (SIGBUS).
+    On a full disk, writing to a mapped file whose blocks are not allocated would kill the process (SIGBUS).
     """
     for kind in METRICS_FILES:
         with open(Path(folder, f"{kind}_{slot}.db"), "ab") as file:
@@ -94,13 +97,13 @@ def _reserve(folder: str, slot: int | str) -> None:
 
 
 def _remove(folder: str, master: int) -> None:
-    # workers go through the same exit, and are not to take the others' folder away
+    # workers run the same exit handlers, but must not remove the folder
     if os.getpid() == master:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def on_starting(server: Any) -> None:
-    """Load the model; without one there is no service, so say why and exit."""
+    """Load the model and the API keys. If that fails, log why and exit."""
     try:
         settings = Settings.from_env(os.environ)
         inherited.api_keys = keys.load(settings)
@@ -108,7 +111,7 @@ def on_starting(server: Any) -> None:
     except (ModelError, SettingError) as error:
         log.critical(str(error))
         sys.exit(1)
-    # flask and the rest, once for all workers: they share the memory and start in no time
+    # import Flask and the rest once, so that workers share the memory and start quickly
     from digits.serving.service import warn_of_misreading
 
     warn_of_misreading(inherited.classifier)
@@ -116,10 +119,10 @@ def on_starting(server: Any) -> None:
 
 
 def on_reload(server: Any) -> None:
-    """SIGHUP: load model and API keys again; what can't be used leaves the old in place.
+    """On SIGHUP, load the model and the API keys again; keep the old ones if that fails.
 
-    An .h5 that has yet to be compiled is compiled by a process of its own, which sends the next SIGHUP: the master
-    has workers to replace and signals to hear meanwhile.
+    An .h5 that is not compiled yet is compiled in a separate process, which then sends another SIGHUP. Meanwhile
+    the master can still replace workers and receive signals.
     """
     from digits.serving.metrics import reload_failures
     from digits.serving.service import warn_of_misreading
@@ -128,7 +131,7 @@ def on_reload(server: Any) -> None:
     try:
         inherited.api_keys = keys.load(settings)
     except Exception as error:
-        # whatever it is: an exception here would end the master, and the service with it
+        # any exception: if it got out of here, it would end the master and with it the service
         log.error(
             "Reload failed; keeping the old API keys: %s", error, exc_info=not isinstance(error, SettingError)
         )
@@ -154,30 +157,31 @@ def on_reload(server: Any) -> None:
 
 
 def pre_fork(server: Any, worker: Any) -> None:
-    """Give the new worker the lowest slot for metrics files that no living worker has."""
+    """Give the new worker the lowest slot for metrics files that no running worker has."""
     taken = {other.slot for other in server.WORKERS.values()}
     worker.slot = next(slot for slot in range(len(taken) + 1) if slot not in taken)
     if worker.slot >= slots(server.cfg.workers) and _metrics_folder is not None:
-        # more than were to be expected (SIGTTIN); without room they run at their own risk
+        # more workers than expected (SIGTTIN); they run even if no space can be reserved
         with contextlib.suppress(OSError):
             _reserve(_metrics_folder, worker.slot)
 
 
 def post_fork(server: Any, worker: Any) -> None:
-    """In the worker: write to its own slot's files."""
+    """In the worker: write metrics to the files of its own slot."""
     inherited.slot = worker.slot
 
 
 def post_worker_init(worker: Any) -> None:
-    """In the worker, with the app loaded: spare the garbage collector what lives as long as the process."""
+    """In the worker, once the app is loaded: exclude objects that live as long as the process from garbage
+    collection."""
     gc.collect()
     gc.freeze()
 
 
 def child_exit(server: Any, worker: Any) -> None:
-    """A worker is gone: forget its gauges; its counters stay.
+    """After a worker has exited, clear its gauges but keep its counters.
 
-    Their files are emptied (used bytes: none), not removed as mark_process_dead does: they keep their room.
+    The files are marked as empty. mark_process_dead would remove them, and their reserved space would be lost.
     """
     if _metrics_folder is not None:
         for path in Path(_metrics_folder).glob(f"gauge_live*_{worker.slot}.db"):

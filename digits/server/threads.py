@@ -1,5 +1,5 @@
-"""The threads that do what would hold up a worker's event loop: decoding pictures and large bodies. digits/server/
-worker.py makes them and lends `run` to the app, as digits/serving/service.py says."""
+"""The threads for work that would block a worker's event loop: decoding and reading pictures, and decoding large
+bodies. digits/server/worker.py creates them and sets `run` as `Service.offload` (digits/serving/service.py)."""
 
 from __future__ import annotations
 
@@ -15,25 +15,27 @@ from gevent.util import wrap_errors
 
 from digits.serving.errors import Overloaded
 
-# of the threads, where the event loop's is 0
+# nice value of the threads, so that the event loop, which has 0, comes first
 NICE = 5
 
 
 class Threads:
-    """`count` threads, for one of which a request waits at most `max_wait` seconds."""
+    """Threads in lanes, so that work of one kind only waits for work of the same kind, and at most `max_wait`
+    seconds.
+
+    shared: `count` threads. reading: one thread, for work that takes long; more would only share the CPU. alone:
+    one thread, for work that needs much memory.
+    """
 
     def __init__(self, count: int, max_wait: float) -> None:
-        # one more for what runs alone
-        self.pool = ThreadPool(count + 1)
-        self.free, self.alone = BoundedSemaphore(count), BoundedSemaphore(1)
+        self.pool = ThreadPool(count + 2)
+        free = {"shared": count, "reading": 1, "alone": 1}
+        self.lanes = {lane: BoundedSemaphore(threads) for lane, threads in free.items()}
         self.max_wait = max_wait
 
-    def run(self, work: Callable[[], Any], alone: bool = False) -> Any:
-        """What `work` returns, from a thread of the pool. Raises Overloaded if none becomes free in time.
-
-        alone: at most one such piece of work at a time, as it needs much memory.
-        """
-        turn = self.alone if alone else self.free
+    def run(self, work: Callable[[], Any], lane: str = "shared") -> Any:
+        """Run `work` in a thread of the lane and return its result. Raises Overloaded if none is free in time."""
+        turn = self.lanes[lane]
         if not turn.acquire(timeout=self.max_wait):
             raise Overloaded
         try:
@@ -46,7 +48,7 @@ class Threads:
 
 
 def _give_way_to_loop(work: Callable[[], Any]) -> Any:
-    # elsewhere a thread has no priority of its own
+    # on other systems a thread has no priority of its own
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
     return work()

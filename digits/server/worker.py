@@ -1,6 +1,6 @@
-"""gunicorn's gevent worker, and what it lacks for strangers: load shedding, time limits for slow clients, bodies
-that are read whole, in turn and within a memory limit, and refusals that go through the app like every answer.
-gunicorn.conf.py names it; docs/reliability.md says what it promises."""
+"""The worker class, which gunicorn.conf.py sets. It extends gunicorn's gevent worker by what a public service
+needs: load shedding, time limits for slow clients, limits on the memory for bodies, and refusals that the app
+answers like other requests. docs/reliability.md lists its promises."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ from digits.server.threads import Threads
 from digits.serving.errors import Overloaded
 from digits.serving.settings import Settings
 
-# for a client that has just connected, or had an answer, to send a request to a worker that stops
+# when the worker stops, idle connections get this long to send a request
 LAST_SECONDS = 0.5
-# for a client to read its answer, while what it still sends is discarded (RFC 9112, 9.6)
+# time for a client to read its answer while the rest of its request is discarded (RFC 9112, 9.6)
 LINGER_SECONDS = 2.0
-# being late for a shorter time is no overload: the machine paused, or workers were being replaced
+# shorter periods of long waits don't count as overload: the machine paused, or workers were replaced
 LATE_SECONDS = 0.1
-# how long a thread that decodes a picture may hold the interpreter while the loop waits for it
+# how long a thread that decodes a picture may hold the interpreter lock while the event loop waits for it
 SWITCH_SECONDS = 0.0005
-# connections below the limit at which the longest idle one is closed for a new one
+# with fewer free connections than this, the one that has been idle longest is closed for each new one
 SPARE_CONNECTIONS = 16
 
 
 class Worker(GeventWorker):
-    """The worker that gunicorn.conf.py names; docs/settings.md has its settings."""
+    """gunicorn's gevent worker with this service's limits; docs/settings.md describes its settings."""
 
     wsgi: Callable[..., Any]
 
     check_config = staticmethod(options.check)
 
     def init_process(self) -> None:
-        # gunicorn looks up some thirty settings a request, each by two calls; a worker's never change
+        # gunicorn looks up about thirty settings per request, with two calls each; in a worker they never change
         self.cfg.__dict__.update({name: setting.get() for name, setting in self.cfg.settings.items()})
         self.settings = Settings.from_env(os.environ)
         self.max_wait = self.settings.max_wait_ms / 1000
-        # bytes of bodies held now, and the most that may be
+        # number of bytes of bodies in memory, and their limit
         self.held, self.max_held = 0, max(64 << 20, 2 * self.settings.max_body_bytes)
         self.idle: dict[Idle, None] = {}
         self.connections, self.late_since = 0, float("inf")
@@ -55,13 +55,13 @@ class Worker(GeventWorker):
         super().init_process()
 
     def server_class(self, listener: Any, *, spawn: Any, **options: Any) -> Server:
-        """What accepts a listener's connections; gunicorn calls it as it would call gevent's pywsgi."""
+        """Create the server that accepts a listener's connections; gunicorn calls it like gevent's pywsgi."""
         tls = {name: value for name, value in options.items() if name == "ssl_context"}
         return Server(listener, self.handle, spawn=spawn, **tls)
 
     def load_wsgi(self) -> None:
         super().load_wsgi()
-        # gunicorn would answer 500 to paths without it, such as a health check's that comes past the proxy
+        # gunicorn would answer 500 to paths without the prefix, such as a health check that bypasses the proxy
         os.environ.pop("SCRIPT_NAME", None)
         self.app_answers, self.wsgi = self.wsgi, self.answer
         self.service = getattr(self.app_answers, "extensions", {}).get("digits")
@@ -101,7 +101,7 @@ class Worker(GeventWorker):
             super().handle_request(listener_name, req, client, addr)
             client.flush()
         except TimeoutError as error:
-            # the peer's; gunicorn knows a reset and lets it pass
+            # the client timed out; gunicorn ignores a reset
             raise ConnectionResetError(errno.ECONNRESET, str(error)) from error
         except StopIteration:
             client.flush()
@@ -112,12 +112,13 @@ class Worker(GeventWorker):
         finally:
             req.body = body.body
             self.held -= body.held
-        # a client whose next request is already there must not keep all others waiting; a timer passes the line
+        # let others continue, even if this client's next request has arrived; a timer overtakes waiting
+        # predictions
         if req.method != "POST":
             gevent.sleep(1e-6)
 
     def answer(self, environ: dict[str, Any], start_response: Any) -> Any:
-        """The app's answer; to a POST that comes when the worker is behind, the app's 503."""
+        """Call the app, which answers a POST with 503 if the worker is overloaded."""
         body = environ["wsgi.input"]
         options.split_prefix(environ, self.settings.script_name)
         waited = environ["digits.waited"] = seconds_waited(environ["gunicorn.socket"])
@@ -132,7 +133,7 @@ class Worker(GeventWorker):
         return self.app_answers(environ, start)
 
     def is_late(self, waited: float) -> bool:
-        """Whether requests have kept waiting longer than DIGITS_MAX_WAIT_MS for some time."""
+        """Whether requests have waited longer than DIGITS_MAX_WAIT_MS for more than LATE_SECONDS."""
         if waited <= self.max_wait:
             self.late_since = float("inf")
             return False
@@ -140,7 +141,7 @@ class Worker(GeventWorker):
         return time.monotonic() - self.late_since > LATE_SECONDS
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Any) -> None:
-        """Answer what is not HTTP through the app, like any other problem; gunicorn's own way logs the line."""
+        """Let the app answer requests that are not valid HTTP, because gunicorn would not log and count them."""
         ours = isinstance(exc, errors.InvalidResponseHeader | errors.InvalidResponseHeaderName)
         if ours or not isinstance(exc, errors.ParseException):
             super().handle_error(req, client, addr, exc)

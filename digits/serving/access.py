@@ -1,6 +1,6 @@
-"""Who may call: API keys on predictions, other sites' pages (CORS), whether /metrics has an address of its
-own. app.py registers it; what is not set costs a request nothing. Also the headers that tell a browser
-what a page of ours may do (digits/serving/pages.py, digits/serving/openapi.py).
+"""Access control: API keys for predictions, CORS for pages of other sites, and a separate address for /metrics.
+app.py registers it, and features that are not configured cost a request nothing. It also has the security headers
+of the service's own pages (digits/serving/pages.py, digits/serving/openapi.py).
 """
 
 from __future__ import annotations
@@ -11,40 +11,42 @@ from digits.serving import keys
 from digits.serving.errors import Problem
 from digits.serving.settings import Settings
 
-# what a page of another site may send and see beyond what every page may
-SENT = "Authorization, Content-Type, Inference-Header-Content-Length, X-API-Key, X-Request-ID"
-SEEN = "Inference-Header-Content-Length, Retry-After, WWW-Authenticate, X-Model-Version, X-Request-ID"
-# a browser need not ask again for so many seconds
-REMEMBER = "600"
+# headers that pages of other sites may send and read, in addition to those that CORS always allows
+ALLOW_HEADERS = "Authorization, Content-Type, Inference-Header-Content-Length, X-API-Key, X-Request-ID"
+EXPOSE_HEADERS = (
+    "Inference-Header-Content-Length, Link, Retry-After, WWW-Authenticate, X-Model-Version, X-Request-ID"
+)
+# how long a browser may cache the answer to a preflight request, in seconds
+MAX_AGE = "600"
 
 
 def register(app: Flask, settings: Settings, hashes: frozenset[bytes]) -> None:
-    """Add to `app` what the settings ask for. hashes: of the keys that are accepted; without any, all may call."""
+    """Add the hooks that the settings require. hashes: of the accepted API keys; if empty, no key is required."""
     app.config["GUARDED"] = bool(hashes)
     if hashes:
-        _want_keys(app, hashes)
+        _require_keys(app, hashes)
     if settings.metrics_bind:
-        _part_metrics(app, settings.metrics_bind.rpartition(":")[2])
+        _separate_metrics(app, settings.metrics_bind.rpartition(":")[2])
     if settings.cors_origins:
-        _admit(app, frozenset(settings.cors_origins.split(",")))
+        _allow_origins(app, frozenset(settings.cors_origins.split(",")))
 
 
-def _want_keys(app: Flask, hashes: frozenset[bytes]) -> None:
-    """Every POST that there is wants a key: they are what classifies."""
+def _require_keys(app: Flask, hashes: frozenset[bytes]) -> None:
+    """Require a key for every POST, because these are the routes that classify."""
 
     @app.before_request
     def check() -> None:
         if request.method != "POST" or request.url_rule is None:
             return
         key = request.headers.get("X-API-Key", "")
-        # an Authorization of another scheme may be meant for a proxy
+        # an Authorization header with another scheme may be for a proxy
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if not key and scheme.lower() == "bearer":
             key = token.strip()
         if not key:
             raise Problem(
                 401,
-                "An API key is wanted, as X-API-Key or as Authorization: Bearer.",
+                "An API key is required, as X-API-Key or as Authorization: Bearer.",
                 headers={"WWW-Authenticate": 'Bearer realm="digits"'},
             )
         if not keys.accepted(key, hashes):
@@ -55,18 +57,18 @@ def _want_keys(app: Flask, hashes: frozenset[bytes]) -> None:
             )
 
 
-def _part_metrics(app: Flask, port: str) -> None:
-    """On `port` there is /metrics and nothing else, on every other all but that."""
+def _separate_metrics(app: Flask, port: str) -> None:
+    """Serve only /metrics on `port`, and everything else on other ports."""
 
     @app.before_request
     def part() -> None:
-        # the port that was connected to; no header has a say in it
+        # gunicorn sets it to the port that the client connected to; headers can't change it
         if (request.endpoint == "prometheus_metrics") != (request.environ["SERVER_PORT"] == port):
             abort(404)
 
 
-def _admit(app: Flask, origins: frozenset[str]) -> None:
-    """Let pages of these origins call, by the Fetch standard's CORS protocol; no cookies, so no credentials."""
+def _allow_origins(app: Flask, origins: frozenset[str]) -> None:
+    """Allow calls from pages of these origins (CORS). No cookies are used, so credentials are not allowed."""
 
     @app.after_request
     def admit(response: Response) -> Response:
@@ -76,17 +78,17 @@ def _admit(app: Flask, origins: frozenset[str]) -> None:
             if origin not in origins:
                 return response
         headers["Access-Control-Allow-Origin"] = "*" if "*" in origins else origin
-        headers["Access-Control-Expose-Headers"] = SEEN
+        headers["Access-Control-Expose-Headers"] = EXPOSE_HEADERS
         if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
             headers["Access-Control-Allow-Methods"] = headers.get("Allow", "")
-            headers["Access-Control-Allow-Headers"] = SENT
-            headers["Access-Control-Max-Age"] = REMEMBER
+            headers["Access-Control-Allow-Headers"] = ALLOW_HEADERS
+            headers["Access-Control-Max-Age"] = MAX_AGE
         return response
 
 
 def protected(response: Response, pictures: str) -> Response:
-    """The response with headers by which a browser loads nothing from elsewhere, runs nothing inline and shows it
-    in no frame. pictures: where images may come from beside this host, as Content-Security-Policy has it."""
+    """Add headers that forbid a page to load resources from other hosts, to use inline scripts and styles, and to
+    be framed. pictures: additional sources of images, in the syntax of Content-Security-Policy."""
     policy = [
         "default-src 'none'",
         "script-src 'self'",

@@ -1,5 +1,5 @@
-"""One shape for every error the service answers with: problem details in JSON (RFC 9457). Decoders raise
-`Problem`; app.py registers `register` so that Flask's own errors and faults take the same shape."""
+"""Errors as problem details in JSON (RFC 9457). Decoders raise `Problem`. app.py calls `register`, so that Flask's
+own errors and unexpected exceptions get the same format."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from digits.imaging.errors import PictureError
 
 log = logging.getLogger("digits")
 
-# how another protocol words an error: (status, detail) -> (status, JSON object)
+# another protocol's format of errors: (status, detail) -> (status, JSON object)
 Format = Callable[[int, str], tuple[int, dict[str, Any]]]
-# of the path and of a detail, in which a client's own values may be; in characters
+# maximum length in characters of the path and the detail, which may contain a client's values
 MAX_TEXT = 300
 
 
 class Problem(Exception):
-    """What is wrong with a request, to be answered as `application/problem+json`.
+    """An error to answer a request with, as `application/problem+json`.
 
-    status: HTTP status, 4xx or 5xx. detail: one sentence for the client. headers: sent along.
-    Everything in `extra` (field, found, ...) becomes a member of the JSON object.
+    status: HTTP status, 4xx or 5xx. detail: a sentence for the client. headers: of the answer. extra: further
+    members of the JSON object (field, found, ...).
     """
 
     def __init__(
@@ -41,15 +41,15 @@ class Problem(Exception):
 
 
 class Overloaded(Problem):
-    """A request that is refused because too many others wait (load shedding)."""
+    """The refusal of a request because of overload (load shedding)."""
 
     def __init__(self) -> None:
         super().__init__(503, "The service is overloaded; retry in one second.", headers={"Retry-After": "1"})
 
 
 def render_problem(status: int, detail: str, headers: dict[str, str] | None = None, **extra: Any) -> Response:
-    """The response to the current request that tells a problem; `type` is about:blank, `title` the status's phrase
-    (RFC 9457, 4.2.1). Under the path of another protocol it takes that protocol's format.
+    """The response with a problem to the current request. `type` is about:blank and `title` the status's phrase
+    (RFC 9457, 4.2.1). Under the path of another protocol it has that protocol's format.
     """
     path = request.path
     detail = _shortened(detail)
@@ -70,15 +70,15 @@ def render_problem(status: int, detail: str, headers: dict[str, str] | None = No
 
 
 def _shortened(text: str) -> str:
-    # a client's text may hold half characters (lone surrogates), which no UTF-8 answer can
+    # a client's text may contain lone surrogates, which UTF-8 can't encode
     text = text.encode("utf-8", "replace").decode()
     return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
 
 
 def register(app: Flask, formats: dict[str, Format]) -> None:
-    """Make `app` answer each Problem, HTTP error and fault with problem details.
+    """Make `app` answer every Problem, HTTP error and unexpected exception with problem details.
 
-    formats: how other protocols word an error, by the first part of their paths.
+    formats: of other protocols' errors, by the first segment of their paths.
     """
     app.config["ERROR_FORMATS"] = formats
 
@@ -105,10 +105,12 @@ def register(app: Flask, formats: dict[str, Format]) -> None:
 
     @app.errorhandler(ParseException)
     def not_http(error: ParseException) -> Response:
-        # a chunked body is parsed as it is read; gunicorn closes the connection, where it goes on is unknown
-        return render_problem(400, f"The body is not HTTP ({type(error).__name__}).")
+        # chunked bodies are parsed while they are read; gunicorn closes the connection, because the end is unknown
+        return render_problem(400, f"The chunked body is not valid HTTP ({type(error).__name__}).")
 
     @app.errorhandler(Exception)
     def fault(error: Exception) -> Response:
         log.error("fault", exc_info=error, extra={"request_id": g.get("request_id")})
-        return render_problem(500, "The service failed to answer; the request id finds the fault in its log.")
+        return render_problem(
+            500, "An internal error occurred. The log has its details under the request id."
+        )

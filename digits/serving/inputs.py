@@ -1,5 +1,6 @@
 """Whatever a client sends to POST /predict becomes a batch of images, or a Problem that says what is wrong
-with it; app.py calls `from_request`. A batch is float32 (n, 28, 28, 1) with values in [0, 1].
+with it. app.py, reading.py and protocols/mlflow.py call this. A batch is float32 (n, 28, 28, 1) with
+values in [0, 1].
 
 Pixels, as JSON or raw, are taken as they are, only scaled; pictures are prepared (digits/imaging).
 """
@@ -9,7 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -23,12 +24,12 @@ from digits.imaging import HugePictures, prepare
 from digits.imaging.find import MIN_CONTRAST
 from digits.serving.errors import Problem
 from digits.serving.service import service
-from digits.serving.settings import Settings
 
 SIDE = 28
 PIXELS = SIDE * SIDE
 SCALED = np.arange(256, dtype=np.float32) / np.float32(255)
 WANTED = "28 rows of 28 numbers from 0 to 255 (or 28x28x1, or 784 numbers), or a picture in base64"
+FORM = "multipart/form-data"
 PICTURES = ("image/png", "image/jpeg", "image/webp", "image/bmp", "image/gif", "image/tiff")
 # how their files begin
 SIGNATURES = re.compile(
@@ -52,31 +53,50 @@ class Items:
     names: list[str]
     single: bool
 
+    @property
+    def pictures(self) -> list[bytes]:
+        """The values if they are pictures, else nothing: a request has only pictures or only pixels."""
+        return [value for value in self.values if isinstance(value, bytes)]
 
-def from_request(request: flask.Request, settings: Settings) -> tuple[np.ndarray, bool]:
-    """The request's images by its Content-Type, and whether one answer is wanted rather than a list.
 
-    JSON asks for one by `image`, for a list by `images`; otherwise one image gets one answer, several a list.
-    Returns float32 (n, 28, 28, 1) in [0, 1]. Raises Problem: 400 for malformed JSON, 413 for more than
-    `settings.max_batch` images, 415 for another content type, 422 for what is no image; and PictureError.
+# (body, most images) -> what it holds
+Decoder = Callable[[bytes, int], Items]
+
+
+def from_request(
+    request: flask.Request, max_batch: int, decoders: Mapping[str, Decoder] | None = None
+) -> tuple[np.ndarray, bool]:
+    """What `items_of` and then `to_batch` return, and whether one answer is wanted rather than a list."""
+    items, as_is = items_of(request, max_batch, decoders)
+    return to_batch(items, as_is), items.single
+
+
+def items_of(
+    request: flask.Request, max_batch: int, decoders: Mapping[str, Decoder] | None = None
+) -> tuple[Items, bool]:
+    """The request's images by its Content-Type, and whether pictures are to be taken as they are.
+
+    JSON asks for one answer by `image`, for a list by `images`; otherwise one image gets one, several get a list.
+    decoders: by Content-Type, beside forms; by default DECODERS. Raises Problem: 400 for malformed JSON, 413 for
+    more than `max_batch` images, 415 for another content type, 422 for what is no image.
     """
     kind = request.mimetype
+    decoders = DECODERS if decoders is None else decoders
     as_is = bool(request.query_string) and _as_is(request)
-    if kind == "multipart/form-data":
-        items = from_form(request, settings.max_batch)
-    elif kind in DECODERS:
+    if kind == FORM:
+        return from_form(request, max_batch), as_is
+    if kind in decoders:
         body = request.get_data(cache=False)
-        decode = partial(DECODERS[kind], body, settings.max_batch)
-        items = decode() if kind in PICTURES else in_turn(body, decode)
-    else:
-        raise Problem(
-            415,
-            "Send JSON, a picture, a form with files or raw pixels, and say which by the header Content-Type.",
-            headers={"Accept-Post": ", ".join(ACCEPTED_TYPES)},
-            found=kind or None,
-            accepted=list(ACCEPTED_TYPES),
-        )
-    return to_batch(items, as_is), items.single
+        decode = partial(decoders[kind], body, max_batch)
+        return decode() if kind in PICTURES else in_turn(body, decode), as_is
+    accepted = [*decoders, FORM]
+    raise Problem(
+        415,
+        "Send JSON, a picture or a form with files, and say which by the header Content-Type.",
+        headers={"Accept-Post": ", ".join(accepted)},
+        found=kind or None,
+        accepted=accepted,
+    )
 
 
 def in_turn(body: bytes, decode: Callable[[], Any]) -> Any:
@@ -90,16 +110,16 @@ def to_batch(items: Items, as_is: bool = False) -> np.ndarray:
     as_is: take pictures of 28x28 pixels as they are. Raises PictureError, and Problem 422 for an image of pixels
     that shows nothing.
     """
-    if isinstance(items.values[0], bytes):
-        work = partial(prepare, items.values, items.names, as_is)
+    if pictures := items.pictures:
+        work = partial(prepare, pictures, items.names, as_is)
         try:
             return scale(service().offload(partial(work, max_pixels=MAX_SHARED_PIXELS)))
         except HugePictures:
-            return scale(service().offload(work, alone=True))
+            return scale(service().offload(work, "alone"))
     pixels = np.stack(items.values)
     if problem := blank(pixels):
         name = items.names[problem[0]]
-        raise Problem(422, f"{name} {problem[1]}", field=name, found="an image without a digit")
+        raise Problem(422, f"{name} {problem[1]}", field=name, found="an empty image")
     return scale(pixels)
 
 
@@ -216,13 +236,20 @@ def from_json(body: bytes, max_batch: int) -> Items:
 
     Raises Problem: 400 for malformed JSON, 413 for more than `max_batch` images, 422 for what is no image.
     """
-    document = parse(body)
+    return from_document(parse(body), body, max_batch)
+
+
+def from_document(
+    document: Any, body: bytes, max_batch: int, read_pixels: Callable[..., np.ndarray] | None = None
+) -> Items:
+    """The same of the document that was parsed from `body`. read_pixels: of one image, if not as usual."""
+    read_pixels = read_pixels or _pixels
     if not isinstance(document, dict):
         raise Problem(
             422,
             'A JSON object {"image": ...} or {"images": [...]} is required.',
             field="",
-            found=_kind(document),
+            found=kind_of(document),
         )
     if "image" in document and "images" in document:
         raise Problem(422, "Send either image or images, not both.", field="images", found="both")
@@ -232,12 +259,12 @@ def from_json(body: bytes, max_batch: int) -> Items:
         image = document["image"]
         if isinstance(image, str):
             return Items([_from_base64(image, "image")], ["image"], True)
-        return Items([_pixels(image, "image", suspicious)], ["image"], True)
+        return Items([read_pixels(image, "image", suspicious)], ["image"], True)
     if "images" not in document:
         raise Problem(422, "The field image (or images) is missing.", field="image", found="nothing")
     images = document["images"]
     if not isinstance(images, list):
-        raise Problem(422, "images must be a list of images.", field="images", found=_kind(images))
+        raise Problem(422, "images must be a list of images.", field="images", found=kind_of(images))
     if not images:
         raise Problem(422, "images is empty.", field="images", found="an empty list")
     limit(len(images), max_batch)
@@ -248,15 +275,15 @@ def from_json(body: bytes, max_batch: int) -> Items:
     pairs = zip(images, names, strict=True)
     if texts:
         return Items([_from_base64(image, name) for image, name in pairs], names, False)
-    return Items([_pixels(image, name, suspicious) for image, name in pairs], names, False)
+    return Items([read_pixels(image, name, suspicious) for image, name in pairs], names, False)
 
 
-DECODERS: dict[str, Callable[[bytes, int], Items]] = {
+DECODERS: dict[str, Decoder] = {
     "application/json": from_json,
     "application/octet-stream": from_raw,
     **dict.fromkeys(PICTURES, from_picture),
 }
-ACCEPTED_TYPES = (*DECODERS, "multipart/form-data")
+ACCEPTED_TYPES = (*DECODERS, FORM)
 
 
 def _from_base64(text: str, name: str) -> bytes:
@@ -312,7 +339,7 @@ def _pixels(image: Any, field: str, suspicious: bool) -> np.ndarray:
 
 def _careful(image: Any, field: str) -> np.ndarray:
     if not isinstance(image, list):
-        raise Problem(422, f"{field} is to be {WANTED}.", field=field, found=_kind(image))
+        raise Problem(422, f"{field} is to be {WANTED}.", field=field, found=kind_of(image))
     if not image:
         raise Problem(422, f"{field} is empty; {WANTED} are wanted.", field=field, found="an empty list")
     if not isinstance(image[0], list):
@@ -325,7 +352,7 @@ def _careful(image: Any, field: str) -> np.ndarray:
     for y, row in enumerate(image):
         if not isinstance(row, list):
             raise Problem(
-                422, f"{field}[{y}] is to be a row of 28 numbers.", field=f"{field}[{y}]", found=_kind(row)
+                422, f"{field}[{y}] is to be a row of 28 numbers.", field=f"{field}[{y}]", found=kind_of(row)
             )
         if len(row) != SIDE:
             raise Problem(
@@ -348,7 +375,7 @@ def _careful(image: Any, field: str) -> np.ndarray:
 
 def _number(value: Any, field: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise Problem(422, f"{field} is to be a number from 0 to 255.", field=field, found=_kind(value))
+        raise Problem(422, f"{field} is to be a number from 0 to 255.", field=field, found=kind_of(value))
     # NaN compares false with everything, so it fails here too
     if not 0 <= value <= 255:
         found = repr(value) if isinstance(value, float) or abs(value) < 10**30 else "a huge number"
@@ -357,7 +384,7 @@ def _number(value: Any, field: str) -> float:
     return value
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
     """What a JSON value is, in JSON's words; never the value itself, which may be long or private."""
     if value is None:
         return "null"

@@ -1,9 +1,8 @@
-"""API keys: `python -m digits.serving.keys` makes one. The service knows only their SHA-256 hashes, from a
-setting or a file; digits/server/master.py loads them, digits/serving/access.py asks whether a key is among
-them.
+"""API keys. `python -m digits.serving.keys` creates one. The service only knows their SHA-256 hashes, from a
+setting or a file. digits/server/master.py loads the hashes, and digits/serving/access.py checks keys.
 
-A plain hash will do because keys are 256 random bits: nobody can try them all, however fast the hash. That is
-why keys are made here and not thought up.
+A plain hash is secure because keys are 256 random bits, which nobody can guess however fast the hash is. A key
+must therefore be created here, and not be chosen by a person.
 """
 
 from __future__ import annotations
@@ -21,61 +20,62 @@ HASH = re.compile(r"sha256:([0-9a-fA-F]{64})")
 
 
 def parse(text: str) -> frozenset[bytes]:
-    """The hashes in `text`, parted by commas, spaces or lines; what follows a # is a comment.
+    """Parse hashes separated by commas, spaces or newlines; # begins a comment.
 
-    Raises ValueError, which leaves out what it found: it may be a key, put there by mistake.
+    Raises ValueError. Its message does not quote the text, which may be a key, put there by mistake.
     """
-    found = set()
+    hashes = set()
     for line in text.splitlines():
         for word in line.partition("#")[0].replace(",", " ").split():
             match = HASH.fullmatch(word)
             if not match:
                 raise ValueError(
-                    "hashes like sha256:<64 hex digits> are wanted, as `python -m digits.serving.keys` makes"
+                    "must be hashes like sha256:<64 hex digits>, as printed by `python -m digits.serving.keys`"
                 )
-            found.add(bytes.fromhex(match[1]))
-    return frozenset(found)
+            hashes.add(bytes.fromhex(match[1]))
+    return frozenset(hashes)
 
 
 def load(settings: Settings) -> frozenset[bytes]:
-    """The hashes of all keys that are accepted, 32 bytes each; none if neither setting is given.
+    """The hashes of all accepted keys, 32 bytes each; empty if neither setting is set.
 
-    Raises SettingError, also if a setting is given but names no key: that must not mean that all may call.
+    Raises SettingError, also if a setting is set but contains no hash, because that must not make the service
+    public.
     """
-    found: frozenset[bytes] = frozenset()
+    hashes: frozenset[bytes] = frozenset()
     if settings.api_keys:
-        found |= _some(settings.api_keys, "DIGITS_API_KEYS")
+        hashes |= _parse_some(settings.api_keys, "DIGITS_API_KEYS")
     if settings.api_keys_file:
         try:
             text = Path(settings.api_keys_file).read_text()
         except (OSError, UnicodeDecodeError) as error:
             raise SettingError(f"DIGITS_API_KEYS_FILE can't be read: {error}") from None
-        found |= _some(text, f"DIGITS_API_KEYS_FILE={settings.api_keys_file}")
-    return found
+        hashes |= _parse_some(text, f"DIGITS_API_KEYS_FILE={settings.api_keys_file}")
+    return hashes
 
 
-def _some(text: str, where: str) -> frozenset[bytes]:
+def _parse_some(text: str, where: str) -> frozenset[bytes]:
     try:
-        found = parse(text)
+        hashes = parse(text)
     except ValueError as error:
         raise SettingError(f"{where}: {error}") from None
-    if not found:
+    if not hashes:
         raise SettingError(f"{where}: there is no key in it")
-    return found
+    return hashes
 
 
 def accepted(key: str, hashes: Iterable[bytes]) -> bool:
-    """Whether `key`, as WSGI gives headers, is one of those with these hashes; takes the same time for any key."""
+    """Whether `key` has one of these hashes, compared in constant time. key: as WSGI decodes headers."""
     digest = hashlib.sha256(key.encode("latin-1", "replace")).digest()
-    found = False
+    matches = False
     for each in hashes:
-        found |= hmac.compare_digest(each, digest)
-    return found
+        matches |= hmac.compare_digest(each, digest)
+    return matches
 
 
 def main() -> None:
     """Print a new key and its hash."""
-    # one in 64 would begin with a dash, which command lines take for an option
+    # command lines would take a key that begins with a dash for an option
     while (key := secrets.token_urlsafe(32)).startswith("-"):
         pass
     print(f"key, for the client:    {key}")

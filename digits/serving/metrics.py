@@ -1,9 +1,9 @@
-"""What Prometheus is told, and how worker processes share it: digits/serving/service.py makes a `Metrics` an
-app and counts in it, digits/server/master.py gives each worker its slot.
+"""The Prometheus metrics. digits/serving/service.py creates a `Metrics` for each app and counts with it, and
+digits/server/master.py gives each worker a slot.
 
-Workers write to files in PROMETHEUS_MULTIPROC_DIR, one set a slot: a worker that replaces a dead one goes on in
-its files. So counters never fall, series never double, and there are only as many files as workers, where those
-named by pid pile up for ever (prometheus/client_python#275, #568).
+Workers write to files in PROMETHEUS_MULTIPROC_DIR, one set for each slot, and a worker that replaces another
+continues its files. So counters never decrease, series are never duplicated, and there are only as many files as
+workers. Files named by pid, the library's default, would accumulate (prometheus/client_python#275, #568).
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from werkzeug.wrappers import Response
 from digits.serving.inherited import inherited
 
 if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-    # the library's own way names files by pid; metrics take their class from here when they are made
+    # by default the library names files by pid; metrics use this class when they are created
     values.ValueClass = values.MultiProcessValue(lambda: inherited.slot)
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 PROBABILITIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
 
-# any name can be sent as a method; a label for each would fill the memory
+# clients can send any method, and a label for each would use up memory
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 
 
-# counted by the master, which has no app
+# for the master, which has no app
 reload_failures = Counter(
-    "digits_model_reload_failures_total", "New models that could not be served", registry=CollectorRegistry()
+    "digits_model_reload_failures_total", "New models that could not be loaded", registry=CollectorRegistry()
 )
 
 
 class Metrics:
-    """The service's metrics, in a registry of their own so that several apps fit into one process."""
+    """The service's metrics. Each has its own registry, so that a process can have several apps."""
 
     def __init__(self, app: Flask) -> None:
         registry = self.registry = CollectorRegistry()
@@ -55,51 +55,60 @@ class Metrics:
             return Gauge(name, doc, labels, registry=registry, multiprocess_mode=mode)  # type: ignore[arg-type]
 
         by_route = ("method", "status", "url_rule")
-        requests = counter("flask_http_request_total", "Requests answered", *by_route)
+        requests = counter("flask_http_request_total", "Answered requests", *by_route)
         duration = seconds("flask_http_request_duration_seconds", "Time to answer a request", *by_route)
-        predictions = counter("digits_predictions_total", "Images classified, by the digit found", "digit")
+        predictions = counter("digits_predictions_total", "Classified images, by predicted digit", "digit")
         self.digits = [predictions.labels(str(digit)) for digit in range(10)]
         self.probability = Histogram(
             "digits_probability",
-            "Probability of the digit found",
+            "Probability of the predicted digit",
             registry=registry,
             buckets=PROBABILITIES,
         )
         self.unsure = counter("digits_unsure_total", "Images whose answer was unsure")
         self.decode = seconds("digits_decode_seconds", "Time to turn a request's body into images")
         self.inference = seconds("digits_inference_seconds", "Time the network takes for a request's images")
+        self.read_digits = counter("digits_read_digits_total", "Digits read in pictures")
+        self.find = seconds("digits_read_find_seconds", "Time to find the digits of a picture to be read")
+        self.read_inference = seconds(
+            "digits_read_inference_seconds", "Time the network takes for a picture to be read"
+        )
         self.in_progress = gauge("digits_requests_in_progress", "Requests being answered now", "livesum")
         self.shed = counter("digits_requests_shed_total", "Requests refused with 503 because of overload")
-        self.workers = gauge("digits_workers", "Worker processes that serve", "livesum")
+        self.workers = gauge("digits_workers", "Running worker processes", "livesum")
         self.worker_starts = counter("digits_worker_starts_total", "Worker processes started")
         self.memory = gauge("digits_process_resident_memory_bytes", "Resident memory of a worker", "liveall")
         self.model = gauge(
             "digits_model_info", "The model a worker serves", "liveall", "version", "trained_on"
         )
 
-        # labels() takes as long as counting itself; the triples of method, status and route are few
+        # labels() takes as long as counting, and there are few combinations of method, status and route
         @lru_cache(maxsize=1024)
         def of(method: str, status: int, rule: str) -> tuple[Callable[[], None], Callable[[float], None]]:
             labels = (method, str(status), rule)
             return requests.labels(*labels).inc, duration.labels(*labels).observe
 
         self._of = of
-        # the exporter's own series have no url_rule on the total and cost three times as much
+        # the exporter's default metrics lack url_rule on the total and take three times as long
         exposing = partial(_exposing, registry)
         PrometheusMetrics(app, export_defaults=False, registry=registry, metrics_decorator=exposing)
 
     def count_request(self, method: str, status: int, rule: str, seconds: float) -> None:
-        """Count an answered request, by method, status and Flask's URL rule ("none" if there is none)."""
+        """Count an answered request by method, status and Flask's URL rule ("none" if there is none).
+
+        seconds: from its arrival to its answer.
+        """
         inc, observe = self._of(method if method in METHODS else "other", status, rule)
         inc()
         observe(seconds)
 
     def count_images(self, digits: np.ndarray, probabilities: np.ndarray) -> None:
-        """Count the digits found, int (n,), and their probabilities, float (n,)."""
+        """Count predicted digits, int (n,), and their probabilities, float (n,)."""
         for digit, times in enumerate(np.bincount(digits, minlength=10).tolist()):
             if times:
                 self.digits[digit].inc(times)
-        # Histogram has no way to observe many at once; a batch of 256 would spend a tenth of its time here
+        # Histogram can't observe many values at once, and one by one would take a tenth of the time of a batch of
+        # 256
         histogram = self.probability
         histogram._sum.inc(float(probabilities.sum()))
         buckets = np.searchsorted(histogram._upper_bounds, probabilities)
@@ -108,7 +117,7 @@ class Metrics:
                 histogram._buckets[bucket].inc(times)
 
     def started(self, version: str, trained_on: str) -> None:
-        """Say that this worker serves, and with which model."""
+        """Record that this worker has started, and which model it serves."""
         self.workers.set(1)
         self.worker_starts.inc()
         self.model.labels(version, trained_on).set(1)
@@ -125,20 +134,20 @@ class Metrics:
 
 
 def _exposing(registry: CollectorRegistry, view: Callable[[], Any]) -> Callable[[], Response]:
-    """The exporter's view of the metrics, answered by prometheus_client itself.
+    """Replace the exporter's view of /metrics by prometheus_client's own.
 
-    With several processes the exporter's own fails when it is asked for a `name[]`: it restricts the registry
-    before it adds what collects from the workers' files. Nor does it compress.
+    With several processes the exporter's view fails for `name[]`, because it restricts the registry before it adds
+    the collector of the workers' files. It also doesn't compress the answer.
     """
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-        # that collector has no names to find it by
+        # that collector does not say which names it has
         registry = CollectorRegistry(support_collectors_without_names=True)
         MultiProcessCollector(registry)
     exposition = make_wsgi_app(registry)
 
     @wraps(view)
     def exposed() -> Response:
-        # prometheus_client refuses HEAD and takes the first format and encoding that it knows, whatever their q
+        # prometheus_client refuses HEAD, and ignores the q values of formats and encodings
         kinds = sorted(request.accept_mimetypes, key=lambda kind: kind[1], reverse=True)
         known = ("application/openmetrics-text", "text/plain", "text/*", "*/*")
         environ = request.environ | {

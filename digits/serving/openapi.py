@@ -1,8 +1,8 @@
-"""The API's description: OpenAPI 3.1 for machines at /openapi.json, and for people Swagger UI at /docs, with files
-that the package flask-swagger-ui ships. The description itself is openapi.yaml beside this file, which is where to
-change it; here it is completed with what varies between services: the model's version, how many images a request
-may have, and whether predictions want an API key. app.py registers the blueprint; pages.py lists the routes from
-here. Tests hold the description against the routes, the running service and every status that it answers.
+"""The description of the API, as OpenAPI 3.1 at /openapi.json and as Swagger UI at /docs, whose files come from
+the package flask-swagger-ui. Its source is openapi.yaml in this folder. This module fills in what depends on the
+settings: the model's version, the maximum number of images in a request, and whether predictions require an API
+key. app.py registers the blueprint, and pages.py lists the routes from here. Tests compare the description with
+the routes and with the running service.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from digits.serving.access import protected
 from digits.serving.service import service
 
 HERE = Path(__file__).parent
-# of what Swagger UI brings, and our own to start it
+# the files of Swagger UI that the page needs
 ASSETS = ("swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png")
 
 bp = Blueprint("openapi", __name__)
@@ -28,7 +28,7 @@ bp = Blueprint("openapi", __name__)
 
 @bp.get("/openapi.json")
 def openapi() -> Response:
-    """This description."""
+    """The description of the API."""
     config = current_app.config
     described = _described(service().classifier.version, config["MAX_BATCH"], config["GUARDED"])
     return Response(described, content_type="application/json")
@@ -36,7 +36,7 @@ def openapi() -> Response:
 
 @bp.get("/docs")
 def docs() -> Response:
-    """The description as a page to read and try."""
+    """The page that shows the description."""
     return _page("docs.html")
 
 
@@ -52,13 +52,13 @@ def docs_file(name: str) -> Response:
 
 
 def _page(name: str) -> Response:
-    # its style sheet has pictures inline
+    # the style sheet contains inline images
     return protected(send_from_directory(HERE / "static", name), "data:")
 
 
 @lru_cache(maxsize=1)
-def _described(version: str, most: int, guarded: bool) -> bytes:
-    return orjson.dumps(describe(version, most, guarded))
+def _described(version: str, max_images: int, guarded: bool) -> bytes:
+    return orjson.dumps(describe(version, max_images, guarded))
 
 
 @lru_cache(maxsize=1)
@@ -67,7 +67,7 @@ def _written() -> Any:
 
 
 def routes() -> dict[str, str]:
-    """Each route, as "POST /predict", with what it does in a sentence."""
+    """The routes, such as "POST /predict", and the summary of each."""
     return {
         f"{method.upper()} {path}": operation["summary"]
         for path, operations in _written()["paths"].items()
@@ -75,12 +75,12 @@ def routes() -> dict[str, str]:
     }
 
 
-def describe(version: str, most: int, guarded: bool = False) -> dict[str, Any]:
+def describe(version: str, max_images: int, guarded: bool = False) -> dict[str, Any]:
     """The description, as JSON.
 
-    version: the model's. most: images in one request. guarded: whether predictions want an API key.
+    version: the model's. max_images: in one request. guarded: whether predictions require an API key.
     """
-    values = {"MAX_BATCH": most, "VERSION": version, "VERSION_IN_DECIMAL": int(version, 16)}
+    values = {"MAX_BATCH": max_images, "VERSION": version, "VERSION_IN_DECIMAL": int(version, 16)}
     described = _filled(_written(), values)
     del described["x-shared"]
     if not guarded:
@@ -93,7 +93,7 @@ def describe(version: str, most: int, guarded: bool = False) -> dict[str, Any]:
 
 
 def _filled(part: Any, values: dict[str, object]) -> Any:
-    """A copy of a part of the document, with values in place of the words that stand for them."""
+    """A copy of a part of the document, with placeholders replaced by their values."""
     if isinstance(part, dict):
         return {name: _filled(inner, values) for name, inner in part.items()}
     if isinstance(part, list):

@@ -1,5 +1,5 @@
-"""The drawing page at `/` and its files, and the model card; app.py registers this blueprint. The page is plain
-HTML, CSS and JavaScript in digits/serving/static and talks to POST /predict as any client does."""
+"""The drawing page at `/` with its files, and the model card. app.py registers this blueprint. The page is plain
+HTML, CSS and JavaScript in digits/serving/static, and uses POST /predict like any other client."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ pages = Blueprint("pages", __name__, static_folder="static", static_url_path="/s
 
 @pages.after_request
 def protect(response: Response) -> Response:
-    """Security headers for what a browser shows."""
+    """Add security headers."""
     return protected(response, "blob:")
 
 
 @pages.get("/")
 def index() -> Response:
-    """The page for a browser, a summary in JSON for everyone else, as the Accept header asks."""
-    # a client without a preference, such as curl, gets the first
+    """The page for browsers and a JSON summary for other clients, depending on the Accept header."""
+    # clients without a preference, such as curl, get the first
     kind = request.accept_mimetypes.best_match(["application/json", "text/html"])
     if kind == "text/html":
         response = pages.send_static_file("index.html")
@@ -34,16 +34,16 @@ def index() -> Response:
 
 @pages.get("/model")
 def model() -> Response:
-    """The model card: what the model is and where it comes from."""
+    """The model card."""
     return Response(orjson.dumps(service().classifier.card), content_type="application/json")
 
 
 def summary() -> dict[str, object]:
-    """What the service offers, for machines."""
+    """The JSON summary: name, model and routes."""
     classifier = service().classifier
     return {
         "name": "digits",
-        "what": "Classifies images of handwritten digits.",
+        "what": "Classifies images of handwritten digits, and reads numbers.",
         "model": {"version": classifier.version, "trained_on": classifier.card.get("trained_on")},
         "routes": openapi.routes(),
     }

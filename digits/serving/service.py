@@ -1,10 +1,11 @@
-"""What every route that answers with digits does: classify a batch, time it, count it, and name it for the
-request's log line. app.py makes one Service an app; app.py and the protocol adapters call it."""
+"""Classification as all prediction routes share it: run the network on a batch, measure and count it, and keep
+what the log line needs. app.py creates a Service for each app; app.py and the protocols call it."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -17,9 +18,9 @@ from digits.model import Classifier
 from digits.serving.metrics import Metrics
 from digits.serving.request_log import seconds_spent
 
-# images classified at a time: some 20 ms
+# number of images to classify before other requests continue; these take about 20 ms
 BATCH_SIZE = 256
-# the drawing page's, one of each digit; any trained model reads most of them
+# the samples of the drawing page, one of each digit, most of which any trained model classifies correctly
 SAMPLES = Path(__file__).parent / "static" / "samples"
 MIN_SAMPLES_READ = 7
 
@@ -27,11 +28,12 @@ log = logging.getLogger("digits")
 
 
 class Service:
-    """A classifier, and what is told about it.
+    """A classifier with its metrics and settings.
 
-    sure_threshold: in [0, 1]; an answer whose probability is lower is unsure. By default the classifier's.
-    offload: runs work that may take long, `offload(work, alone=False)`, and returns what it returns.
-    give_way: lets other requests go on.
+    sure_threshold: in [0, 1]; an answer with a lower probability is unsure. By default the classifier's.
+    offload: runs a function that may take long, `offload(work, lane="shared")`, and returns its result; the lanes
+    are those of digits/server/threads.py.
+    give_way: lets other requests continue.
     """
 
     def __init__(self, app: Flask, classifier: Classifier, sure_threshold: float | None = None) -> None:
@@ -39,28 +41,29 @@ class Service:
         self.sure_threshold = classifier.sure_threshold if sure_threshold is None else sure_threshold
         self.metrics = Metrics(app)
         self.ready = False
-        # a server with threads to spare puts its own in the place of these two (digits/server/worker.py)
-        self.offload: Callable[..., Any] = lambda work, alone=False: work()
+        # digits/server/worker.py replaces these two
+        self.offload: Callable[..., Any] = lambda work, lane="shared": work()
         self.give_way: Callable[[], None] = lambda: None
+        self._spare: list[Classifier] = []
         app.extensions["digits"] = self
 
     def warm_up(self) -> None:
-        """Answer a first time, so that no client waits for it; from then on the service is ready."""
+        """Run the network once, so that the first request is not slow; then the service is ready."""
         self.classifier.probabilities(np.zeros((1, 28, 28, 1), np.float32))
         self.metrics.started(self.classifier.version, self.classifier.card.get("trained_on", "unknown"))
         self.ready = True
 
     def classify(self, images: np.ndarray) -> np.ndarray:
-        """Probabilities float32 (n, 10) for images float32 (n, 28, 28, 1) in [0, 1], counted and timed.
+        """Probabilities float32 (n, 10) for images float32 (n, 28, 28, 1) in [0, 1]; updates the metrics.
 
-        What came before in this request counts as decoding, also waiting for a thread.
+        The time since the request began, including the wait for a thread, counts as decoding.
         """
-        metrics, here = self.metrics, g._get_current_object()
+        metrics, state = self.metrics, g._get_current_object()
         begun = perf_counter()
-        metrics.decode.observe(seconds_spent(here))
+        metrics.decode.observe(seconds_spent(state))
         probabilities = self.classifier.probabilities(images[:BATCH_SIZE])
         if len(images) > BATCH_SIZE:
-            # the rest in turn with other requests
+            # let other requests continue in between
             parts = [probabilities]
             for start in range(BATCH_SIZE, len(images), BATCH_SIZE):
                 self.give_way()
@@ -68,7 +71,7 @@ class Service:
             probabilities = np.concatenate(parts)
         metrics.inference.observe(perf_counter() - begun)
         if len(probabilities) == 1:
-            # NumPy takes ten times as long for a row of ten
+            # for a row of ten, NumPy is ten times slower
             row = probabilities[0].tolist()
             best = max(row)
             digit = row.index(best)
@@ -82,28 +85,44 @@ class Service:
             unsure = int(self.unsure(probabilities).sum())
         if unsure:
             metrics.unsure.inc(unsure)
-        # of a batch, the log names the number of images, of unsure ones among them, and the first one's digit
-        here.images, here.unsure = len(probabilities), unsure
-        here.digit, here.probability = digit, round(best, 6)
+        # for the log line, which has the digit and the probability of the first image only
+        state.found = {
+            "digit": digit,
+            "probability": round(best, 6),
+            "images": len(probabilities),
+            "unsure": unsure,
+        }
         return probabilities
+
+    @contextmanager
+    def lent_classifier(self) -> Iterator[Classifier]:
+        """A classifier for a thread of its own: gevent's locks, which the shared one has, are not for threads."""
+        try:
+            lent = self._spare.pop()
+        except IndexError:
+            lent = Classifier(self.classifier.model)
+        try:
+            yield lent
+        finally:
+            self._spare.append(lent)
 
     def unsure(self, probabilities: np.ndarray) -> np.ndarray:
         """Whether each answer is unsure, bool (n,), by probabilities float32 (n, 10)."""
-        # in float64, as a float32 would round the threshold and disagree with `answers`
+        # in float64, because float32 would round the threshold and could disagree with `answers`
         return probabilities.max(1).astype(np.float64) < self.sure_threshold
 
     def answers(self, probabilities: np.ndarray, images: np.ndarray | None = None) -> list[dict[str, Any]]:
-        """What POST /predict says of each image: the digit, its probability, rounded to six places, and whether
-        that is unsure.
+        """The answers of POST /predict: for each image the digit, its probability rounded to six places, and
+        whether it is unsure.
 
-        probabilities: float32 (n, 10). With images, float32 (n, 28, 28, 1) in [0, 1], also all ten probabilities
-        and the image, 28x28 of 0..255.
+        probabilities: float32 (n, 10). images: float32 (n, 28, 28, 1) in [0, 1]; if given, each answer also has
+        all ten probabilities and the image as 28x28 numbers from 0 to 255.
         """
-        found: list[dict[str, Any]] = []
+        answers: list[dict[str, Any]] = []
         rows = probabilities.tolist()
         for row in rows:
             best = max(row)
-            found.append(
+            answers.append(
                 {
                     "predicted_digit": row.index(best),
                     "predicted_probability": round(best, 6),
@@ -112,14 +131,14 @@ class Service:
             )
         if images is not None:
             pixels = (images[..., 0] * 255).round().astype(np.uint8).tolist()
-            for answer, row, image in zip(found, rows, pixels, strict=True):
+            for answer, row, image in zip(answers, rows, pixels, strict=True):
                 answer["probabilities"] = [round(value, 6) for value in row]
                 answer["image"] = image
-        return found
+        return answers
 
 
 def warn_of_misreading(classifier: Classifier) -> None:
-    """Log a warning if a model that brings no figures of its own misreads the digits of the drawing page."""
+    """Log a warning if a model without test results in its card misreads the samples of the drawing page."""
     if "test" in classifier.card:
         return
     pictures = [(SAMPLES / f"{digit}.png").read_bytes() for digit in range(10)]
@@ -135,5 +154,5 @@ def warn_of_misreading(classifier: Classifier) -> None:
 
 
 def service() -> Service:
-    """The running app's Service."""
+    """The Service of the current app."""
     return current_app.extensions["digits"]

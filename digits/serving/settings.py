@@ -1,5 +1,5 @@
-"""Every setting of the service, read from the environment once at start; app.py, gunicorn.conf.py and the
-tests call it, and docs/settings.md describes each (a test compares the two)."""
+"""The service's settings, read from the environment at start. app.py, gunicorn.conf.py and the tests use them.
+docs/settings.md describes each, and a test compares the two."""
 
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class SettingError(ValueError):
-    """A setting's value makes no sense; the message names the variable, the value and what is wanted."""
+    """A setting has an invalid value. The message names the variable, the value and what is allowed."""
 
 
 def _setting(env: str, default: Any, parse: Any, doc: str) -> Any:
     return field(default=default, metadata={"env": env, "parse": parse, "doc": doc})
 
 
-def _whole(least: int, most: int) -> Any:
+def _whole(minimum: int, maximum: int) -> Any:
     def parse(text: str) -> int:
-        number = int(text)
-        if not least <= number <= most:
-            raise ValueError(f"a whole number from {least} to {most} is wanted")
+        try:
+            number = int(text)
+        except ValueError:
+            number = minimum - 1
+        if not minimum <= number <= maximum:
+            raise ValueError(f"must be a whole number from {minimum} to {maximum}")
         return number
 
     return parse
@@ -35,64 +38,61 @@ def _share(text: str) -> float:
         number = float(text)
     except ValueError:
         number = -1
-    # NaN fails it too
+    # this also excludes NaN
     if not 0 <= number <= 1:
-        raise ValueError("a number from 0 to 1 is wanted")
+        raise ValueError("must be a number from 0 to 1")
     return number
 
 
 def _level(text: str) -> str:
     if text.lower() not in ("debug", "info", "warning", "error"):
-        raise ValueError("debug, info, warning or error is wanted")
+        raise ValueError("must be debug, info, warning or error")
     return text.lower()
 
 
 def _address(text: str) -> str:
     host, _, port = text.rpartition(":")
     if not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
-        raise ValueError("an address and a port like 127.0.0.1:9100 are wanted")
+        raise ValueError("must be an address and a port like 127.0.0.1:9100")
     return text
 
 
 def _host(text: str) -> str:
-    # [::1], as it is written in URLs
+    # allow brackets, as in URLs: [::1]
     return text[1:-1] if text.startswith("[") and text.endswith("]") else text
 
 
 def _prefix(text: str) -> str:
     if not re.fullmatch(r"(/[^/?#\s]+)*/?", text):
-        raise ValueError("a path like /digits is wanted")
+        raise ValueError("must be a path like /digits")
     return text.rstrip("/")
 
 
 def _origins(text: str) -> str:
     origins = [origin.strip() for origin in text.split(",")]
     if not all(origin == "*" or re.fullmatch(r"https?://[^/\s*,]+", origin) for origin in origins):
-        raise ValueError("origins like https://example.org are wanted, parted by commas, or *")
+        raise ValueError("must be origins like https://example.org, separated by commas, or *")
     return ",".join(origins)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The service's settings. `from_env` reads them; tests pass their own.
-
-    Raises SettingError (from `from_env`) when a variable cannot be understood.
-    """
+    """The service's settings. `from_env` reads them, and raises SettingError for an invalid value."""
 
     model: Path = _setting(
         "DIGITS_MODEL",
         ROOT / "models" / "mnist.h5",
         Path,
-        "path of the trained .h5; its .tflite lies beside it",
+        "path of the trained .h5, with its .tflite in the same folder; or models:/NAME@ALIAS in MLflow's registry",
     )
     max_body_bytes: int = _setting(
         "DIGITS_MAX_BODY_BYTES",
         32 << 20,
         _whole(1, 1 << 30),
-        "largest request body in bytes; a larger one is 413",
+        "maximum size of a request body in bytes; a larger one gets 413",
     )
     max_batch: int = _setting(
-        "DIGITS_MAX_BATCH", 1024, _whole(1, 1 << 20), "most images in one request; more are 413"
+        "DIGITS_MAX_BATCH", 1024, _whole(1, 1 << 20), "maximum number of images in a request; more get 413"
     )
     sure: float | None = _setting(
         "DIGITS_SURE",
@@ -101,29 +101,29 @@ class Settings:
         "probability below which an answer is unsure; by default the model card's sure_threshold",
     )
     log_level: str = _setting("DIGITS_LOG_LEVEL", "info", _level, "debug, info, warning or error")
-    host: str = _setting("HOST", "127.0.0.1", _host, "address to listen on; 0.0.0.0 for all")
+    host: str = _setting("HOST", "127.0.0.1", _host, "address to listen on; 0.0.0.0 for all addresses")
     script_name: str = _setting(
         "SCRIPT_NAME",
         "",
         _prefix,
-        "path below which a proxy publishes the service, if it leaves it in requests",
+        "path below which a proxy publishes the service, if the proxy leaves it in requests",
     )
-    port: int = _setting("PORT", 5000, _whole(0, 65535), "port to listen on; 0 takes a free one")
+    port: int = _setting("PORT", 5000, _whole(0, 65535), "port to listen on; 0 for any free port")
     workers: int = _setting(
         "WEB_CONCURRENCY",
         0,
         _whole(0, 1024),
-        "worker processes; 0 means one a CPU that the container may use",
+        "number of worker processes; 0 for one per CPU that the container may use",
     )
     api_keys: str = _setting(
         "DIGITS_API_KEYS",
         "",
         str,
-        "hashes of the API keys that predictions require, separated by commas; empty lets everyone call",
+        "hashes of the API keys that predictions require, separated by commas; if empty, no key is required",
     )
-    api_keys_file: str = _setting("DIGITS_API_KEYS_FILE", "", str, "file with such hashes, one a line")
+    api_keys_file: str = _setting("DIGITS_API_KEYS_FILE", "", str, "file with such hashes, one per line")
     metrics_bind: str = _setting(
-        "DIGITS_METRICS_BIND", "", _address, "address and port on which alone /metrics is then answered"
+        "DIGITS_METRICS_BIND", "", _address, "address and port that serve /metrics and nothing else"
     )
     cors_origins: str = _setting(
         "DIGITS_CORS_ORIGINS", "", _origins, "origins whose pages may call, separated by commas"
@@ -135,19 +135,20 @@ class Settings:
         "DIGITS_MAX_WAIT_MS",
         500,
         _whole(1, 60_000),
-        "longest time a prediction may wait for the worker, and for a thread, in milliseconds; then it gets 503",
+        "longest time in milliseconds that a prediction may wait for the worker, and for a thread, before it "
+        "gets 503",
     )
     receive_seconds: int = _setting(
         "DIGITS_RECEIVE_SECONDS",
         60,
         _whole(1, 3600),
-        "time for a request's body to arrive, in seconds; then it gets 408",
+        "seconds within which a request's body must arrive; a later one gets 408",
     )
     grace_seconds: int = _setting(
         "DIGITS_GRACE_SECONDS",
         30,
         _whole(1, 3600),
-        "time to finish running requests after SIGTERM, in seconds",
+        "seconds to finish running requests after SIGTERM",
     )
 
     @classmethod
@@ -165,6 +166,6 @@ class Settings:
         settings = cls(**values)
         if settings.metrics_bind.rpartition(":")[2] == str(settings.port):
             raise SettingError(
-                f"DIGITS_METRICS_BIND={settings.metrics_bind!r}: another port than PORT is wanted"
+                f"DIGITS_METRICS_BIND={settings.metrics_bind!r}: its port must differ from PORT"
             )
         return settings

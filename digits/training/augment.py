@@ -5,6 +5,7 @@ written with a thicker or thinner pen, seen less sharply. `low_resolution` makes
 from __future__ import annotations
 
 import math
+from functools import reduce
 from io import BytesIO
 
 import numpy as np
@@ -12,13 +13,9 @@ import tensorflow as tf
 from PIL import Image, ImageOps
 
 from digits.imaging import prepare
-from digits.training.network import NO_DIGIT
 
 # how much the last batches of a run are varied, against the first
 LAST_VARIED = 0.3
-# how much the shape of what is no digit is varied, against a digit's: turned further it is none still
-OUTLIERS_VARIED = 2.5
-SHAPE = ("rotation", "shear", "zoom")
 
 
 def batches(
@@ -28,17 +25,29 @@ def batches(
     seed: int,
     varied: dict[str, float] | None,
     steps: int | None = None,
+    alternating: int = 0,
+    sets: int = 1,
 ) -> tf.data.Dataset:
     """Endless shuffled batches of images float32 (n, 28, 28, 1) in [0, 1] and labels float32 (n, OUTPUTS).
 
-    varied: how much, as the keyword arguments of `augment`; without it the images stay as they are. steps: how
-    many batches will be taken; the last third of them are varied less and less, so that the network ends with
-    images like MNIST's own. The same seed gives the same batches.
+    images: uint8 (n, 28, 28). labels: float32 (n, OUTPUTS). varied: how much, as the keyword arguments of
+    `augment`; without it the images stay as they are. steps: how many batches will be taken; the last third of
+    them are varied less and less, so that the network ends with images like MNIST's own. alternating: the last so
+    many images are split into `sets`, and each epoch takes the next of these beside all other images. The same
+    seed gives the same batches.
     """
+    fixed = len(images) - alternating
     # numbers are shuffled and a batch is gathered at once: cheaper than moving images one by one
-    everything = tf.constant(images), tf.constant(labels)
-    order = tf.data.Dataset.range(len(images)).shuffle(len(images), seed=seed).repeat().batch(batch_size)
-    pairs = order.map(lambda indices: tuple(tf.gather(all, indices) for all in everything))
+    epochs = [np.r_[:fixed, fixed + part : len(images) : sets] for part in range(sets)]
+    shuffled = [tf.data.Dataset.from_tensor_slices(one).shuffle(len(one), seed=seed) for one in epochs]
+    order = reduce(tf.data.Dataset.concatenate, shuffled).repeat().batch(batch_size)
+    everything = tf.constant(images[..., None]), tf.constant(labels)
+
+    def gather(indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        of_batch, labels_of_batch = (tf.gather(all_of_them, indices) for all_of_them in everything)
+        return tf.cast(of_batch, tf.float32) / 255, labels_of_batch
+
+    pairs = order.map(gather)
     if not varied:
         return pairs.prefetch(tf.data.AUTOTUNE)
 
@@ -47,9 +56,7 @@ def batches(
         of_batch = tf.stack([tf.cast(count, tf.int32), seed])
         late = tf.clip_by_value(3 * tf.cast(count, tf.float32) / steps - 2, 0, 1) if steps else 0.0
         less = 1 - (1 - LAST_VARIED) * late
-        strength = less + (OUTLIERS_VARIED - less) * pair[1][:, NO_DIGIT]
-        much = {name: most * (strength if name in SHAPE else less) for name, most in varied.items()}
-        return augment(pair[0], of_batch, **much), pair[1]
+        return augment(pair[0], of_batch, **{name: less * much for name, much in varied.items()}), pair[1]
 
     return (
         tf.data.Dataset.zip(pairs, tf.data.Dataset.counter())
@@ -62,9 +69,9 @@ def augment(
     images: tf.Tensor,
     seed: tf.Tensor,
     *,
-    rotation: tf.Tensor | float,
-    shear: tf.Tensor | float,
-    zoom: tf.Tensor | float,
+    rotation: float,
+    shear: float,
+    zoom: float,
     shift: float,
     stroke_width: float,
     blur: float,
@@ -72,9 +79,9 @@ def augment(
     """A varied batch, float32 (n, 28, 28, 1) in [0, 1] like `images`; the same seed, int32 (2,), varies alike.
 
     rotation: at most so many degrees. shear: at most so many pixels sideways for each down. zoom: width and
-    height change at most by this share. These three may be a number for each image, (n,). shift: at most so many
-    pixels. stroke_width: the share of images whose strokes are made thicker or thinner. blur: the share of images
-    blurred, as a picture of few pixels is when enlarged.
+    height change at most by this share. shift: at most so many pixels. stroke_width: the share of images whose
+    strokes are made thicker or thinner. blur: the share of images blurred, as a picture of few pixels is when
+    enlarged.
     """
     n = tf.shape(images)[0]
     turn, slant, wide, high, right, down = tf.unstack(tf.random.stateless_uniform((6, n), seed, -1.0, 1.0))

@@ -15,9 +15,9 @@ from digits.training.printed import digits_of_fonts
 ONE_HOT = np.eye(OUTPUTS, dtype=np.float32)
 
 
-def sources(x: np.ndarray, y: np.ndarray, params: dict[str, Any]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """What the network learns from, all of it shuffled together: pairs of images, uint8 (n, 28, 28), and labels,
-    float32 (n, OUTPUTS), a probability for each digit and for none.
+def sources(x: np.ndarray, y: np.ndarray, params: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, int]:
+    """What the network learns from: images, uint8 (n, 28, 28), their labels, float32 (n, OUTPUTS), a probability
+    for each digit and for none, and how many of the images, the last ones, are outliers.
 
     x, y: the data set's training images, uint8 (n, 28, 28) in random order, and their digits, uint8 (n,).
     """
@@ -25,11 +25,10 @@ def sources(x: np.ndarray, y: np.ndarray, params: dict[str, Any]) -> list[tuple[
     printed = digits_of_fonts(round(params["printed_fraction"] * len(x)), params["seed"])
     n = round(params["low_resolution_fraction"] * len(x))
     strange = params["outliers"]
-    no_digits = outliers.draw(round(strange["fraction"] * len(x)), x, y, params["seed"], strange["kinds"])
-    return [
-        (x, ONE_HOT[y]),
-        (drawn["x_train"], ONE_HOT[drawn["y_train"]]),
-        (printed[0], ONE_HOT[printed[1]]),
-        (low_resolution(x[:n], params["seed"]), ONE_HOT[y[:n]]),
-        *((images, ONE_HOT[np.full(len(images), NO_DIGIT)]) for images in no_digits.values()),
-    ]
+    count = round(strange["fraction"] * strange["sets"] * len(x))
+    no_digits = outliers.draw(count, x, y, params["seed"], strange["kinds"])
+    many = sum(map(len, no_digits.values()))
+    # in order of their kinds, so that each of the sets has its share of every kind
+    images = [x, drawn["x_train"], printed[0], low_resolution(x[:n], params["seed"]), *no_digits.values()]
+    labels = [y, drawn["y_train"], printed[1], y[:n], np.full(many, NO_DIGIT)]
+    return np.concatenate(images), ONE_HOT[np.concatenate(labels)], many

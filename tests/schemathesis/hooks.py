@@ -35,6 +35,10 @@ schemathesis.openapi.media_type(
     "application/octet-stream",
     st.integers(1, 3).flatmap(lambda n: st.binary(min_size=784 * n, max_size=784 * n)),
 )
+schemathesis.openapi.media_type(
+    "text/csv",
+    st.binary(min_size=784, max_size=784).map(lambda row: ",".join(map(str, row)).encode()),
+)
 in_base64 = drawn("PNG").map(lambda data: base64.b64encode(data).decode())
 schemathesis.openapi.format("base64-picture", in_base64)
 schemathesis.openapi.format("picture", in_base64 | in_base64.map("data:image/png;base64,".__add__))

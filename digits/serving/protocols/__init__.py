@@ -1,2 +1,2 @@
-"""Other servers' APIs, so that their clients need no change: TensorFlow Serving's REST API and the Open
-Inference Protocol."""
+"""Other servers' APIs, so that their clients need no change: TensorFlow Serving's REST API, the Open Inference
+Protocol, and what MLflow's scoring server and SageMaker's containers answer."""

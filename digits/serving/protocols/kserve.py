@@ -1,6 +1,6 @@
-"""The Open Inference Protocol V2 over HTTP, which KServe's, Triton's and MLServer's clients speak: app.py
-registers the blueprint. With Triton's binary tensor extension: after the JSON come the tensors' bytes.
-docs/protocols.md shows it.
+"""The Open Inference Protocol V2 over HTTP, for clients of KServe, Triton and MLServer, with Triton's binary
+tensor extension, in which the bytes of tensors follow the JSON. app.py registers the blueprint, and
+docs/protocols.md describes it.
 
 https://github.com/kserve/open-inference-protocol,
 https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md
@@ -20,15 +20,15 @@ from digits.serving.protocols import tensors
 from digits.serving.service import service
 
 NAME, INPUT = "mnist", "image"
-# what UINT8 and FP32 are to NumPy, little-endian as on the wire, and the value of full brightness
+# NumPy's type for each datatype, little-endian as on the wire, and the value of full brightness
 TYPES: dict[str, tuple[np.dtype[Any], int]] = {"FP32": (np.dtype("<f4"), 1), "UINT8": (np.dtype("u1"), 255)}
 INPUTS = [{"name": INPUT, "datatype": "FP32", "shape": [-1, SIDE, SIDE, 1]}]
 OUTPUTS = [
     {"name": "probabilities", "datatype": "FP32", "shape": [-1, 10]},
     {"name": "digit", "datatype": "INT64", "shape": [-1]},
 ]
-# sent only if a request names it. The model's metadata leaves it out, as the protocol sends all that they list to
-# whoever names none
+# sent only if a request names it; not in the model's metadata, because clients that name no outputs get all of
+# those
 UNSURE = {"name": "unsure", "datatype": "BOOL", "shape": [-1]}
 HEADER = "Inference-Header-Content-Length"
 
@@ -36,15 +36,15 @@ bp = Blueprint("kserve", __name__, url_prefix="/v2")
 
 
 def error(status: int, detail: str) -> tuple[int, dict[str, Any]]:
-    """A problem as the protocol tells it."""
+    """An error in the protocol's format."""
     if status == 404 and request.url_rule is None:
-        detail = f"There is no such route; the model is called {NAME}: GET /v2/models/{NAME}."
+        detail = f"There is no such route. The name of the model is {NAME}: GET /v2/models/{NAME}."
     return status, {"error": detail}
 
 
 @bp.get("")
 def server() -> Response:
-    """What serves, and which extensions it has."""
+    """Name, version and extensions of the server."""
     extensions = ["binary_tensor_data"]
     return _json({"name": "digits", "version": service().classifier.version, "extensions": extensions})
 
@@ -64,7 +64,7 @@ def ready() -> Response:
 @bp.get(f"/models/{NAME}")
 @bp.get(f"/models/{NAME}/versions/<version>")
 def model(version: str | None = None) -> Response:
-    """What goes in and out, by name, type and shape."""
+    """Names, types and shapes of the inputs and outputs."""
     served = _check(version)
     return _json(
         {"name": NAME, "versions": [served], "platform": "litert", "inputs": INPUTS, "outputs": OUTPUTS}
@@ -82,15 +82,15 @@ def model_ready(version: str | None = None) -> Response:
 @bp.post(f"/models/{NAME}/infer")
 @bp.post(f"/models/{NAME}/versions/<version>/infer")
 def infer(version: str | None = None) -> Response:
-    """Probabilities and digits for the one input tensor."""
+    """Predictions for the input tensor."""
     served = _check(version)
     document, body, binary = _split(request.get_data(cache=False))
-    wanted = _wanted(document)
+    requested = _requested(document)
     name = given(document, "id", "")
     if not isinstance(name, str) or name != name.encode("utf-8", "replace").decode():
-        raise Problem(400, "id is to be a string of whole characters.")
+        raise Problem(400, "id must be a string of valid Unicode characters.")
     probabilities = service().classify(_batch(document, body, binary))
-    found = {
+    arrays = {
         "probabilities": probabilities,
         "digit": probabilities.argmax(1),
         "unsure": service().unsure(probabilities),
@@ -98,14 +98,14 @@ def infer(version: str | None = None) -> Response:
     answer = {"model_name": NAME, "model_version": served} | ({"id": name} if name else {})
     outputs: list[dict[str, Any]] = []
     tail = []
-    for output, as_bytes in wanted:
-        array = found[output["name"]]
+    for output, as_bytes in requested:
+        array = arrays[output["name"]]
         tensor = {"name": output["name"], "datatype": output["datatype"], "shape": list(array.shape)}
         if as_bytes:
             tail.append(array.astype(array.dtype.newbyteorder("<")).tobytes())
             tensor["parameters"] = {"binary_data_size": len(tail[-1])}
         else:
-            # flat, in row-major order: tritonclient reads no other
+            # flat, in row-major order, because tritonclient requires it
             tensor["data"] = array.reshape(-1)
         outputs.append(tensor)
     head = orjson.dumps(answer | {"outputs": outputs}, option=orjson.OPT_SERIALIZE_NUMPY)
@@ -117,13 +117,13 @@ def infer(version: str | None = None) -> Response:
 
 
 def given(value: dict[str, Any], name: str, default: Any = None) -> Any:
-    """A member of a JSON object; null, which MLServer's own types send, is as good as absent."""
-    found = value.get(name)
-    return default if found is None else found
+    """A member of a JSON object, or `default` if it is absent or null, which MLServer's types send."""
+    member = value.get(name)
+    return default if member is None else member
 
 
 def _check(version: str | None) -> str:
-    """The version served; Problem 404 if another was asked for."""
+    """The version of the model. Raises Problem 404 if the request asks for another."""
     served = service().classifier.version
     if version not in (None, served):
         raise Problem(404, f"The model {NAME} has no version {version}; {served} is served.")
@@ -131,66 +131,66 @@ def _check(version: str | None) -> str:
 
 
 def _split(body: bytes) -> tuple[dict[str, Any], bytes, bytes]:
-    """The request's JSON, read and as it came, and the bytes of tensors behind it."""
+    """The request's JSON, parsed and as bytes, and the bytes of tensors that follow it."""
     length = request.headers.get(HEADER)
     if length is None:
         return tensors.parse(body), body, b""
     if not (length.isascii() and length.isdigit() and len(length) < 12 and int(length) <= len(body)):
-        raise Problem(400, f"{HEADER} is not a length within the body.")
+        raise Problem(400, f"{HEADER} must be a number of bytes, not larger than the body.")
     return tensors.parse(body[: int(length)]), body[: int(length)], body[int(length) :]
 
 
 def _parameters(value: dict[str, Any], where: str) -> dict[str, Any]:
     parameters = given(value, "parameters", {})
     if not isinstance(parameters, dict):
-        raise Problem(400, f"{where} is to be an object.")
+        raise Problem(400, f"{where} must be an object.")
     for name, set_to in parameters.items():
-        # what would change the answer's meaning may not be passed over
+        # parameters that would change the meaning of the answer must not be ignored
         if set_to is not None and (name == "classification" or name.startswith("shared_memory_")):
             raise Problem(400, f"{where}: {name} is not supported.")
     return parameters
 
 
-def _wanted(document: dict[str, Any]) -> list[tuple[dict[str, Any], bool]]:
-    """The outputs to send, by default those of the metadata, and whether as bytes."""
+def _requested(document: dict[str, Any]) -> list[tuple[dict[str, Any], bool]]:
+    """The outputs to send, by default those in the metadata, and whether to send each as bytes."""
     default = given(_parameters(document, "parameters"), "binary_data_output", False)
     if not isinstance(default, bool):
-        raise Problem(400, "binary_data_output is to be true or false.")
-    asked = given(document, "outputs", [])
-    if not isinstance(asked, list):
-        raise Problem(400, "outputs is to be a list.")
-    asked = asked or [{"name": output["name"]} for output in OUTPUTS]
+        raise Problem(400, "binary_data_output must be true or false.")
+    outputs = given(document, "outputs", [])
+    if not isinstance(outputs, list):
+        raise Problem(400, "outputs must be a list.")
+    outputs = outputs or [{"name": output["name"]} for output in OUTPUTS]
     known = {output["name"]: output for output in (*OUTPUTS, UNSURE)}
-    wanted = []
-    for i, output in enumerate(asked):
+    requested = []
+    for i, output in enumerate(outputs):
         if not isinstance(output, dict) or not isinstance(output.get("name"), str):
-            raise Problem(400, f"outputs[{i}] is to have a name.")
+            raise Problem(400, f"outputs[{i}] must have a name.")
         if output["name"] not in known:
             raise Problem(400, f"The model {NAME} has no output {output['name'][:40]!r}.")
         as_bytes = given(_parameters(output, f"outputs[{i}].parameters"), "binary_data", default)
         if not isinstance(as_bytes, bool):
-            raise Problem(400, "binary_data is to be true or false.")
-        wanted.append((known[output["name"]], as_bytes))
-    if len({output["name"] for output, _ in wanted}) < len(wanted):
-        raise Problem(400, "outputs names one twice.")
-    return wanted
+            raise Problem(400, "binary_data must be true or false.")
+        requested.append((known[output["name"]], as_bytes))
+    if len({output["name"] for output, _ in requested}) < len(requested):
+        raise Problem(400, "outputs must not name an output twice.")
+    return requested
 
 
 def _batch(document: dict[str, Any], body: bytes, binary: bytes) -> np.ndarray:
     """float32 (n, 28, 28, 1) in [0, 1] from the request's input tensor."""
     inputs = document.get("inputs")
     if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
-        raise Problem(400, f"inputs is to be a list of one tensor, {INPUT}.")
+        raise Problem(400, f"inputs must be a list of one tensor, {INPUT}.")
     tensor = inputs[0]
     if tensor.get("name") != INPUT:
         raise Problem(400, f"The model {NAME} has one input, {INPUT!r}.")
     datatype = tensor.get("datatype")
     if not isinstance(datatype, str) or datatype not in TYPES:
-        raise Problem(400, f"The datatype of {INPUT} is to be FP32 (0 to 1) or UINT8 (0 to 255).")
+        raise Problem(400, f"The datatype of {INPUT} must be FP32 (0 to 1) or UINT8 (0 to 255).")
     dtype, top = TYPES[datatype]
     shape = tensor.get("shape")
     if not isinstance(shape, list) or any(type(size) is not int or not 0 <= size < 1 << 31 for size in shape):
-        raise Problem(400, f"The shape of {INPUT} is to be a list of whole numbers.")
+        raise Problem(400, f"The shape of {INPUT} must be a list of whole numbers.")
     parameters = _parameters(tensor, "inputs[0].parameters")
     size, data = given(parameters, "binary_data_size"), given(tensor, "data")
     if size is None:
@@ -198,22 +198,20 @@ def _batch(document: dict[str, Any], body: bytes, binary: bytes) -> np.ndarray:
             raise Problem(400, f"{INPUT} has no data.")
         array = tensors.numbers(data, INPUT, body)
         if datatype == "UINT8" and array.dtype.kind == "f" and array.size:
-            raise Problem(400, f"{INPUT} is UINT8 but has fractions.")
+            raise Problem(400, f"{INPUT} is UINT8, so its values must be whole numbers.")
     else:
         if data is not None:
-            raise Problem(400, f"{INPUT} has data and binary_data_size.")
+            raise Problem(400, f"{INPUT} must not have both data and binary_data_size.")
         if type(size) is not int or size != len(binary) or size % dtype.itemsize:
-            raise Problem(400, f"{INPUT} is to have {size} bytes behind the JSON, there are {len(binary)}.")
+            raise Problem(400, f"{INPUT} must have {size} bytes after the JSON, but there are {len(binary)}.")
         array = np.frombuffer(binary, dtype)
         binary = b""
     if binary:
-        raise Problem(400, f"There are {len(binary)} bytes behind the JSON that no tensor names.")
+        raise Problem(400, f"There are {len(binary)} bytes after the JSON that belong to no tensor.")
     try:
         array = array.reshape(shape)
     except ValueError:
-        raise Problem(
-            400, f"{INPUT} has {array.size} values, which its shape {shape} does not fit."
-        ) from None
+        raise Problem(400, f"{INPUT} has {array.size} values, which do not fit its shape {shape}.") from None
     return tensors.batch(array, INPUT, current_app.config["MAX_BATCH"], top)
 
 

@@ -1,6 +1,6 @@
-"""Numbers as the protocols of other servers carry them become a batch of images;
-digits/serving/protocols/tfserving.py and digits/serving/protocols/kserve.py call it. Unlike POST
-/predict's they are nested lists of any depth, and floats in [0, 1]."""
+"""Converts tensors in other servers' protocols to a batch of images, for the other modules of
+digits/serving/protocols. Unlike in POST /predict, these are nested lists of any depth, mostly values in [0, 1].
+"""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from digits.serving import inputs
 from digits.serving.errors import Problem
 from digits.serving.inputs import PIXELS, SIDE
 
-# the shapes of n images, after the n
+# the shapes of an image
 SHAPES = ((SIDE, SIDE, 1), (SIDE, SIDE), (PIXELS,))
 WORDS = re.compile(rb"\b(?:true|false)\b")
 
@@ -28,45 +28,56 @@ def parse(body: bytes) -> dict[str, Any]:
 
 
 def numbers(value: Any, name: str, body: bytes) -> np.ndarray:
-    """The array that nested lists make, as NumPy finds it: ints or floats. `body`: the JSON they came in.
+    """`array`, in another thread if the body is large."""
+    return inputs.in_turn(body, partial(array, value, name, body))
 
-    Raises Problem 400 for rows of unequal length and for what is no number.
+
+def array(value: Any, name: str, body: bytes) -> np.ndarray:
+    """The array of ints or floats in nested lists. body: the JSON that contains them.
+
+    Raises Problem 400 if rows have unequal lengths, or a value is not a number.
     """
     try:
-        array = inputs.in_turn(body, partial(np.asarray, value))
+        found = np.asarray(value)
     except (ValueError, OverflowError):
         raise Problem(400, f"{name} has lists of unequal length.") from None
-    # NumPy takes true for 1 among numbers; looking into each is slow, so only if the body has the word
-    if array.dtype.kind not in "iuf" or (WORDS.search(body) and _has_bool(value)):
-        raise Problem(400, f"{name} has something other than numbers.")
-    return array
+    # NumPy reads true as 1 among numbers; checking every value is slow, so only if the body contains the word
+    if found.dtype.kind not in "iuf" or (WORDS.search(body) and _has_bool(value)):
+        raise Problem(400, f"{name} must contain only numbers.")
+    return found
 
 
 def _has_bool(value: Any) -> bool:
     return isinstance(value, bool) or (isinstance(value, list) and any(map(_has_bool, value)))
 
 
-def batch(array: np.ndarray, name: str, most: int, top: int = 1) -> np.ndarray:
-    """float32 (n, 28, 28, 1) in [0, 1] from an array (n, 28, 28, 1), (n, 28, 28) or (n, 784) in [0, top].
+def batch(array: np.ndarray, name: str, max_images: int, top: int = 1) -> np.ndarray:
+    """float32 (n, 28, 28, 1) in [0, 1] from an array that `check` accepts. Raises what `check` raises, and Problem
+    400 for an image that shows nothing."""
+    check(array, name, max_images, top)
+    if problem := inputs.blank(array, top):
+        raise Problem(400, f"{name}[{problem[0]}] {problem[1]}")
+    return inputs.scale(array, top)
 
-    Raises Problem: 400 for another shape or range, 413 for more than `most` images.
+
+def check(array: np.ndarray, name: str, max_images: int, top: int = 1) -> None:
+    """Accept an array (n, 28, 28, 1), (n, 28, 28) or (n, 784) with values in [0, top].
+
+    Raises Problem: 400 for another shape or range, 413 for more than `max_images` images.
     """
     if array.shape[1:] not in SHAPES:
         shape = list(array.shape)
         raise Problem(
-            400, f"{name} has the shape {shape}; [n, 28, 28, 1], [n, 28, 28] or [n, 784] is wanted."
+            400, f"{name} has the shape {shape}, but must have [n, 28, 28, 1], [n, 28, 28] or [n, 784]."
         )
     n = len(array)
     if n == 0:
         raise Problem(400, f"{name} is empty.")
-    inputs.limit(n, most)
+    inputs.limit(n, max_images)
     # NaN compares false with everything, so it fails here too
     if not (array.min() >= 0 and array.max() <= top):
         if np.isnan(array.min()):
-            raise Problem(400, f"{name} has NaN among its values.")
-        # a little over 1 is a slip of rounding
+            raise Problem(400, f"{name} has values outside 0 to {top}: NaN.")
+        # values slightly above 1 are rounding errors, for which the hint would be wrong
         hint = " Divide 0..255 by 255." if top == 1 and array.min() >= 0 and 2 <= array.max() <= 255 else ""
         raise Problem(400, f"{name} has values outside 0 to {top}.{hint}")
-    if problem := inputs.blank(array, top):
-        raise Problem(400, f"{name}[{problem[0]}] {problem[1]}")
-    return inputs.scale(array, top)

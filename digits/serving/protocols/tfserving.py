@@ -1,5 +1,6 @@
-"""TensorFlow Serving's REST API, so that its clients need no change: app.py registers the blueprint. Pixels are
-floats in [0, 1], as the model would take them there; errors are {"error": ...}. docs/protocols.md shows it.
+"""TensorFlow Serving's REST API, so that its clients work without changes. Pixels are floats in [0, 1], as for a
+model in TensorFlow Serving, and errors are {"error": ...}. app.py registers the blueprint, and docs/protocols.md
+describes it.
 
 https://github.com/tensorflow/serving/blob/master/tensorflow_serving/g3doc/api_rest.md
 """
@@ -23,14 +24,14 @@ bp = Blueprint("tfserving", __name__, url_prefix="/v1/models")
 
 
 def error(status: int, detail: str) -> tuple[int, dict[str, Any]]:
-    """A problem as TF Serving tells it; what is wrong with an argument is 400 there."""
+    """An error in TensorFlow Serving's format, in which invalid arguments are 400."""
     if status == 404 and request.url_rule is None:
-        detail = f"There is no such route; the model is called {NAME}: GET /v1/models/{NAME}."
+        detail = f"There is no such route. The name of the model is {NAME}: GET /v1/models/{NAME}."
     return 400 if status in (415, 422) else status, {"error": detail}
 
 
 def served() -> str:
-    """The model's version as TF Serving has it, a whole number: the twelve hex digits in decimal."""
+    """The model's version as a whole number, as in TensorFlow Serving: the twelve hex digits in decimal."""
     return str(int(service().classifier.version, 16))
 
 
@@ -41,10 +42,11 @@ def _check(version: int) -> None:
 
 @bp.post(f"/{NAME}:predict")
 def predict() -> Response:
-    """Probabilities for `instances` (rows) or `inputs` (columns), whatever the Content-Type, as there."""
+    """Probabilities for `instances` (rows) or `inputs` (columns). The Content-Type is ignored, as in TensorFlow
+    Serving."""
     body = request.get_data(cache=False)
     document = tensors.parse(body)
-    # null is as good as absent
+    # null means the same as absent
     document = {name: value for name, value in document.items() if value is not None}
     signature = document.get("signature_name", SIGNATURE)
     if signature not in ("", SIGNATURE):
@@ -54,7 +56,7 @@ def predict() -> Response:
     if "instances" in document:
         instances = document["instances"]
         if not isinstance(instances, list):
-            raise Problem(400, "'instances' is to be a list.")
+            raise Problem(400, "'instances' must be a list.")
         if instances and all(isinstance(each, dict) and "b64" not in each for each in instances):
             instances = [_named(each, "instances") for each in instances]
         return _answer("predictions", _batch(instances, "instances", body))
@@ -73,9 +75,9 @@ def predict_version(version: int) -> Response:
 
 @bp.get(f"/{NAME}")
 def status() -> Response:
-    """Which version is served."""
-    told = {"version": served(), "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
-    return _json({"model_version_status": [told]})
+    """The version that is served."""
+    state = {"version": served(), "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
+    return _json({"model_version_status": [state]})
 
 
 @bp.get(f"/{NAME}/versions/<int:version>")
@@ -87,7 +89,7 @@ def status_version(version: int) -> Response:
 
 @bp.get(f"/{NAME}/metadata")
 def metadata() -> Response:
-    """What goes in and out, by name, type and shape."""
+    """Names, types and shapes of the inputs and outputs."""
 
     def tensor(name: str, *shape: int) -> dict[str, Any]:
         dims = [{"size": str(size), "name": ""} for size in shape]
@@ -116,19 +118,19 @@ def metadata_version(version: int) -> Response:
 
 
 def _named(value: dict[str, Any], field: str) -> Any:
-    """What the only input's name stands for."""
+    """The value of the input `image`, which must be the only one."""
     if value.keys() != {INPUT}:
-        raise Problem(400, f"'{field}' is to name the input '{INPUT}' and nothing else.")
+        raise Problem(400, f"'{field}' must name the input '{INPUT}' and no other.")
     return value[INPUT]
 
 
 def _batch(value: Any, field: str, body: bytes) -> np.ndarray:
-    """float32 (n, 28, 28, 1) in [0, 1] from nested numbers or {"b64": a picture}s."""
-    most = current_app.config["MAX_BATCH"]
+    """float32 (n, 28, 28, 1) in [0, 1] from nested lists of numbers, or from objects {"b64": a picture}."""
+    max_images = current_app.config["MAX_BATCH"]
     listed = value if isinstance(value, list) else [value]
     if not any(isinstance(each, dict) for each in listed):
-        return tensors.batch(tensors.numbers(value, f"'{field}'", body), f"'{field}'", most)
-    limit(len(listed), most)
+        return tensors.batch(tensors.numbers(value, f"'{field}'", body), f"'{field}'", max_images)
+    limit(len(listed), max_images)
     decoded = [_decoded(each, field) for each in listed]
     names = [f"'{field}'[{i}]" for i in range(len(listed))]
     return to_batch(Items(decoded, names, False))
@@ -136,11 +138,13 @@ def _batch(value: Any, field: str, body: bytes) -> np.ndarray:
 
 def _decoded(value: Any, field: str) -> bytes:
     if not isinstance(value, dict) or value.keys() != {"b64"} or not isinstance(value["b64"], str):
-        raise Problem(400, f"'{field}' is to hold numbers only, or only {{\"b64\": a picture in base64}}.")
+        raise Problem(
+            400, f"'{field}' must contain only numbers, or only objects {{\"b64\": a picture in base64}}."
+        )
     try:
         return decode_base64(value["b64"])
     except ValueError:
-        raise Problem(400, f"'{field}' has a b64 that is not base64.") from None
+        raise Problem(400, f"'{field}' has a value of b64 that is not valid base64.") from None
 
 
 def _answer(field: str, batch: np.ndarray) -> Response:

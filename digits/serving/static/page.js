@@ -1,12 +1,14 @@
-// The drawing page. What is drawn or chosen goes as a picture to POST /predict?detail=1, the same way as any
-// client's; the answer fills the page. No framework, no other host.
+// The drawing page. What is drawn or chosen goes as a picture to POST /predict?detail=1, or as a number to POST
+// /read, the same way as any client's; the answer fills the page. No framework, no other host.
+
+import { clearReading, showReading } from "./reading.js";
 
 const SIDE = 560; // pixels of the pad, whatever size it is shown at
-const PEN = 36; // its stroke: as wide, for a digit that fills the pad, as MNIST's
+const PENS = { digit: 36, number: 15 }; // strokes as wide as MNIST's, for a digit that fills the pad or a fifth of it
 const PAUSE = 120; // ms between two requests while a stroke goes on
 const AGAIN = 2000; // ms until a server that can't be reached is asked again
 const LARGE = 1 << 20; // bytes; a picture above that, such as a phone's photograph, goes reduced
-const REDUCED = 1280; // pixels of its longer side then
+const REDUCED = 2560; // pixels of its longer side then
 const TYPES = ["image/png", "image/jpeg", "image/webp", "image/bmp", "image/gif", "image/tiff"];
 
 const $ = (id) => document.getElementById(id);
@@ -14,8 +16,9 @@ const pad = $("pad");
 // read back at every stroke: kept in memory, not on the graphics card
 const paper = pad.getContext("2d", { willReadFrequently: true });
 
+let mode = "digit"; // or "number"
 let strokes = []; // each a list of points {x, y} in pixels of the pad
-let picture = null; // a file or sample instead of strokes: {blob, bitmap}
+let picture = null; // a file or sample instead of strokes: {blob, bitmap, width, height}, the last two as sent
 let pointer = null; // the one that draws; a second finger or a palm does not
 let pen = { x: SIDE / 2, y: SIDE / 2, down: false, shown: false }; // the keyboard's
 
@@ -31,7 +34,7 @@ function paint() {
     paper.drawImage(picture.bitmap, (SIDE - w) / 2, (SIDE - h) / 2, w, h);
   }
   paper.strokeStyle = paper.fillStyle = "#000";
-  paper.lineWidth = PEN;
+  paper.lineWidth = PENS[mode];
   paper.lineCap = paper.lineJoin = "round";
   for (const points of strokes) {
     paper.beginPath();
@@ -59,7 +62,7 @@ function paintPen() {
   paper.lineWidth = 3;
   paper.strokeStyle = pen.down ? "#c00" : "#06c";
   paper.beginPath();
-  paper.arc(pen.x, pen.y, PEN / 2, 0, 2 * Math.PI);
+  paper.arc(pen.x, pen.y, PENS[mode] / 2, 0, 2 * Math.PI);
   paper.stroke();
 }
 
@@ -178,22 +181,25 @@ $("clear").addEventListener("click", clear);
 
 async function show(blob) {
   let bitmap;
+  let scale = 1;
   try {
     bitmap = await createImageBitmap(blob);
-    if (blob.size > LARGE) blob = await reduced(bitmap);
+    if (blob.size > LARGE) {
+      scale = Math.min(1, REDUCED / Math.max(bitmap.width, bitmap.height));
+      blob = await reduced(bitmap, scale);
+    }
   } catch {
     // the server may know a format that the browser does not
     bitmap = new OffscreenCanvas(1, 1);
   }
   strokes = [];
   pen.shown = pen.down = false;
-  picture = { blob, bitmap };
+  picture = { blob, bitmap, width: bitmap.width * scale, height: bitmap.height * scale };
   paint();
   end();
 }
 
-function reduced(bitmap) {
-  const scale = Math.min(1, REDUCED / Math.max(bitmap.width, bitmap.height));
+function reduced(bitmap, scale) {
   const small = new OffscreenCanvas(Math.ceil(bitmap.width * scale), Math.ceil(bitmap.height * scale));
   const context = small.getContext("2d");
   // JPEG has no transparency, and what shines through is to be paper
@@ -227,12 +233,13 @@ document.addEventListener("drop", (event) => {
   if (file) show(file);
 });
 
-for (let digit = 0; digit < 10; digit++) {
+function sample(name, what, wanted) {
   const button = document.createElement("button");
   button.type = "button";
+  button.classList.toggle("wide", wanted === "number");
   const image = document.createElement("img");
-  image.src = `static/samples/${digit}.png`;
-  image.alt = `Sample of a ${digit}`;
+  image.src = `static/samples/${name}.png`;
+  image.alt = `Sample of a ${what}`;
   button.append(image);
   button.addEventListener("click", async () => {
     let blob;
@@ -241,10 +248,37 @@ for (let digit = 0; digit < 10; digit++) {
     } catch {
       return complain("The server can't be reached. Try again in a moment.");
     }
+    choose(wanted);
     show(blob);
   });
   $("samples").append(button);
 }
+
+for (let digit = 0; digit < 10; digit++) sample(digit, digit, "digit");
+sample("number", "number", "number");
+
+// --- one digit or a number -----------------------------------------------------------------------------------
+
+const modes = document.querySelectorAll("[name=mode]");
+
+function choose(wanted) {
+  mode = wanted;
+  modes.forEach((radio) => (radio.checked = radio.value === mode));
+  document.body.classList.toggle("number", mode === "number");
+  liftPen();
+  forget(blank() ? undefined : "Reading…");
+}
+
+function read(wanted) {
+  choose(wanted);
+  if (!blank()) end();
+}
+
+modes.forEach((radio) => radio.addEventListener("change", () => read(radio.value)));
+$("as-number").addEventListener("click", () => {
+  read("number");
+  pad.focus();
+});
 
 // --- asking --------------------------------------------------------------------------------------------------
 
@@ -265,15 +299,16 @@ function again(seconds) {
   timer = setTimeout(now, seconds * 1000);
 }
 
-// the pad as a PNG, without the keyboard's pen. Half its size is enough; toBlob would wait until the browser is
-// idle, toDataURL does not
+// the pad as a PNG, without the keyboard's pen. Half its size is enough for a digit; toBlob would wait until the
+// browser is idle, toDataURL does not
 const half = document.createElement("canvas");
 half.width = half.height = SIDE / 2;
 function drawn() {
   paint();
   half.getContext("2d", { willReadFrequently: true }).drawImage(pad, 0, 0, SIDE / 2, SIDE / 2);
+  const url = (mode === "number" ? pad : half).toDataURL("image/png");
   paintPen();
-  const bytes = atob(half.toDataURL("image/png").split(",")[1]);
+  const bytes = atob(url.split(",")[1]);
   return new Blob([Uint8Array.from(bytes, (c) => c.charCodeAt(0))], { type: "image/png" });
 }
 
@@ -301,7 +336,7 @@ async function now() {
   let response;
   let body = {};
   try {
-    response = await fetch("predict?detail=1", { method: "POST", headers, body: blob, signal: abort.signal });
+    response = await fetch(mode === "number" ? "read" : "predict?detail=1", { method: "POST", headers, body: blob, signal: abort.signal });
     // what stands between may answer in HTML
     if (/json/.test(response.headers.get("Content-Type"))) body = await response.json();
   } catch {
@@ -313,7 +348,10 @@ async function now() {
     complain("The server can't be reached. What you drew is kept; trying again…");
     again(AGAIN / 1000);
   } else if (response.ok) {
-    answer(body, performance.now() - begun);
+    $("problem").hidden = $("key-form").hidden = true;
+    $("time").textContent = `${(performance.now() - begun).toFixed(0)} ms`;
+    if (mode === "number") answerNumber(body, blob);
+    else answer(body);
     if (waits) soon();
   } else {
     refused(response, body);
@@ -375,11 +413,11 @@ function percent(share, places) {
   return `${(share * 100).toFixed(places)}\u00a0%`;
 }
 
-function answer(found, ms) {
-  $("problem").hidden = $("key-form").hidden = true;
+function answer(found) {
   const share = percent(found.predicted_probability, 1);
   document.body.classList.remove("empty");
   document.body.classList.toggle("unsure", found.unsure);
+  $("as-number").hidden = !found.unsure;
   $("digit").textContent = found.unsure ? "?" : found.predicted_digit;
   if (found.unsure) {
     const guess = document.createElement("small");
@@ -390,15 +428,36 @@ function answer(found, ms) {
     $("said").textContent = `It is a ${found.predicted_digit}, with ${share}.`;
   }
   fill(found.probabilities);
-  $("time").textContent = `${ms.toFixed(0)} ms`;
   const seen = $("seen").getContext("2d");
   const pixels = seen.createImageData(28, 28);
   found.image.flat().forEach((value, i) => pixels.data.set([value, value, value, 255], 4 * i));
   seen.putImageData(pixels, 0, 0);
-  const url = new URL("predict?prepare=none", location.href).href;
-  const data = $("seen").toDataURL("image/png").split(",")[1];
+  curl("predict?prepare=none", $("seen").toDataURL("image/png").split(",")[1]);
+}
+
+async function answerNumber(found, blob) {
+  const { width, height } = picture ?? { width: SIDE, height: SIDE };
+  const unsure = found.lines.filter((line) => line.unsure).length;
+  document.body.classList.toggle("empty", !found.text);
+  document.body.classList.toggle("unsure", unsure > 0);
+  showReading(found, width, height);
+  const [line] = found.lines;
+  if (!line) $("said").textContent = "There is no digit in it.";
+  else if (found.lines.length > 1) $("said").textContent = `It reads ${found.lines.length} lines, ${unsure || "none"} of them unsure.`;
+  else $("said").textContent = `It ${unsure ? "may read" : "reads"} ${line.text}, with ${percent(line.probability, 1)}.`;
+  // more would not fit on a command line
+  if (blob.size > 1 << 16) return curl("read");
+  const number = asked;
+  const bytes = new Uint8Array(await blob.arrayBuffer());
+  if (number === asked) curl("read", btoa(String.fromCharCode(...bytes)));
+}
+
+// data: a picture in base64; without it, one is to be read from a file
+function curl(path, data) {
   const key = sessionStorage.getItem("key") ? ` -H "X-API-Key: YOUR_KEY"` : "";
-  $("curl").textContent = `curl -H "Content-Type: application/json"${key} -d '{"image":"${data}"}' "${url}"`;
+  const kind = data ? "application/json" : "image/jpeg";
+  const body = data ? `-d '{"image":"${data}"}'` : "--data-binary @picture.jpg";
+  $("curl").textContent = `curl -H "Content-Type: ${kind}"${key} ${body} "${new URL(path, location.href)}"`;
   $("copy").disabled = false;
 }
 
@@ -426,20 +485,27 @@ function empty(text) {
   $("seen").getContext("2d").clearRect(0, 0, 28, 28);
   $("curl").textContent = "Draw something first.";
   $("copy").disabled = true;
+  $("as-number").hidden = true;
+  clearReading();
   fill(null);
 }
 
-$("copy").addEventListener("click", async () => {
-  try {
-    await navigator.clipboard.writeText($("curl").textContent);
-    $("copy").textContent = "Copied";
-  } catch {
-    // no clipboard without https or permission: select it, so that the keys copy it
-    getSelection().selectAllChildren($("curl"));
-    $("copy").textContent = "Selected";
-  }
-  setTimeout(() => ($("copy").textContent = "Copy"), 1500);
-});
+function copies(button, source) {
+  const label = button.textContent;
+  button.addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(source.textContent);
+      button.textContent = "Copied";
+    } catch {
+      // no clipboard without https or permission: select it, so that the keys copy it
+      getSelection().selectAllChildren(source);
+      button.textContent = "Selected";
+    }
+    setTimeout(() => (button.textContent = label), 1500);
+  });
+}
+copies($("copy"), $("curl"));
+copies($("copy-text"), $("text"));
 
 // --- the model -----------------------------------------------------------------------------------------------
 
@@ -505,5 +571,6 @@ function mistakes(matrix, tests) {
 }
 
 paint();
-empty("Nothing drawn yet.");
+// a browser keeps the choice over a reload
+choose(document.querySelector("[name=mode]:checked").value);
 model();

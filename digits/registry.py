@@ -1,0 +1,144 @@
+"""Models from MLflow's registry, by its REST API: app.py and digits/server/master.py call `load` with what
+DIGITS_MODEL names, a file or models:/NAME@ALIAS. It writes to no disk and needs none of MLflow's packages.
+
+https://mlflow.org/docs/latest/api_reference/rest-api.html
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import re
+import time
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.parse import quote, urlencode, urlsplit
+from urllib.request import Request, urlopen
+
+from digits import model
+from digits.model import HDF5_MAGIC, MAX_FILE_BYTES, Model, ModelError
+
+NAMED = re.compile(r"models:/(?P<name>[^/@:]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
+# for all that a model takes: gunicorn's master hears no signal meanwhile
+SECONDS = 20.0
+
+
+def load(source: Path, compiled_only: bool = False) -> Model:
+    """The model in the file `source`, as digits.model.load has it, or the one that models:/NAME@ALIAS or
+    models:/NAME/VERSION names in the registry at MLFLOW_REGISTRY_URI or MLFLOW_TRACKING_URI.
+
+    From there come three files, mnist.h5, mnist.tflite and mnist.json. The third, the model card, must hold the
+    SHA-256 of the other two. Takes SECONDS at most, looking up names aside. Raises ModelError.
+    """
+    uri = str(source)
+    if not uri.startswith("models:/"):
+        return model.load(source, compiled_only)
+    found = NAMED.fullmatch(uri)
+    if not found:
+        raise ModelError(f"{uri} is neither models:/NAME@ALIAS nor models:/NAME/VERSION.")
+    server = Server(os.environ)
+    name, version = found["name"], found["version"]
+    if found["alias"]:
+        answer = server.ask("registered-models/alias", name=name, alias=found["alias"])
+        version = _text(answer, "model_version", "version")
+    where = _text(server.ask("model-versions/get-download-uri", name=name, version=version), "artifact_uri")
+    h5, compiled, card = (server.artifact(where, f"mnist.{end}") for end in ("h5", "tflite", "json"))
+    told = _json(card, f"The model card of {uri}")
+    sha256 = hashlib.sha256(h5).hexdigest()
+    if told.get("h5_sha256") != sha256 or not h5.startswith(HDF5_MAGIC):
+        raise ModelError(f"{uri}: mnist.json was not written for this mnist.h5.")
+    if told.get("tflite_sha256") != hashlib.sha256(compiled).hexdigest():
+        raise ModelError(f"{uri}: mnist.tflite is not what was compiled from mnist.h5.")
+    return Model(compiled, sha256[:12], told)
+
+
+class Server:
+    """An MLflow server that is asked for one model: its address and who asks, from the variables that MLflow's own
+    clients read. Raises ModelError, also for an address that is none."""
+
+    def __init__(self, environ: Any) -> None:
+        self.url = (environ.get("MLFLOW_REGISTRY_URI") or environ.get("MLFLOW_TRACKING_URI") or "").rstrip(
+            "/"
+        )
+        if not re.match(r"https?://[^/]", self.url):
+            raise ModelError(
+                "MLFLOW_TRACKING_URI must be an MLflow server's address, http://... or https://..."
+            )
+        self.authorization = ""
+        if token := environ.get("MLFLOW_TRACKING_TOKEN"):
+            self.authorization = f"Bearer {token}"
+        elif user := environ.get("MLFLOW_TRACKING_USERNAME"):
+            pair = f"{user}:{environ.get('MLFLOW_TRACKING_PASSWORD', '')}".encode()
+            self.authorization = f"Basic {base64.b64encode(pair).decode()}"
+        self.deadline = time.monotonic() + SECONDS
+
+    def ask(self, route: str, **query: str) -> dict[str, Any]:
+        """The answer of a route of the registry."""
+        path = f"/api/2.0/mlflow/{route}?{urlencode(query)}"
+        return _json(self.get(path), f"MLflow's answer to {route}")
+
+    def artifact(self, where: str, name: str) -> bytes:
+        """A file of the folder `where`, which the server must hand out itself."""
+        parts = urlsplit(where)
+        if parts.scheme != "mlflow-artifacts" or parts.netloc:
+            raise ModelError(
+                f"The model is at {where[:200]}: MLflow's server does not hand it out, it needs --serve-artifacts."
+            )
+        return self.get(f"/api/2.0/mlflow-artifacts/artifacts{quote(parts.path)}/{name}")
+
+    def get(self, path: str) -> bytes:
+        """What the server has at `path`."""
+        request = Request(self.url + path)  # noqa: S310  the address is http or https
+        if self.authorization:
+            # not to where a redirection leads
+            request.add_unredirected_header("Authorization", self.authorization)
+        what = path.partition("?")[0]
+        parts, size = [], 0
+        try:
+            with urlopen(request, timeout=self._left()) as response:  # noqa: S310
+                while part := response.read1(1 << 16):
+                    parts.append(part)
+                    size += len(part)
+                    if size > MAX_FILE_BYTES:
+                        raise ModelError(f"MLflow's {what} has more than {MAX_FILE_BYTES} bytes.")
+                    self._left()
+                if size < int(response.headers.get("Content-Length", size)):
+                    raise ModelError(f"MLflow's {what} ended early.")
+        except HTTPError as error:
+            with error:
+                said = error.read(1000).decode("utf-8", "replace")
+            raise ModelError(f"MLflow answers {error.code} to {what}: {said[:300].strip()}") from None
+        except (OSError, HTTPException, ValueError) as error:
+            reason = error.reason if isinstance(error, URLError) else error
+            raise ModelError(f"MLflow can't be asked for {what}: {reason or type(error).__name__}") from None
+        return b"".join(parts)
+
+    def _left(self) -> float:
+        """Seconds that are left."""
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError(f"it took longer than {SECONDS:.0f} s")
+        return left
+
+
+def _json(body: bytes, what: str) -> dict[str, Any]:
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise ModelError(f"{what} is no JSON object.")
+    return document
+
+
+def _text(document: Any, *names: str) -> str:
+    """The text at `names` in an answer of MLflow's."""
+    for name in names:
+        document = document.get(name) if isinstance(document, dict) else None
+    if not isinstance(document, str):
+        raise ModelError(f"MLflow's answer has no {'.'.join(names)}.")
+    return document

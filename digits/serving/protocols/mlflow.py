@@ -1,0 +1,111 @@
+"""POST /invocations, as `mlflow models serve` and SageMaker's containers answer it, so that their clients need no
+change: app.py registers the blueprint, and answers GET /ping. Pixels are 0 to 255, as in POST /predict; errors are
+problem details. docs/mlflow.md shows it.
+
+https://mlflow.org/docs/latest/ml/deployment/deploy-model-locally/,
+https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.html
+"""
+
+from __future__ import annotations
+
+import io
+from contextlib import suppress
+from itertools import chain, islice, pairwise
+from typing import Any
+
+import numpy as np
+import orjson
+from flask import Blueprint, Response, current_app, request
+
+from digits.serving import inputs
+from digits.serving.errors import Problem
+from digits.serving.inputs import PIXELS, Items
+from digits.serving.protocols import tensors
+from digits.serving.service import service
+
+# what JSON may hold, one of them; the last two as in POST /predict
+FORMS = ("inputs", "instances", "dataframe_split", "image", "images")
+
+bp = Blueprint("mlflow", __name__)
+
+
+@bp.post("/invocations")
+def invocations() -> Response:
+    """Probabilities of each image, in order, whichever way the images came."""
+    asked: Any = request._get_current_object()  # type: ignore[attr-defined]
+    batch, _ = inputs.from_request(asked, current_app.config["MAX_BATCH"], DECODERS)
+    answer = {"predictions": service().classify(batch)}
+    return Response(orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY), content_type="application/json")
+
+
+def from_json(body: bytes, max_batch: int) -> Items:
+    """`{"inputs": ...}`, `{"instances": ...}`, `{"dataframe_split": {"data": ...}}`, or what POST /predict takes.
+
+    Raises Problem: 400 for malformed JSON or tensors, 413 for more than `max_batch` images, 422 for other objects.
+    """
+    document = inputs.parse(body)
+    forms = [form for form in FORMS if form in document] if isinstance(document, dict) else []
+    if len(forms) != 1:
+        raise Problem(
+            422,
+            f"A JSON object with one of {', '.join(FORMS)} is required.",
+            field="",
+            found=" and ".join(forms) or "none of them",
+        )
+    form, value = forms[0], document[forms[0]]
+    if form in ("image", "images"):
+        return inputs.from_document(document, body, max_batch)
+    if form == "dataframe_split":
+        if not isinstance(value, dict) or "data" not in value:
+            raise Problem(400, f"{form} must be an object with data.")
+        columns = value.get("columns", [None] * PIXELS)
+        if not isinstance(columns, list) or len(columns) != PIXELS:
+            raise Problem(400, f"The columns of {form} must be a list of {PIXELS} names, row by row.")
+        form, value = f"{form}.data", value["data"]
+    return _items(tensors.array(value, form, body), form, max_batch)
+
+
+def from_csv(body: bytes, max_batch: int) -> Items:
+    """An image a line, its 784 numbers row by row, after a line of names or without one.
+
+    Raises Problem: 400 for anything else, 413 for more than `max_batch` images.
+    """
+    try:
+        lines = io.StringIO(body.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise Problem(400, "The CSV is not UTF-8.") from None
+    filled = (line for line in lines if not line.isspace())
+    first = next(filled, "")
+    fields = [field.strip(' \t\r\n"') for field in first.split(",")]
+    if len(fields) != PIXELS:
+        raise Problem(400, f"The CSV must have {PIXELS} columns, but its first line has {len(fields)}.")
+    if _are_names(fields):
+        first = next(filled, "")
+        if not first:
+            raise Problem(400, "The CSV has names but no image.")
+    # one line more than are taken shows that there are too many
+    rows = islice(chain([first], filled), max_batch + 1)
+    try:
+        array = np.loadtxt(rows, np.float32, comments=None, delimiter=",", quotechar='"', ndmin=2)
+    except ValueError as error:
+        raise Problem(400, f"The CSV can't be read: {error}") from None
+    return _items(array, "The CSV", max_batch)
+
+
+def _are_names(fields: list[str]) -> bool:
+    """Whether a line of CSV holds the columns' names: none is a number, or they count up, which pixels can't do so
+    far. pandas writes 0 to 783 where it was given no names."""
+    numbers = []
+    for field in fields:
+        with suppress(ValueError):
+            numbers.append(float(field))
+    counted = all(after - before == 1 for before, after in pairwise(numbers))
+    return not numbers or (counted and len(numbers) == PIXELS)
+
+
+def _items(array: np.ndarray, name: str, max_batch: int) -> Items:
+    tensors.check(array, name, max_batch, 255)
+    return Items(list(array.reshape(-1, PIXELS)), [f"{name}[{i}]" for i in range(len(array))], False)
+
+
+DECODERS: dict[str, inputs.Decoder] = inputs.DECODERS | {"application/json": from_json, "text/csv": from_csv}

@@ -1,0 +1,111 @@
+"""Tells an MLflow server of a training run, where MLFLOW_TRACKING_URI names one: train.py calls `log_run` once all
+is written. DVC stays what versions data and models; nothing here can cost a run. docs/mlflow.md shows it."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+# of the experiment, and in the registry
+NAME = "digits"
+ALIAS = "candidate"
+MODEL_FILES = ("mnist.h5", "mnist.tflite", "mnist.json")
+
+log = logging.getLogger("digits.train")
+
+
+def log_run(out: Path, register: bool) -> None:
+    """Log the run that wrote models/ and metrics/ in `out`: parameters, metrics of each epoch, test figures, model
+    card, model and plots, git commit and data hash. Whatever goes wrong is a warning in the log.
+
+    register: also make the model a version of the registered model `digits`, with the alias `candidate`.
+    """
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        return
+    if importlib.util.find_spec("mlflow") is None:
+        log.warning("MLFLOW_TRACKING_URI is set, but mlflow-skinny is not installed: the run is not logged")
+        return
+    # by itself MLflow tries for many minutes
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    try:
+        run = _logged(out, register)
+        log.info("logged to MLflow", extra={"run_id": run})
+    except Exception as error:
+        log.warning("MLflow could not be told of the run: %s", error)
+
+
+def _logged(out: Path, register: bool) -> str:
+    """The id of the run in MLflow."""
+    import mlflow
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Param, RunTag
+
+    card = json.loads((out / "models" / "mnist.json").read_text())
+    if not {"MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"} & os.environ.keys():
+        mlflow.set_experiment(NAME)
+    # a run that fails in between is marked as failed
+    with mlflow.start_run() as run:
+        now = int(time.time() * 1000)
+        figures = {name: card[name] for name in ("test", "validation", "sure_threshold", "parameters")}
+        metrics = [
+            *_epochs(out / "metrics" / "plots" / "metrics", now),
+            *((name, value, now, 0) for name, value in _flat(figures)),
+        ]
+        tags = {
+            "mlflow.source.git.commit": card["git_revision"],
+            "data_sha256": card["data_sha256"],
+            "trained_on": card["trained_on"],
+            "model_version": card["version"],
+        }
+        client, run_id = MlflowClient(), run.info.run_id
+        client.log_batch(
+            run_id,
+            metrics=[Metric(*metric) for metric in metrics],
+            params=[Param(name, str(value)) for name, value in _flat(card["params"])],
+            tags=[RunTag(name, str(value)) for name, value in tags.items()],
+        )
+        for name in MODEL_FILES:
+            mlflow.log_artifact(str(out / "models" / name), "model")
+        mlflow.log_artifacts(str(out / "metrics"), "metrics")
+        if register:
+            _register(client, f"{run.info.artifact_uri}/model", run_id, card["version"])
+    return run_id
+
+
+def _register(client: Any, source: str, run_id: str, version: str) -> None:
+    """Make the files at `source` a version of the registered model."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(NAME)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    made = client.create_model_version(NAME, source, run_id, tags={"version": version})
+    client.set_registered_model_alias(NAME, ALIAS, made.version)
+
+
+def _epochs(folder: Path, now: int) -> Iterator[tuple[str, float, int, int]]:
+    """What DVCLive wrote of each epoch, as (name, value, time, epoch)."""
+    for path in sorted(folder.rglob("*.tsv")):
+        name = ".".join(path.relative_to(folder).with_suffix("").parts)
+        with path.open(newline="") as file:
+            for row in csv.DictReader(file, delimiter="\t"):
+                yield name, float(row[path.stem]), now, int(row["step"])
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Each value within dictionaries, by its dotted name."""
+    if not isinstance(value, dict):
+        yield name, value
+        return
+    for inner, each in value.items():
+        yield from _flat(each, f"{name}.{inner}" if name else str(inner))

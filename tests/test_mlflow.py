@@ -1,0 +1,285 @@
+"""`make test-mlflow`: MLflow's own server and clients, unmodified, with the service and the training. They have an
+environment of their own, which MLFLOW_TOOLS names."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT, SAMPLE, Server
+
+from digits.training import tracking
+
+pytestmark = pytest.mark.mlflow
+
+
+@pytest.fixture(scope="session")
+def tools() -> Path:
+    """MLflow's environment."""
+    folder = os.environ.get("MLFLOW_TOOLS")
+    if not folder:
+        pytest.fail("run by `make test-mlflow`, which makes MLflow's environment")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def client(tools: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """Run a function of tests/mlflow_clients.py."""
+    folder = tmp_path_factory.mktemp("client")
+
+    def run(*words: str) -> Any:
+        done = subprocess.run(
+            [tools / "bin" / "python", "-W", "ignore", ROOT / "tests" / "mlflow_clients.py", *words],
+            cwd=folder,
+            env=os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    return run
+
+
+def test_mlflows_client_invokes_the_service(client: Callable[..., Any], server: Server) -> None:
+    told = client("client", server.url)
+    assert told["frame"] == [[2, 10], [7, 7]]
+    assert told["array"] == [[1, 10], [7]]
+    assert "error code 400" in told["refused"]
+    assert "shape [1, 3]" in told["refused"]
+
+
+def test_answers_are_those_of_mlflows_scoring_server(client: Callable[..., Any], server: Server) -> None:
+    told = client("pyfunc", server.url)
+    assert len(told) == 5
+    for each in told:
+        assert each["status"] == 200
+        ours = server.ask("/invocations", each["body"].encode(), Content_Type=each["kind"])
+        assert ours.status == 200
+        assert ours.json.keys() == each["answer"].keys()
+        assert len(ours.json["predictions"]) == len(each["answer"]["predictions"])
+        for mine, theirs in zip(ours.json["predictions"], each["answer"]["predictions"], strict=True):
+            assert mine == pytest.approx(theirs, abs=1e-6)
+
+
+@dataclass
+class Registry:
+    """A running `mlflow server`."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+
+    def stop(self) -> None:
+        # its workers too
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGTERM)
+            self.process.wait(30)
+
+
+def until(found: Callable[[], Any], what: str, seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            if found():
+                return
+        except OSError:
+            pass
+        assert time.monotonic() < deadline, f"{what} did not come in {seconds} s"
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def registry(tools: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    folder = tmp_path_factory.mktemp("mlflow")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    command = [tools / "bin" / "mlflow", "server", "--host", "127.0.0.1", "--port", port, "--workers", "1"]
+    stores = [
+        "--backend-store-uri",
+        f"sqlite:///{folder}/mlflow.db",
+        "--artifacts-destination",
+        folder / "files",
+    ]
+    with (folder / "output").open("wb") as output:
+        process = subprocess.Popen(
+            [*command, *stores], cwd=folder, stdout=output, stderr=output, start_new_session=True
+        )
+    made = Registry(f"http://127.0.0.1:{port}", process)
+    try:
+        until(
+            lambda: urllib.request.urlopen(f"{made.url}/health", timeout=5).status == 200, "MLflow's server"
+        )
+        yield made
+    finally:
+        made.stop()
+
+
+def with_skinny(tools: Path, url: str) -> dict[str, str]:
+    """The environment of a training run that finds the locked mlflow-skinny, and MLflow at `url`."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    return kept | {"PYTHONPATH": str(tools / "skinny"), "MLFLOW_TRACKING_URI": url}
+
+
+def logged(tools: Path, url: str, folder: Path) -> str:
+    """Log what lies in a folder as train.py would have; what it said."""
+    code = (
+        "import logging, sys; from pathlib import Path; from digits.training import tracking;"
+        " logging.basicConfig(level='INFO'); tracking.log_run(Path(sys.argv[1]), register=True)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, folder],
+        cwd=ROOT,
+        env=with_skinny(tools, url),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def trained(tools: Path, registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project in which a small model was trained while MLflow was told."""
+    copy = tmp_path_factory.mktemp("trained") / "project"
+    subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", ROOT, copy], check=True)
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in listed.splitlines():
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, copy / name)
+    params = (copy / "params.yaml").read_text()
+    small = {"source": "synthetic", "train": 640, "test": 100, "epochs": 2, "validation": 64}
+    for name, value in small.items():
+        params = re.sub(rf"(?m)^( +{name}:) \S+", rf"\1 {value}", params)
+    (copy / "params.yaml").write_text(params)
+    for command in (["-m", "digits.training.data"], ["train.py"]):
+        done = subprocess.run(
+            [sys.executable, *command],
+            cwd=copy,
+            env=with_skinny(tools, registry.url),
+            capture_output=True,
+            text=True,
+            timeout=400,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert "logged to MLflow" in done.stdout, done.stdout + done.stderr
+    return copy
+
+
+def test_a_run_is_logged_and_registered(
+    client: Callable[..., Any], registry: Registry, trained: Path
+) -> None:
+    told = client("tracked", registry.url, tracking.ALIAS)
+    card = json.loads((trained / "models" / "mnist.json").read_text())
+    assert (told["experiment"], told["status"], told["runs"], told["version"]) == (
+        "digits",
+        "FINISHED",
+        1,
+        "1",
+    )
+    assert told["params"]["epochs"] == "2"
+    assert told["params"]["learning_rate"] == str(card["params"]["learning_rate"])
+    assert told["metrics"]["test.accuracy"] == card["test"]["accuracy"]
+    assert told["metrics"]["validation.loss"] == card["validation"]["loss"]
+    assert told["steps"]["train.loss"] == told["steps"]["eval.accuracy"] == [0, 1]
+    assert told["tags"]["mlflow.source.git.commit"] == card["git_revision"]
+    assert told["tags"]["data_sha256"] == card["data_sha256"]
+    assert {"model/mnist.h5", "model/mnist.tflite", "model/mnist.json"} <= set(told["files"])
+    assert {"metrics/metrics.json", "metrics/plots/confusion.csv"} <= set(told["files"])
+
+
+def test_a_registered_model_is_served_and_replaced(
+    client: Callable[..., Any],
+    registry: Registry,
+    trained: Path,
+    tools: Path,
+    start: Callable[..., Server],
+    tmp_path: Path,
+) -> None:
+    versions = {}
+    for name, folder in (("small", trained), ("shipped", ROOT)):
+        versions[name] = json.loads((folder / "models" / "mnist.json").read_text())["version"]
+    # as version 2, and as version 3 one whose compiled form is another's
+    assert "logged to MLflow" in logged(tools, registry.url, ROOT)
+    shutil.copytree(ROOT / "metrics", tmp_path / "metrics")
+    (tmp_path / "models").mkdir()
+    for name in tracking.MODEL_FILES:
+        shutil.copy(ROOT / "models" / name, tmp_path / "models")
+    shutil.copy(trained / "models" / "mnist.tflite", tmp_path / "models")
+    assert "logged to MLflow" in logged(tools, registry.url, tmp_path)
+    assert client("tracked", registry.url, tracking.ALIAS)["version"] == "3"
+
+    client("promote", registry.url, "1")
+    named = {"DIGITS_MODEL": "models:/digits@champion", "MLFLOW_TRACKING_URI": registry.url}
+    server = start(**named)
+    assert server.ask("/model").json == json.loads((trained / "models" / "mnist.json").read_text())
+    assert server.ask("/health/ready").json["model_version"] == versions["small"]
+
+    def reload() -> None:
+        before = len(server.log())
+        server.process.send_signal(signal.SIGHUP)
+        until(
+            lambda: any("load" in line["message"].lower() for line in server.log()[before + 1 :]), "a reload"
+        )
+
+    client("promote", registry.url, "2")
+    reload()
+    until(
+        lambda: server.ask("/predict", SAMPLE).headers["x-model-version"] == versions["shipped"],
+        "the new model",
+    )
+    assert server.ask("/predict", SAMPLE).json["predicted_digit"] == 7
+    fixed = start(DIGITS_MODEL="models:/digits/1", MLFLOW_TRACKING_URI=registry.url, WEB_CONCURRENCY="1")
+    assert fixed.ask("/health/ready").json["model_version"] == versions["small"]
+
+    failures = "digits_model_reload_failures_total"
+
+    def failed() -> str:
+        return server.ask(f"/metrics?name[]={failures}").body.decode().splitlines()[-1]
+
+    def errors() -> list[str]:
+        return [line["message"] for line in server.log() if line["level"].lower() == "error"]
+
+    client("promote", registry.url, "3")
+    server.process.send_signal(signal.SIGHUP)
+    until(lambda: len(errors()) == 1, "the error")
+    assert "keeping the old model" in errors()[0]
+    assert "mnist.tflite is not what was compiled" in errors()[0]
+    registry.stop()
+    server.process.send_signal(signal.SIGHUP)
+    until(lambda: len(errors()) == 2, "the error")
+    assert "refused" in errors()[1]
+    until(lambda: failed() == f"{failures} 2.0", "the count")
+    until(lambda: server.ask("/health/ready").json["model_version"] == versions["shipped"], "the old model")
+
+    # without the registry there is no start, and training goes on
+    dead = start(wait=False, **named)
+    assert dead.process.wait(60) == 1
+    assert "refused" in dead.output.read_text()
+    begun = time.monotonic()
+    assert "MLflow could not be told of the run" in logged(tools, registry.url, ROOT)
+    assert time.monotonic() - begun < 60
+
+
+def test_without_mlflow_a_run_is_not_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    tracking.log_run(ROOT, register=True)
+    assert "mlflow-skinny is not installed" in caplog.text

@@ -1,0 +1,306 @@
+"""POST /read: pictures of numbers in, lines of digits with their boxes out. How well numbers are read is for
+`make eval`; here it is what the route takes, refuses, answers, counts and logs."""
+
+from __future__ import annotations
+
+import base64
+import concurrent.futures
+import json
+import time
+from typing import Any
+
+import gevent
+import numpy as np
+import pytest
+from conftest import ROOT, SAMPLE, Server
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from test_inputs import encoded, form, png_header, scene
+from test_monitoring import samples
+
+from app import create_app
+from digits.server.threads import Threads
+from digits.serving.errors import Overloaded
+from digits.serving.settings import Settings
+
+# of a digit, and from one to the next
+SIDE, STEP = 56, 60
+MARGIN = 30
+
+
+def number(*lines: str) -> Image.Image:
+    """The page's sample digits in lines, dark on light."""
+    size = (2 * MARGIN + STEP * max(map(len, lines)), 2 * MARGIN + 2 * STEP * len(lines))
+    picture = Image.new("L", size, 255)
+    for row, line in enumerate(lines):
+        for column, digit in enumerate(line):
+            ink = Image.open(ROOT / f"digits/serving/static/samples/{digit}.png").resize((SIDE, SIDE))
+            picture.paste(ink, (MARGIN + STEP * column, MARGIN + 2 * STEP * row))
+    return picture
+
+
+NUMBER = encoded(number("4725"))
+
+
+@pytest.fixture(scope="module")
+def client() -> Any:
+    """A test client for many requests, its batches small."""
+    return create_app(Settings(max_batch=3, max_body_bytes=1 << 20)).test_client()
+
+
+def read(client: Any, picture: bytes, query: str = "") -> Any:
+    answer = client.post(f"/read{query}", data=picture, content_type="image/png")
+    assert answer.status_code == 200, answer.text
+    return answer.json
+
+
+def test_a_picture_s_digits_are_answered_line_by_line_each_in_its_box(server: Server) -> None:
+    picture = number("40725", "316")
+    answer = server.ask("/read", encoded(picture), Content_Type="image/png")
+    assert answer.status == 200
+    assert answer.headers["x-model-version"]
+    reading = answer.json
+    assert reading["text"] == "40725\n316"
+    assert [line["text"] for line in reading["lines"]] == ["40725", "316"]
+    assert reading["marks"] == []
+    for row, line in enumerate(reading["lines"]):
+        assert line.keys() == {"text", "probability", "unsure", "digits"}
+        assert 0 <= line["probability"] <= 1
+        assert "".join(str(digit["digit"]) for digit in line["digits"]) == line["text"]
+        for column, digit in enumerate(line["digits"]):
+            assert digit.keys() == {"digit", "probability", "unsure", "box"}
+            left, top = MARGIN + STEP * column, MARGIN + 2 * STEP * row
+            ink = 255 - np.asarray(picture.crop((left, top, left + SIDE, top + SIDE)))
+            ys, xs = np.nonzero(ink > 128)
+            x, y, width, height = digit["box"]
+            wanted = (left + xs.min(), top + ys.min(), left + xs.max() + 1, top + ys.max() + 1)
+            assert np.abs(np.subtract((x, y, x + width, y + height), wanted)).max() <= 4
+
+
+def test_json_and_forms_are_taken_and_several_pictures_get_a_list(client: Any) -> None:
+    text = base64.b64encode(NUMBER).decode()
+    alone = read(client, NUMBER)
+    assert alone["text"] == "4725"
+    for image in (text, f"data:image/png;base64,{text}"):
+        assert client.post("/read", json={"image": image}).json == alone
+    other = encoded(number("31"))
+    both = {"images": [text, base64.b64encode(other).decode()]}
+    body, kind = form(("file", NUMBER), ("file", other))
+    for answer in (client.post("/read", json=both), client.post("/read", data=body, content_type=kind)):
+        assert [reading["text"] for reading in answer.json["readings"]] == ["4725", "31"]
+    body, kind = form(("file", NUMBER))
+    assert client.post("/read", data=body, content_type=kind).json == alone
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "found"),
+    [
+        (SAMPLE, "image", "pixels"),
+        ({"images": [SAMPLE["image"]]}, "images[0]", "pixels"),
+        ({"image": [[0] * 28] * 27}, "image", "pixels"),
+        (bytes(784), "the body", "application/octet-stream"),
+    ],
+    ids=["pixels", "several", "other pixels", "raw pixels"],
+)
+def test_pixels_are_refused_with_where_to_send_them(client: Any, body: Any, field: str, found: str) -> None:
+    sent = (
+        {"data": body, "content_type": "application/octet-stream"}
+        if isinstance(body, bytes)
+        else {"json": body}
+    )
+    answer = client.post("/read", **sent)
+    assert answer.status_code == 422
+    assert (answer.json["field"], answer.json["found"]) == (field, found)
+    assert "POST /predict takes pixels" in answer.json["detail"]
+
+
+def test_what_predict_refuses_is_refused(client: Any) -> None:
+    assert client.post("/read", data=b"{", content_type="application/json").status_code == 400
+    assert client.post("/read", json={"images": ["AAAA"] * 4}).status_code == 413
+    assert client.post("/read", data=b"no picture", content_type="image/png").status_code == 415
+    answer = client.post("/read", data=b"x", content_type="text/plain")
+    assert answer.status_code == 415
+    assert "application/octet-stream" not in answer.json["accepted"]
+    assert client.post("/read", json={"image": None}).json["found"] == "null"
+    assert client.post("/read", data=NUMBER[:200], content_type="image/png").status_code == 422
+
+
+def test_pictures_may_not_be_large_together(client: Any) -> None:
+    body, kind = form(*[("file", png_header(5000, 5000))] * 3)
+    answer = client.post("/read", data=body, content_type=kind)
+    assert answer.status_code == 413
+    assert "together" in answer.json["detail"]
+
+
+def test_an_empty_picture_has_no_text(client: Any) -> None:
+    empty = encoded(Image.new("L", (100, 80), 255))
+    assert read(client, empty) == {"text": "", "lines": [], "marks": []}
+
+
+def test_boxes_are_in_the_picture_as_its_camera_s_mark_turns_it(client: Any) -> None:
+    upright, exif = number("4725"), Image.Exif()
+    exif[0x0112] = 6
+    lying = encoded(upright.transpose(Image.Transpose.ROTATE_90), exif=exif)
+    assert read(client, lying) == read(client, encoded(upright))
+
+
+def test_a_length_is_kept_to(client: Any) -> None:
+    assert read(client, NUMBER, "?length=4")["text"] == "4725"
+    (line,) = read(client, NUMBER, "?length=3")["lines"]
+    assert len(line["text"]) == len(line["digits"]) == 3
+    assert line["unsure"]
+
+
+def test_other_readings_are_listed_if_asked_for(client: Any) -> None:
+    (line,) = read(client, NUMBER, "?alternatives=3")["lines"]
+    others = line["alternatives"]
+    assert 1 <= len(others) <= 3
+    shares = [line["probability"], *(other["probability"] for other in others)]
+    assert shares == sorted(shares, reverse=True)
+    assert sum(shares) <= 1
+    assert line["text"] not in {other["text"] for other in others}
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        *(
+            "length=0",
+            "length=51",
+            "length=-1",
+            "length=x",
+            "length=",
+            "length=%D9%A3",
+            "length=" + "9" * 5000,
+        ),
+        *("check=", "check=isbn", "check=%ff", "alternatives=0", "alternatives=11", "alternatives=1.5"),
+    ],
+    ids=lambda query: query[:20],
+)
+def test_an_option_that_is_none_is_422(client: Any, query: str) -> None:
+    answer = client.post(f"/read?{query}", data=NUMBER, content_type="image/png")
+    assert answer.status_code == 422
+    assert answer.json["field"] == query.split("=")[0]
+    assert len(answer.json["found"]) <= 40
+
+
+def test_readings_are_counted_timed_and_logged(client: Any, caplog: pytest.LogCaptureFixture) -> None:
+    def counts() -> dict[str, float]:
+        return samples(client.get("/metrics").text)
+
+    before = counts()
+    text = base64.b64encode(NUMBER).decode()
+    with caplog.at_level("INFO", "digits.request"):
+        reading = client.post("/read", json={"images": [text] * 2}).json["readings"][0]
+    after = counts()
+    for name, more in (
+        ("digits_read_digits_total", 8),
+        ("digits_read_find_seconds_count", 2),
+        ("digits_read_inference_seconds_count", 2),
+        # no single digit was asked for
+        ("digits_probability_count", 0),
+    ):
+        assert after[name] - before[name] == more, name
+    (line,) = [record.__dict__ for record in caplog.records if record.name == "digits.request"][:1]
+    unsure = 2 * reading["lines"][0]["unsure"]
+    found = {"images": 2, "lines": 2, "digits": 8, "unsure": unsure, "route": "/read"}
+    assert found.items() <= line.items()
+
+
+def test_an_unsure_picture_s_answer_links_to_read(client: Any) -> None:
+    def link(**sent: Any) -> str | None:
+        answer = client.post("/predict", **sent)
+        assert answer.json.keys() <= {"predicted_digit", "predicted_probability", "unsure", "predictions"}
+        return answer.headers.get("Link")
+
+    assert link(data=NUMBER, content_type="image/png") == '<read>; rel="related"'
+    one, several = (base64.b64encode(picture).decode() for picture in (encoded(scene()), NUMBER))
+    assert link(json={"images": [one, several]}) == '<read>; rel="related"'
+    assert link(data=encoded(scene()), content_type="image/png") is None
+    # pixels have no number in them, and /read would refuse them
+    assert link(json={"image": [[128, 0] * 14] * 28}) is None
+
+
+def test_readings_and_predictions_wait_for_their_own_kind_only() -> None:
+    threads = Threads(1, max_wait=0.1)
+    reading = gevent.spawn(threads.run, lambda: time.sleep(0.6), "reading")
+    gevent.sleep(0.05)
+    assert threads.run(lambda: 7) == threads.run(lambda: 7, "alone") == 7
+    with pytest.raises(Overloaded):
+        threads.run(lambda: 7, "reading")
+    reading.get()
+    assert threads.run(lambda: 7, "reading") == 7
+
+
+@pytest.mark.e2e
+def test_long_readings_hold_up_no_prediction(start: Any) -> None:
+    server = start(WEB_CONCURRENCY="1", DIGITS_THREADS="1", DIGITS_MAX_WAIT_MS="2000")
+    page = encoded(number(*["4072531698" * 4] * 12))
+    seven = encoded(scene())
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        pending = [pool.submit(server.ask, "/read", page, Content_Type="image/png") for _ in range(5)]
+        while not all(reading.done() for reading in pending):
+            assert server.ask("/predict", seven, Content_Type="image/png").status == 200
+            assert server.ask("/predict", SAMPLE).status == 200
+    answers = [reading.result() for reading in pending]
+    assert 200 in {answer.status for answer in answers}
+    for answer in answers:
+        assert answer.status == 200 or (answer.status, answer.headers["retry-after"]) == (503, "1")
+
+
+PICTURES = [encoded(number("72").convert("RGB"), kind) for kind in ("PNG", "JPEG", "GIF", "WEBP")]
+CHANGES = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=8)
+QUERY = st.dictionaries(
+    st.sampled_from(["length", "check", "alternatives"]),
+    st.integers(-1, 60).map(str) | st.just("luhn") | st.text(max_size=3),
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.sampled_from(PICTURES), CHANGES, st.floats(0.5, 1), QUERY)
+def test_any_picture_and_query_is_a_reading_or_4xx(
+    client: Any, whole: bytes, changes: list[tuple[float, int]], cut: float, query: dict[str, str]
+) -> None:
+    content = bytearray(whole)
+    for place, value in changes:
+        content[int(place * (len(content) - 1))] = value
+    answer = client.post(
+        "/read", data=bytes(content[: int(len(content) * cut)]), query_string=query, content_type="image/png"
+    )
+    check(answer)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 60), st.integers(1, 60), st.data())
+def test_a_picture_of_any_pixels_has_lines_and_boxes_within_it(
+    client: Any, width: int, height: int, data: st.DataObject
+) -> None:
+    pixels = data.draw(st.binary(min_size=width * height, max_size=width * height))
+    answer = client.post(
+        "/read",
+        data=encoded(Image.frombytes("L", (width, height), pixels)),
+        query_string=data.draw(QUERY),
+        content_type="image/png",
+    )
+    if check(answer) is not None:
+        boxes = answer.json["marks"]
+        boxes += [digit["box"] for line in answer.json["lines"] for digit in line["digits"]]
+        for x, y, across, down in boxes:
+            assert 0 <= x < x + across <= width
+            assert 0 <= y < y + down <= height
+
+
+def check(answer: Any) -> Any:
+    """The reading, which has to be whole, or None for a problem."""
+    if answer.status_code != 200:
+        assert 400 <= answer.status_code < 500, answer.text
+        assert answer.content_type == "application/problem+json"
+        return None
+    reading = json.loads(answer.data, parse_constant=pytest.fail)
+    assert reading["text"] == "\n".join(line["text"] for line in reading["lines"])
+    for line in reading["lines"]:
+        assert line["text"]
+        assert "".join(str(digit["digit"]) for digit in line["digits"]) == line["text"]
+        assert all(0 <= part["probability"] <= 1 for part in (line, *line["digits"]))
+    return reading
