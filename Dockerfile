@@ -1,5 +1,7 @@
-# Two images from one file: `serve` (the default, without TensorFlow) and `train` (everything).
+# Three images from one file: `serve` (the default, without TensorFlow), `train` (everything), and `bulk` (Dask's
+# scheduler and workers, and bulk.py).
 #   docker build -t digits .                    docker build -t digits-train --target train .
+#                                               docker build -t digits-bulk --target bulk .
 ARG PYTHON=3.11-slim-bookworm
 
 # --- packages, in their own layers, so that a code change does not rebuild them ------------------------------
@@ -28,6 +30,26 @@ RUN --mount=type=cache,target=/var/cache/pip \
 ENV HOME=/tmp USER=caller LOGNAME=caller PYTHONUNBUFFERED=1 GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0=*
 WORKDIR /pipeline
 CMD ["dvc", "repro"]
+
+# --- bulk: `docker compose --profile bulk up` ----------------------------------------------------------------
+FROM python:${PYTHON} AS bulk
+RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin digits
+COPY requirements-bulk.txt /
+RUN --mount=type=cache,target=/var/cache/pip \
+    pip install --cache-dir /var/cache/pip --quiet --disable-pip-version-check --require-hashes -r /requirements-bulk.txt
+# any user may run it; Dask looks for its settings in the user's folder
+ENV HOME=/tmp PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+WORKDIR /app
+COPY models models
+COPY digits/__init__.py digits/model.py digits/
+COPY digits/imaging digits/imaging
+COPY digits/reading digits/reading
+COPY digits/bulk digits/bulk
+COPY bulk.py ./
+VOLUME ["/tmp"]
+USER 10001:10001
+ENTRYPOINT ["python"]
+CMD ["bulk.py", "--help"]
 
 # --- serve ---------------------------------------------------------------------------------------------------
 FROM python:${PYTHON} AS serve

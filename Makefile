@@ -22,7 +22,7 @@ train: $(VENV)/.installed  ## run the DVC pipeline: data, training, metrics
 	PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m dvc repro
 
 test: $(VENV)/.installed  ## run all tests except the slow end-to-end ones
-	$(PY) -m pytest -m "not e2e and not docker and not terraform and not mlflow and not kubernetes"
+	$(PY) -m pytest -m "not e2e and not docker and not terraform and not mlflow and not kubernetes and not bulk"
 
 lint: $(VENV)/.installed  ## check the code with ruff and mypy
 	$(PY) -m ruff check .
@@ -40,13 +40,15 @@ lock: $(VENV)/.installed  ## pin all packages with their hashes (UPGRADE=--upgra
 	$(LOCK) requirements.in -c requirements-dev.txt -o requirements.txt
 	$(LOCK) requirements-serve.in -c requirements-dev.txt -o requirements-serve.txt
 	$(LOCK) requirements-tools.in -c requirements-dev.txt -o requirements-tools.txt
+	$(LOCK) requirements-bulk.in -c requirements-dev.txt -o requirements-bulk.txt
+	$(LOCK) requirements-bulk-dev.in -c requirements-dev.txt -c requirements-bulk.txt -o requirements-bulk-dev.txt
 	$(LOCK) requirements-mlflow.in -c requirements-dev.txt -o requirements-mlflow.txt
 	$(LOCK) $(UPGRADE) requirements-terraform.in -o requirements-terraform.txt
 	$(LOCK) $(UPGRADE) requirements-mlflow-server.in -o requirements-mlflow-server.txt
 	$(LOCK) $(UPGRADE) requirements-kubernetes.in -o requirements-kubernetes.txt
 
 clean:  ## remove the virtual environments
-	rm -rf $(VENV) $(SERVE_VENV) $(TOOLS_VENV) $(TERRAFORM_VENV) $(MLFLOW_VENV) $(KUBERNETES_VENV)
+	rm -rf $(VENV) $(SERVE_VENV) $(TOOLS_VENV) $(TERRAFORM_VENV) $(MLFLOW_VENV) $(KUBERNETES_VENV) $(BULK_VENV)
 
 $(VENV)/.installed: requirements-dev.txt
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
@@ -151,6 +153,24 @@ terraform-check: $(VENV)/.installed $(TERRAFORM_VENV)/.installed  ## check terra
 $(TERRAFORM_VENV)/.installed: requirements-terraform.txt
 	test -x $(TERRAFORM_VENV)/bin/python || $(PYTHON) -m venv $(TERRAFORM_VENV)
 	$(TERRAFORM_VENV)/bin/python $(PIP) -r requirements-terraform.txt
+	touch $@
+
+# bulk.py: many pictures by Dask; the environment that tests it is the one that runs it, with pytest and moto on top
+BULK_VENV ?= .venv-bulk
+BULK = $(BULK_VENV)/bin/python
+.PHONY: bulk test-bulk bench-bulk
+bulk: $(BULK_VENV)/.installed  ## install what bulk.py needs into .venv-bulk
+	@echo "$(BULK) bulk.py --help"
+
+test-bulk: $(BULK_VENV)/.installed  ## bulk.py with real schedulers, workers and an S3 server (minutes)
+	$(BULK) -m pytest -m bulk tests/test_bulk.py tests/test_bulk_cluster.py
+
+bench-bulk: $(BULK_VENV)/.installed  ## measure bulk.py against its peers (minutes; installs them in .bench)
+	$(BULK) benchmarks/bulk.py
+
+$(BULK_VENV)/.installed: requirements-bulk-dev.txt
+	test -x $(BULK) || $(PYTHON) -m venv $(BULK_VENV)
+	$(BULK) $(PIP) -r requirements-bulk-dev.txt
 	touch $@
 
 # MLflow wants an older gunicorn than the service, so its server and clients have an environment of their own. The

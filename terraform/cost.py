@@ -1,9 +1,11 @@
 """Estimates what the AWS deployment costs per month, idle and under load: `python3 terraform/cost.py` prints the
-table of docs/aws.md from the prices below and the measured throughput. A test compares the two."""
+table of docs/aws.md from the prices below and the measured throughput, `cost.py bulk` that of docs/bulk.md. Tests
+compare them."""
 
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 
 # List prices in US dollars for us-east-1, on demand, Linux on x86. Those of tasks and load balancers are as public
@@ -16,6 +18,7 @@ ADDRESS_HOUR = 0.005  # a public IPv4 address
 LOG_GB = 0.50  # ingestion; storage costs 0.03 more
 OUT_GB, OUT_FREE_GB = 0.09, 100  # to the internet, per month
 HOURS = 730
+GET_1000 = 0.0004  # a thousand objects read from S3, each of which is a request
 
 # Predictions per second and vCPU to plan with, for one image as JSON, with metrics and logs. docs/performance.md
 # has 4,420 on two cores shared with the load generator, or 2,210 per core. Times 0.6, the CPU usage that scaling
@@ -26,6 +29,15 @@ PER_VCPU = 500
 
 # bytes: a request with its headers, an answer with its headers, a line of the log
 REQUEST, ANSWER, LOG_LINE = 2600, 350, 330
+
+
+# Pictures per second and worker (one vCPU) to plan bulk.py with: half of what benchmarks/bulk.json has for two
+# workers on two cores, times 0.7 as above, rounded down. Reading from S3 was not measured.
+BULK_PER_VCPU = {"28x28": 350, "280x280": 140}
+# until a task runs; assumed, not measured
+BULK_START_SECONDS = 120
+# of a worker, the scheduler and a run, as bulk.tf has it
+BULK_CPU, BULK_MEMORY = 1, 2
 
 
 @dataclass(frozen=True)
@@ -76,8 +88,44 @@ def month(deployment: Deployment, per_second: float, logged: bool = True) -> dic
     }
 
 
+def bulk(pictures: int, workers: int, per_vcpu: float, objects: int) -> dict[str, float]:
+    """Minutes and dollars of a run of bulk.py on Fargate.
+
+    per_vcpu: pictures per second and worker. objects: number of S3 objects that hold the pictures.
+    """
+    hours = (BULK_START_SECONDS + pictures / (workers * per_vcpu)) / 3600
+    task = BULK_CPU * VCPU_HOUR + BULK_MEMORY * GB_HOUR
+    return {
+        "minutes": hours * 60,
+        # the scheduler and the run are on demand
+        "tasks": hours * task * (workers * SPOT + 2),
+        "addresses": hours * ADDRESS_HOUR * (workers + 2),
+        "reading": objects / 1000 * GET_1000,
+    }
+
+
+def print_bulk() -> None:
+    """Print what a million pictures cost."""
+    print(
+        "| a million pictures | workers | minutes | tasks, $ | addresses, $ | reading from S3, $ | **$** |"
+        "\n|---|---|---|---|---|---|---|"
+    )
+    for kind, rate in BULK_PER_VCPU.items():
+        for name, objects in (("an object each", 1_000_000), ("in 1,000 tar files", 1_000)):
+            for workers in (4, 32):
+                found = bulk(1_000_000, workers, rate, objects)
+                cells = [found["tasks"], found["addresses"], found["reading"]]
+                row = " | ".join(f"{dollars:.2f}" for dollars in cells)
+                print(
+                    f"| {kind}, {name} | {workers} | {found['minutes']:.0f} | {row} | **{sum(cells):.2f}** |"
+                )
+
+
 def main() -> None:
     """Print the table."""
+    if sys.argv[1:] == ["bulk"]:
+        print_bulk()
+        return
     print(
         "| predictions per second | deployment | tasks | tasks, $ | load balancer, $ | addresses, $ | data out, $ "
         "| request log, $ | **$ per month** |\n|---|---|---|---|---|---|---|---|---|"

@@ -37,3 +37,11 @@ output "deploy_role" {
   description = "ARN of the role that GitHub Actions assumes, or null."
   value       = one(aws_iam_role.deploy[*].arn)
 }
+
+output "bulk_run" {
+  description = "Arguments of aws ecs run-task for a run of bulk.py: task definition and network, or null."
+  value = local.bulk == 0 ? null : {
+    task_definition = aws_ecs_task_definition.bulk["run"].family
+    network         = "awsvpcConfiguration={subnets=[${join(",", aws_subnet.public[*].id)}],securityGroups=[${aws_security_group.bulk[0].id}],assignPublicIp=ENABLED}"
+  }
+}

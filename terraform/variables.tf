@@ -244,3 +244,43 @@ variable "protect" {
   type        = bool
   default     = true
 }
+
+variable "bulk" {
+  description = "Whether to run Dask's scheduler and workers for bulk.py; their image must be pushed as bulk-<image_tag>. They cost money while they run."
+  type        = bool
+  default     = false
+}
+
+variable "bulk_workers" {
+  description = "Number of workers for bulk.py, each with one vCPU on Fargate Spot."
+  type        = number
+  default     = 4
+  validation {
+    condition     = var.bulk_workers >= 0 && var.bulk_workers <= 1000 && floor(var.bulk_workers) == var.bulk_workers
+    error_message = "bulk_workers: a whole number from 0 to 1000."
+  }
+}
+
+variable "bulk_buckets" {
+  description = "Buckets that bulk.py may read and write."
+  type        = list(string)
+  default     = []
+  validation {
+    condition     = alltrue([for bucket in var.bulk_buckets : can(regex("^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", bucket))])
+    error_message = "bulk_buckets: names of buckets."
+  }
+  validation {
+    condition     = !var.bulk || length(var.bulk_buckets) > 0
+    error_message = "bulk_buckets: bulk.py needs at least one bucket to read and write."
+  }
+}
+
+variable "bulk_tls_secret" {
+  description = "ARN of the secret with the TLS keys ca, cert and key for bulk.py's scheduler, workers and runs; required with bulk."
+  type        = string
+  default     = ""
+  validation {
+    condition     = var.bulk ? can(regex("^arn:aws[a-z-]*:secretsmanager:", var.bulk_tls_secret)) : true
+    error_message = "bulk_tls_secret: the ARN of a secret in Secrets Manager; docs/bulk.md makes it."
+  }
+}

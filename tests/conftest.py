@@ -3,6 +3,7 @@ processes (`start`, `server`)."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -21,6 +22,8 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+# `make test-bulk` has what these need
+collect_ignore = [] if importlib.util.find_spec("distributed") else ["test_bulk.py", "test_bulk_cluster.py"]
 SAMPLE = json.loads((ROOT / "sample_request.json").read_text())
 
 

@@ -368,6 +368,40 @@ def test_the_train_container_runs_the_pipeline_and_its_files_are_the_caller_s(
     assert "up to date" in command(*words, "run", "--rm", "-T", "train", "dvc", "status", **ids)
 
 
+def test_bulk_reads_a_folder_with_a_scheduler_and_two_workers(stack: Stack, tmp_path: Path) -> None:
+    begun = time.monotonic()
+    stack.compose("--profile", "bulk", "build", "scheduler")
+    print(f"\nimage for bulk.py built in {time.monotonic() - begun:.0f} s")
+    user = 12345 if os.geteuid() == 0 else os.geteuid()
+    data = tmp_path / "data"
+    (data / "in").mkdir(parents=True)
+    for path in (ROOT / "digits" / "serving" / "static" / "samples").glob("?.png"):
+        shutil.copy(path, data / "in")
+    (data / "in" / "broken.png").write_text("broken")
+    data.chmod(0o777)
+    for folder in list(data.parents)[:3]:
+        folder.chmod(folder.stat().st_mode | stat.S_IXOTH | stat.S_IXGRP)
+    environ = stack.environ | {"UID": str(user), "GID": str(user), "BULK_DATA": str(data)}
+    environ["DASHBOARD_PORT"] = str(port := free_port())
+    words = (*stack.words, "--profile", "bulk")
+    try:
+        command(*words, "up", "-d", "--no-build", "--wait", "scheduler", "worker", **environ)
+        until(30, "two workers", lambda: get(f"http://127.0.0.1:{port}/json/counts.json")["workers"] == 2)
+        run = ("run", "--rm", "-T", "bulk", "/data/in", "--out", "/data/out", "--shard", "3")
+        done = subprocess.run(
+            [*words, *run], cwd=ROOT, env=os.environ | environ, capture_output=True, text=True, check=False
+        )
+        # one picture is broken
+        assert done.returncode == 1, done.stdout + done.stderr
+        last = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")][-1]
+        assert (last["pictures"], last["failed"], last["unread_shards"]) == (11, 1, [])
+        parts = list((data / "out").glob("*.parquet"))
+        assert len(parts) == 4
+        assert {part.stat().st_uid for part in parts} == {user}
+    finally:
+        command(*words, "down", "--timeout", "5", "scheduler", "worker", check=False, **environ)
+
+
 def test_the_serve_lock_has_wheels_for_arm64(tmp_path: Path) -> None:
     for python, platform in (("3.11", "aarch64-manylinux_2_28"), ("3.13", "aarch64-manylinux_2_28")):
         command(

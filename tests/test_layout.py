@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "registry": {"model"},
     "reading": {"imaging", "model"},
     "training": {"imaging", "model", "logs"},
+    "bulk": {"imaging", "model", "reading"},
     "serving": {"imaging", "model", "logs", "reading"},
     "server": {"serving", "model", "registry", "logs"},
 }
@@ -45,7 +46,7 @@ def test_a_module_imports_only_what_its_package_may(path):
     ("module", "without"),
     [
         ("digits.imaging", {"flask", "gunicorn", "gevent", "tensorflow", "keras"}),
-        ("app", {"tensorflow", "keras", "digits.training"}),
+        ("app", {"tensorflow", "keras", "digits.training", "dask", "distributed", "pyarrow"}),
     ],
 )
 def test_importing_a_part_loads_nothing_of_the_others(module, without):

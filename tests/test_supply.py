@@ -22,6 +22,8 @@ AGREEING = (
     "requirements-dev",
     "requirements-tools",
     "requirements-mlflow",
+    "requirements-bulk",
+    "requirements-bulk-dev",
 )
 # terraform's tools want an older boto3 than DVC does, MLflow's server an older gunicorn than the service
 LOCKS = (*AGREEING, "requirements-terraform", "requirements-mlflow-server", "requirements-kubernetes")

@@ -140,6 +140,35 @@ def test_the_cost_table_is_what_the_script_prints() -> None:
     assert {f"**{dollars}**" for dollars in quoted} <= set(re.findall(r"\*\*\d+\*\*", printed))
 
 
+def test_the_cost_of_a_million_pictures_is_what_the_script_prints(cost: ModuleType) -> None:
+    printed = run(MODULE, sys.executable, "cost.py", "bulk").stdout
+    assert printed.strip() in (ROOT / "docs" / "bulk.md").read_text()
+    # an hour of ten workers at 100 pictures a second, less the start
+    pictures = 10 * 100 * (3600 - cost.BULK_START_SECONDS)
+    found = cost.bulk(pictures, 10, 100, objects=2000)
+    task = cost.VCPU_HOUR + 2 * cost.GB_HOUR
+    assert found == pytest.approx(
+        {
+            "minutes": 60,
+            "tasks": task * (10 * cost.SPOT + 2),
+            "addresses": 12 * cost.ADDRESS_HOUR,
+            "reading": 2 * cost.GET_1000,
+        }
+    )
+
+
+def test_no_more_is_planned_for_bulk_than_was_measured(cost: ModuleType) -> None:
+    definitions = TEXT["bulk.tf"]
+    assert f"cpu                = {cost.BULK_CPU * 1024}\n" in definitions
+    assert f"memory             = {cost.BULK_MEMORY * 1024}\n" in definitions
+    results = ROOT / "benchmarks" / "bulk.json"
+    if not results.exists():
+        pytest.skip("needs benchmarks/bulk.json: `make bench-bulk` writes it")
+    measured = json.loads(results.read_text())
+    for kind, planned_rate in cost.BULK_PER_VCPU.items():
+        assert measured["turns"][kind.partition("x")[0]]["dask"] / measured["cores"] * 0.7 >= planned_rate
+
+
 def test_costs_add_up_by_hand(cost: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
         "VCPU_HOUR": 0.04,
@@ -343,13 +372,16 @@ def module(initialised: Path, tmp_path: Path) -> Path:
     return shutil.copytree(initialised, tmp_path / "terraform")
 
 
-def planned(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """The resources of dev's and prod's plans, as `terraform test` makes them: {"type", "change", ...}."""
-    done = terraform(folder, "test", "-json", "-verbose", "-filter=tests/deployment.tftest.hcl")
+def planned(folder: Path, test: str = "deployment") -> dict[str, list[dict[str, Any]]]:
+    """The resources of dev's and prod's plans, as `terraform test` makes them: {"type", "change", ...}.
+
+    test: another file of tests/, for the plans of its runs.
+    """
+    done = terraform(folder, "test", "-json", "-verbose", f"-filter=tests/{test}.tftest.hcl")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0, [line["diagnostic"] for line in lines if "diagnostic" in line] or done.stderr
     plans = {line["@testrun"]: line["test_plan"]["resource_changes"] for line in lines if "test_plan" in line}
-    assert plans.keys() == {"dev", "prod"}
+    assert test != "deployment" or plans.keys() == {"dev", "prod"}
     return plans
 
 
@@ -417,13 +449,15 @@ def refused_by_aws(resources: list[dict[str, Any]]) -> list[str]:
         assert found, path
         known = session.get_service_model(service).shape_for(shape).enum
         refused += [f"{path}: {value} is none of {known}" for value in found if value not in known]
-    (definition,) = values(resources, "aws_ecs_task_definition.container_definitions")
-    containers = json.loads(definition)
     shape = session.get_service_model("ecs").shape_for("RegisterTaskDefinitionRequest")
-    report = ParamValidator().validate({"family": "x", "containerDefinitions": containers}, shape)
-    if report.has_errors():
-        return [*refused, report.generate_report()]
-    return refused + list(unknown_words(containers, shape.members["containerDefinitions"]))
+    for definition in values(resources, "aws_ecs_task_definition.container_definitions"):
+        containers = json.loads(definition)
+        report = ParamValidator().validate({"family": "x", "containerDefinitions": containers}, shape)
+        if report.has_errors():
+            refused.append(report.generate_report())
+        else:
+            refused += unknown_words(containers, shape.members["containerDefinitions"])
+    return refused
 
 
 def checkov(folder: Path) -> subprocess.CompletedProcess[str]:
@@ -477,6 +511,22 @@ def test_the_plans_hold_what_aws_accepts(module: Path) -> None:
         # what Fargate refuses, and botocore's model does not know
         assert not {"tmpfs", "sharedMemorySize", "maxSwap", "devices"} & set(container["linuxParameters"])
         assert container["stopTimeout"] <= 120
+
+
+@pytest.mark.terraform
+def test_what_bulk_adds_is_what_aws_accepts_and_the_image_runs(module: Path) -> None:
+    resources = planned(module, "bulk")["bulk"]
+    assert refused_by_aws(resources) == []
+    found = [json.loads(each) for each in values(resources, "aws_ecs_task_definition.container_definitions")]
+    bulk = [container for (container,) in found if container["name"] == "bulk"]
+    assert len(bulk) == 3
+    for container in bulk:
+        assert container["image"].endswith("/digits-prod:bulk-abc123")
+        assert container["readonlyRootFilesystem"]
+        assert container["linuxParameters"]["capabilities"] == {"drop": ["ALL"]}
+    # commands are words for the image's entry point
+    assert {container["command"][0] for container in bulk} == {"-m", "bulk.py"}
+    assert 'ENTRYPOINT ["python"]' in (ROOT / "Dockerfile").read_text()
 
 
 def by_terraform(*words: str) -> Callable[[Path], str]:

@@ -53,3 +53,6 @@ mock_resource "aws_sns_topic" {
 mock_resource "aws_s3_bucket" {
   defaults = { arn = "arn:aws:s3:::digits-prod-dvc-mocked" }
 }
+mock_resource "aws_service_discovery_service" {
+  defaults = { arn = "arn:aws:servicediscovery:us-east-1:123456789012:service/srv-0123456789abcdef" }
+}

@@ -1,0 +1,89 @@
+"""Images in one array: a .npy file, or MNIST's IDX format, also compressed. inputs.py asks how many there are
+and items.py reads them in runs, so that a file larger than the memory can be read by many workers at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any
+
+import fsspec
+import numpy as np
+from fsspec.utils import infer_compression
+
+# IDX's third byte (yann.lecun.com/exdb/mnist, "The IDX file format"); its numbers are big-endian
+IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+# read at a time; an image that has more is no picture that is taken
+RUN_BYTES = 32 << 20
+
+
+class ArrayFile:
+    """An array's file, opened; `len` is its images.
+
+    divisible: whether a part can be read without what comes before it, which a compressed file does not
+    allow. Raises ValueError for another format, OSError if it can't be read."""
+
+    def __init__(self, url: str) -> None:
+        compression = infer_compression(url)
+        self.divisible = compression is None
+        self._opened = fsspec.open(url, "rb", compression=compression)
+        self._file: Any = self._opened.open()
+        try:
+            self._shape, self._dtype = self._header()
+            self._start = self._file.tell()
+            if len(self._shape) < 2 or self._dtype.hasobject or not 0 < self._row_bytes <= RUN_BYTES:
+                raise ValueError(f"an array of images is wanted, not {self._dtype} {self._shape}")
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _header(self) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        magic = self._file.read(4)
+        if magic[:2] == b"\0\0" and len(magic) == 4 and magic[2] in IDX_TYPES:
+            sizes = self._file.read(4 * magic[3])
+            return tuple(np.frombuffer(sizes, ">u4").tolist()), np.dtype(IDX_TYPES[magic[2]])
+        self._file.seek(0)
+        version = np.lib.format.read_magic(self._file)
+        read = (
+            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        )
+        shape, by_columns, dtype = read(self._file)
+        if by_columns:
+            raise ValueError("an array in C order is wanted, not in Fortran's")
+        return shape, dtype
+
+    @property
+    def _row_bytes(self) -> int:
+        return math.prod(self._shape[1:]) * self._dtype.itemsize
+
+    @property
+    def size(self) -> int:
+        """Bytes that the file has, uncompressed, if its header is right."""
+        return int(self._start + len(self) * self._row_bytes)
+
+    def __len__(self) -> int:
+        return self._shape[0]
+
+    def __enter__(self) -> ArrayFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def rows(self, first: int, last: int) -> Iterator[np.ndarray]:
+        """The images from `first` to the one before `last`. Raises ValueError where the file ends before."""
+        if first:
+            self._file.seek(self._start + first * self._row_bytes)
+        run = RUN_BYTES // self._row_bytes
+        for start in range(first, last, run):
+            n = min(run, last - start)
+            data = self._file.read(n * self._row_bytes)
+            whole = len(data) // self._row_bytes
+            yield from np.frombuffer(data[: whole * self._row_bytes], self._dtype).reshape(
+                whole, *self._shape[1:]
+            )
+            if whole < n:
+                raise ValueError(f"the file ends after {start + whole} of {len(self)} images")

@@ -1,0 +1,224 @@
+"""What is to be read, divided into shards: `find_shards` makes them of globs, folders and files anywhere that
+fsspec reaches. cli.py calls it before anything is read; a shard is then read by one worker and becomes one
+part of the output. Pictures are put together by the thousand; an archive or a file of lines is a shard; a
+Parquet file is divided by its row groups and an array by its rows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tarfile
+import tokenize
+import zlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from posixpath import basename, dirname
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.core import url_to_fs
+
+from digits.bulk.arrays import ArrayFile
+
+PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+KINDS = {
+    "tar": re.compile(r"\.(tar|tar\.gz|tgz|tar\.bz2|tar\.xz)$"),
+    "parquet": re.compile(r"\.(parquet|pq)$"),
+    "lines": re.compile(r"\.(jsonl|ndjson)(\.gz)?$"),
+    # MNIST's own names; its labels are idx1
+    "array": re.compile(r"(\.npy|[.-]idx[34]-ubyte(\.gz)?|\.idx(\.gz)?)$"),
+}
+# where a store tells when a file was changed, by what its fsspec implementation calls it
+TIMES = ("ETag", "etag", "mtime", "LastModified", "updated", "last_modified")
+# rows of Parquet or of an array that make a shard
+ROWS = 10_000
+# of the pictures of a shard together
+SHARD_BYTES = 256 << 20
+
+
+# what a file that is no longer what its name says shows as
+DAMAGE = (
+    ValueError,
+    SyntaxError,
+    EOFError,
+    zlib.error,
+    tokenize.TokenError,
+    tarfile.TarError,
+    pa.ArrowException,
+    OSError,
+)
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether one of DAMAGE is the file's fault; a store that fails tells an errno, which no damage has."""
+    return not isinstance(error, OSError) or error.errno is None
+
+
+class UsageError(Exception):
+    """What was asked for can't be done; the message says why, and what to do."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What one worker reads at a time.
+
+    name: of the first file's folder or of the file, with the shard's number among all. kind: files, or one of
+    KINDS. urls, sizes, times: of its files; times as their store tells them. first, last: its rows of an
+    array, counted from 0, or its row groups of a Parquet file. row: number of its first row. pictures: how
+    many, None if that is not known before. bytes: of its files, or its share of them."""
+
+    name: str
+    kind: str
+    urls: tuple[str, ...]
+    sizes: tuple[int, ...]
+    times: tuple[str, ...]
+    first: int = 0
+    last: int = 0
+    row: int = 0
+    pictures: int | None = None
+    bytes: int = 0
+
+    @property
+    def key(self) -> str:
+        """16 hex digits: a hash of what it holds, the same as long as names, sizes and times are."""
+        told = asdict(self)
+        del told["name"]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class _File:
+    url: str
+    size: int
+    time: str
+
+    @property
+    def kind(self) -> str:
+        name = self.url.lower()
+        return next((kind for kind, pattern in KINDS.items() if pattern.search(name)), "files")
+
+
+def find_shards(inputs: list[str], column: str, pictures: int = 1000, without: str = "") -> list[Shard]:
+    """The shards of everything that `inputs` name, in order of name.
+
+    inputs: URLs or paths of files and folders, and globs of them. column: of a Parquet file, which holds the
+    pictures. pictures: how many files make a shard. without: a folder that is left out, the output's.
+
+    Raises UsageError for an input that is not there or holds nothing, and a Parquet file without the column.
+    """
+    found: dict[str, _File] = {}
+    for given in inputs:
+        files = list(_files(given, without))
+        if not files:
+            raise UsageError(f"{given} holds nothing to read.")
+        found |= {file.url: file for file in files}
+    shards: list[Shard] = []
+    in_order = sorted(found.values(), key=lambda file: (file.kind != "files", file.url))
+    for (kind, folder), group in groupby(in_order, key=lambda file: (file.kind, dirname(file.url))):
+        if kind == "files":
+            parts: Iterator[dict[str, Any]] = _by_number(list(group), pictures)
+            stem = basename(folder)
+        else:
+            parts, stem = (part for file in group for part in _of_file(file, kind, column)), ""
+        for part in parts:
+            name = re.sub(r"[^A-Za-z0-9]+", "-", stem or basename(part["urls"][0])).strip("-")[:60]
+            shards.append(Shard(f"{len(shards):06d}-{name or 'pictures'}", kind, **part))
+    return shards
+
+
+def _files(given: str, without: str) -> Iterator[_File]:
+    try:
+        fs, path = url_to_fs(given)
+        # a question mark is part of a web address
+        signs = "*[" if "http" in fs.protocol else "*?["
+        chosen = False
+        # a file may be called like a glob
+        if any(sign in path for sign in signs) and not fs.exists(path):
+            listed = fs.glob(path, detail=True)
+        elif fs.isdir(path):
+            listed = fs.find(path, detail=True)
+        else:
+            listed, chosen = {path: fs.info(path)}, True
+    except FileNotFoundError:
+        raise UsageError(f"{given} is not there.") from None
+    except Exception as error:
+        # each store has errors of its own, for missing credentials above all
+        raise UsageError(f"{given} can't be listed: {type(error).__name__}: {error}") from None
+    for name, info in sorted(listed.items()):
+        url = str(fs.unstrip_protocol(name)).removeprefix("file://")
+        if info["type"] != "file" or (without and url.startswith(f"{without}/")):
+            continue
+        time = next((str(info[key]) for key in TIMES if info.get(key) is not None), "")
+        file = _File(url, int(info.get("size") or 0), time)
+        ending = "." + basename(url).lower().rpartition(".")[2]
+        # a folder may hold other things, and a file by its name is wanted whatever its name
+        if chosen or file.kind != "files" or ending in PICTURES:
+            yield file
+
+
+def _by_number(files: list[_File], pictures: int) -> Iterator[dict[str, Any]]:
+    """Files in groups of at most `pictures` and SHARD_BYTES."""
+    start, total = 0, 0
+    for i, file in enumerate(files):
+        if i > start and (i - start == pictures or total + file.size > SHARD_BYTES):
+            yield _together(files[start:i])
+            start, total = i, 0
+        total += file.size
+    yield _together(files[start:])
+
+
+def _together(files: list[_File]) -> dict[str, Any]:
+    sizes = tuple(file.size for file in files)
+    return {
+        "urls": tuple(file.url for file in files),
+        "sizes": sizes,
+        "times": tuple(file.time for file in files),
+        "pictures": len(files),
+        "bytes": sum(sizes),
+    }
+
+
+def _of_file(file: _File, kind: str, column: str) -> Iterator[dict[str, Any]]:
+    """The parts of a file that holds many pictures; one that can't be divided is one part."""
+    whole = _together([file]) | {"pictures": None}
+    try:
+        if kind == "parquet":
+            parts = list(_row_groups(file.url, column))
+        elif kind == "array":
+            with ArrayFile(file.url) as array:
+                n = len(array) if array.divisible and array.size <= (file.size or array.size) else 0
+                parts = [(a, min(a + ROWS, n), a, min(ROWS, n - a)) for a in range(0, n, ROWS)]
+        else:
+            parts = []
+    except DAMAGE as error:
+        if not is_damage(error):
+            raise UsageError(f"{file.url} can't be read: {error}") from None
+        # its row will tell
+        parts = []
+    if not parts:
+        yield whole
+    total = sum(rows for _, _, _, rows in parts)
+    for first, last, row, rows in parts:
+        share = file.size * rows // max(total, 1)
+        yield whole | {"first": first, "last": last, "row": row, "pictures": rows, "bytes": share}
+
+
+def _row_groups(url: str, column: str) -> Iterator[tuple[int, int, int, int]]:
+    """Runs of a Parquet file's row groups: first, one behind the last, number of the first row, rows."""
+    with fsspec.open(url, "rb") as opened, pq.ParquetFile(opened) as file:
+        names = file.schema_arrow.names
+        if column not in names:
+            raise UsageError(f"{url} has no column {column}; --column names one of {', '.join(names)}.")
+        sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+    first = row = rows = 0
+    for i, size in enumerate(sizes):
+        if rows and rows + size > ROWS:
+            yield first, i, row, rows
+            first, row, rows = i, row + rows, 0
+        rows += size
+    if rows:
+        yield first, len(sizes), row, rows

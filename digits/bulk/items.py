@@ -1,0 +1,259 @@
+"""A shard's pictures one after another: `read_items` opens each kind of file and gives a name and a value for
+each picture, or what is wrong with it. Nothing is decoded yet, which rows.py does, and no more is held at a
+time than some pictures. tasks.py calls it in a worker."""
+
+from __future__ import annotations
+
+import base64
+import errno
+import json
+import tarfile
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from io import BytesIO
+from itertools import islice
+from typing import Any, NamedTuple
+
+import fsspec
+import numpy as np
+import pyarrow.parquet as pq
+from fsspec.core import url_to_fs
+from fsspec.utils import infer_compression
+from PIL import Image
+
+from digits.bulk.arrays import ArrayFile
+from digits.bulk.inputs import DAMAGE, PICTURES, Shard, is_damage
+from digits.imaging import PictureError
+
+# of a picture's file: as much as the service takes of a request by default
+MAX_BYTES = 32 << 20
+# the same in base64, with a line's other fields
+MAX_LINE = 48 << 20
+# fetched together: a store far away answers many requests in the time of one
+FETCH, FETCH_BYTES = 64, 64 << 20
+# rows of Parquet that are decoded at a time
+BATCH = 64
+SHAPES = ((28, 28), (28, 28, 1), (784,))
+
+
+class Item(NamedTuple):
+    """One picture: its name, and its bytes, its 784 numbers from 0 to 255, or why it can't be had."""
+
+    path: str
+    value: bytes | np.ndarray | PictureError
+
+
+def read_items(shard: Shard, column: str, as_pictures: bool = False) -> Iterator[Item]:
+    """The shard's pictures in order.
+
+    column: of Parquet and JSON lines, which holds them. as_pictures: pixels, too, become a picture's bytes.
+    Where a file is damaged, what came before is given, and then the file itself with the problem. Raises
+    OSError where a store does not answer, or gives no file at all."""
+    if shard.kind == "files":
+        yield from _files(shard)
+        return
+    (url,) = shard.urls
+    try:
+        for name, value in READERS[shard.kind](shard, column):
+            path = f"{url}#{name}"
+            try:
+                yield Item(path, _value(value, path, as_pictures))
+            except PictureError as error:
+                yield Item(path, error)
+    except FileNotFoundError:
+        yield Item(url, PictureError(404, f"{url} is not there any more."))
+    except DAMAGE as error:
+        if not is_damage(error):
+            raise
+        yield Item(url, PictureError(422, f"{url} is damaged.", found=str(error)[:200]))
+
+
+def only(shard: Shard, paths: set[str]) -> Shard:
+    """The shard with no other files than those in `paths`; one that is a single file stays whole."""
+    if shard.kind != "files":
+        return shard
+    files = zip(shard.urls, shard.sizes, shard.times, strict=True)
+    urls, sizes, times = zip(*(file for file in files if file[0] in paths), strict=True)
+    return replace(shard, urls=urls, sizes=sizes, times=times, pictures=len(urls))
+
+
+def _files(shard: Shard) -> Iterator[Item]:
+    fs = url_to_fs(shard.urls[0])[0]
+    # the next files are fetched while these are read
+    with ThreadPoolExecutor(1) as thread:
+        fetching = deque[Future[list[Item]]]()
+        for group in _groups(shard):
+            fetching.append(thread.submit(_fetch, fs, group))
+            if len(fetching) == 2:
+                yield from fetching.popleft().result()
+        yield from fetching.popleft().result()
+
+
+def _groups(shard: Shard) -> Iterator[dict[str, int]]:
+    """Files that are fetched together: URL -> size."""
+    group: dict[str, int] = {}
+    for url, size in zip(shard.urls, shard.sizes, strict=True):
+        if group and (len(group) == FETCH or sum(group.values()) + size > FETCH_BYTES):
+            yield group
+            group = {}
+        group[url] = size
+    yield group
+
+
+def _fetch(fs: Any, sizes: dict[str, int]) -> list[Item]:
+    """Files' contents. Raises OSError if the store gives none of several."""
+    urls = [url for url, size in sizes.items() if size <= MAX_BYTES]
+    # not fs.cat, which would take a name with brackets for a glob
+    contents = fs.cat_ranges([fs._strip_protocol(url) for url in urls], None, None, on_error="return")
+    found: dict[str, Any] = dict(zip(urls, contents, strict=True))
+    items = [Item(url, _content(found.get(url), url, size)) for url, size in sizes.items()]
+    failed = [error for error in contents if isinstance(error, Exception)]
+    lost = sum(isinstance(item.value, PictureError) and item.value.status == 503 for item in items)
+    if lost == len(urls) > 1:
+        raise OSError(errno.EIO, f"none of {lost} files can be read: {failed[0]}")
+    return items
+
+
+def _content(found: bytes | Exception | None, url: str, size: int) -> bytes | PictureError:
+    """What a store gave for a file: its bytes, an error, or None if it was not asked."""
+    if found is None or (isinstance(found, bytes) and len(found) > MAX_BYTES):
+        return _too_large(url, size if found is None else len(found))
+    if isinstance(found, bytes):
+        return found
+    if isinstance(found, FileNotFoundError):
+        return PictureError(404, f"{url} is not there any more.")
+    if isinstance(found, PermissionError):
+        return PictureError(403, f"{url} may not be read.")
+    return PictureError(503, f"{url} can't be read.", found=str(found)[:200])
+
+
+def _too_large(path: str, size: int) -> PictureError:
+    return PictureError(413, f"{path} has more than {MAX_BYTES} bytes.", found=f"{size} bytes")
+
+
+class _Member(tarfile.TarInfo):
+    """A member of an archive. Raises tarfile.ReadError where a cut or a broken header would pass for the end."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> _Member:
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"the archive ends too early: {error}") from None
+
+
+def _tar(shard: Shard, column: str) -> Iterator[tuple[str, Any]]:
+    with (
+        fsspec.open(shard.urls[0], "rb") as file,
+        tarfile.open(fileobj=file, mode="r|*", tarinfo=_Member) as archive,
+    ):
+        for member in archive:
+            name = member.name.rpartition("/")[2].lower()
+            if not member.isfile() or name.startswith(".") or f".{name.rpartition('.')[2]}" not in PICTURES:
+                continue
+            content = archive.extractfile(member) if member.size <= MAX_BYTES else None
+            yield member.name, content.read() if content else _too_large(member.name, member.size)
+
+
+def _parquet(shard: Shard, column: str) -> Iterator[tuple[int, Any]]:
+    with fsspec.open(shard.urls[0], "rb") as opened, pq.ParquetFile(opened, pre_buffer=False) as file:
+        groups = range(shard.first, shard.last) if shard.last else range(file.num_row_groups)
+        batches = file.iter_batches(BATCH, list(groups), columns=[column], use_threads=False)
+        row = shard.row
+        for batch in batches:
+            for value in batch.column(0).to_pylist():
+                # Hugging Face's data sets keep a picture as a struct of its bytes and its path
+                yield row, value.get("bytes") if isinstance(value, dict) else value
+                row += 1
+
+
+def _lines(shard: Shard, column: str) -> Iterator[tuple[int, Any]]:
+    url = shard.urls[0]
+    with fsspec.open(url, "rb", compression=infer_compression(url)) as file:
+        row = 0
+        while line := file.readline(MAX_LINE):
+            value: Any
+            if len(line) == MAX_LINE and not line.endswith(b"\n"):
+                while (more := file.readline(MAX_LINE)) and not more.endswith(b"\n"):
+                    pass
+                value = PictureError(413, f"Line {row} has more than {MAX_LINE} bytes.")
+            elif not line.strip():
+                continue
+            else:
+                value = _of_line(line, column)
+            yield row, value
+            row += 1
+
+
+def _of_line(line: bytes, column: str) -> Any:
+    try:
+        document = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return PictureError(400, "The line is no JSON.", found=str(error)[:200])
+    if not isinstance(document, dict) or column not in document:
+        return PictureError(422, f"The line is no JSON object with {column}.", field=column)
+    return document[column]
+
+
+def _array(shard: Shard, column: str) -> Iterator[tuple[int, Any]]:
+    with ArrayFile(shard.urls[0]) as array:
+        last = shard.last or len(array)
+        yield from enumerate(array.rows(shard.first, last), shard.first)
+
+
+READERS = {"tar": _tar, "parquet": _parquet, "lines": _lines, "array": _array}
+
+
+def _value(value: Any, path: str, as_picture: bool) -> bytes | np.ndarray | PictureError:
+    """What a file held as an Item's value: bytes and base64 are pictures, numbers are pixels.
+
+    Raises PictureError 422 for anything else.
+    """
+    if isinstance(value, PictureError):
+        return value
+    if isinstance(value, str):
+        try:
+            value = base64.b64decode(value, validate=True)
+        except ValueError:
+            raise PictureError(422, f"{path} is no base64.", found=f"{len(value)} letters") from None
+    if isinstance(value, bytes):
+        return value if len(value) <= MAX_BYTES else _too_large(path, len(value))
+    if isinstance(value, np.ndarray) and value.shape not in SHAPES:
+        return _picture(value, path)
+    pixels = _pixels(value, path)
+    return _picture(pixels.astype(np.uint8), path) if as_picture else pixels
+
+
+def _pixels(value: Any, path: str) -> np.ndarray:
+    """The value as (28, 28) numbers from 0 to 255. Raises PictureError 422 if it is none."""
+    try:
+        pixels = np.asarray(value)
+        fits = pixels.dtype.kind in "uif" and pixels.shape in SHAPES
+    except ValueError:
+        fits = False
+    if not fits:
+        raise PictureError(422, f"{path} is no picture and no 28x28 numbers.", found=type(value).__name__)
+    # NaN is not within either
+    if not ((pixels >= 0) & (pixels <= 255)).all():
+        raise PictureError(422, f"{path} has numbers outside 0 to 255.")
+    return pixels.reshape(28, 28)
+
+
+def _picture(pixels: np.ndarray, path: str) -> bytes:
+    """An array (height, width) or (height, width, 3), uint8, as a picture's bytes."""
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (1,), (3,)):
+        raise PictureError(
+            422, f"{path} is no image of 8 bits.", found=f"{pixels.dtype} {'x'.join(map(str, pixels.shape))}"
+        )
+    data = BytesIO()
+    Image.fromarray(pixels.squeeze(2) if pixels.shape[2:] == (1,) else pixels).save(data, "BMP")
+    return data.getvalue()
+
+
+def first_items(shard: Shard, column: str, as_pictures: bool, n: int) -> list[Item]:
+    """The shard's first n pictures."""
+    return list(islice(read_items(shard, column, as_pictures), n))
