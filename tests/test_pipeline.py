@@ -47,7 +47,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT / "digits", folder / "digits", dirs_exist_ok=True)
     params = yaml.safe_load((folder / "params.yaml").read_text())
     params["data"] = SMALL["data"]
-    params["train"] |= {"epochs": 2, "validation": 100}
+    params["train"] |= {"epochs": 2, "validation": 100, "filters": [4, 8, 8], "dense": [16, 16]}
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     run(folder, "git", "add", "-A")
     run(folder, "git", "commit", "-qm", "small")
