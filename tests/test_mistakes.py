@@ -42,6 +42,7 @@ def ask(client: FlaskClient, kind: str, pixels: np.ndarray) -> tuple[int, str]:
         "784 numbers": ("/predict", {"image": flat}),
         "28x28x1": ("/predict", {"image": pixels[..., None].tolist()}),
         "images": ("/predict", {"images": [SEVEN.tolist(), pixels.tolist()]}),
+        "invocations": ("/invocations", {"inputs": [pixels.tolist()]}),
         "v1": (V1, {"instances": [pixels.tolist()]}),
         "v1 columns": (V1, {"inputs": {"image": [flat]}}),
         "v2 FP32": (V2, {"inputs": [tensor(flat, "FP32")]}),
@@ -57,7 +58,7 @@ def ask(client: FlaskClient, kind: str, pixels: np.ndarray) -> tuple[int, str]:
 
 
 # of values from 0 to 255, and from 0 to 1; the last two of the former are of bytes
-TO_255 = ("image", "784 numbers", "28x28x1", "images", "raw", "v2 UINT8")
+TO_255 = ("image", "784 numbers", "28x28x1", "images", "invocations", "raw", "v2 UINT8")
 WAYS = (*TO_255, "v1", "v1 columns", "v2 FP32")
 
 
@@ -71,7 +72,7 @@ def test_an_image_without_a_digit_shows_nothing(client: FlaskClient, kind: str, 
 
 
 @pytest.mark.parametrize(
-    ("mask", "kind"), [*itertools.product((True,), TO_255), *itertools.product((False,), TO_255[:4])]
+    ("mask", "kind"), [*itertools.product((True,), TO_255), *itertools.product((False,), TO_255[:5])]
 )
 def test_pixels_from_0_to_1_are_told_to_be_multiplied(client: FlaskClient, kind: str, mask: bool) -> None:
     pixels = (SEVEN > 99).astype(np.uint8) if mask else SEVEN / 255
