@@ -159,3 +159,8 @@ def test_the_example_in_the_documentation_of_tf_serving_works_with_plain_urllib(
     data = b'{"instances": [' + str(FLOATS).encode() + b"]}"
     with urllib.request.urlopen(server.url + f"{MODEL}:predict", data, timeout=10) as response:
         assert response.status == 200
+
+
+def test_the_models_are_listed_as_kserves_v1_client_asks_for_them(server: Server) -> None:
+    answer = server.ask("/v1/models")
+    assert (answer.status, answer.json) == (200, {"models": ["mnist"]})

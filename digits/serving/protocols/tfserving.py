@@ -73,6 +73,12 @@ def predict_version(version: int) -> Response:
     return predict()
 
 
+@bp.get("")
+def models() -> Response:
+    """The names of the models, as KServe's V1 protocol lists them."""
+    return _json({"models": [NAME]})
+
+
 @bp.get(f"/{NAME}")
 def status() -> Response:
     """The version that is served."""
