@@ -31,8 +31,8 @@ PER_VCPU = 500
 REQUEST, ANSWER, LOG_LINE = 2600, 350, 330
 
 
-# Pictures per second and worker (one vCPU) to plan bulk.py with: an assumption until `make bench-bulk` has been run
-# on a quiet machine. Reading from S3 was not measured either.
+# Pictures per second and worker (one vCPU) to plan bulk.py with. They are assumed until `make bench-bulk` has been
+# run on a quiet machine.
 BULK_PER_VCPU = {"28x28": 350, "280x280": 140}
 # until a task runs; assumed, not measured
 BULK_START_SECONDS = 120
