@@ -584,7 +584,7 @@ MISTAKES: dict[str, tuple[str, str, str, Callable[[Path], str], str]] = {
         VALIDATE,
         "undeclared resource",
     ),
-    "Fargate pair": ("prod.tfvars", "2048", "1024", by_test("deployment"), "pair that Fargate has"),
+    "Fargate pair": ("prod.tfvars", "2048", "1024", by_test("deployment"), "memory does not fit cpu"),
     "open security group": (
         "network.tf",
         '  description                  = "From the load balancer"\n'
