@@ -167,8 +167,17 @@ def _rules(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     height, width = mask.shape
     by_component: dict[int, list[_Segment]] = defaultdict(list)
     for y, x, length, level in runs:
-        component = int(np.bincount(labels[y, x]).argmax()) - 1
-        by_component[component].append(_Segment(y, x, length, level))
+        on = labels[y, x]
+        parts = np.bincount(on)
+        whole = int(parts.argmax())
+        by_component[whole - 1].append(_Segment(y, x, length, level))
+        # boxes in a row have their sides on one run
+        for component in np.flatnonzero(parts >= MIN_RULE).tolist():
+            if component != whole:
+                own = on == component
+                along = x[own] if level else y[own]
+                part = _Segment(y[own], x[own], int(np.ptp(along)) + 1, level)
+                by_component[component - 1].append(part)
     for component, found in by_component.items():
         left, top, right, bottom = boxes[component].tolist()
         sides = [
