@@ -7,9 +7,11 @@ import numpy as np
 
 # of a digit's height: ways that cross more ink are no cuts; less makes no other way; how far they are apart,
 # and how far from a component's ends
-MOST_INK, SAME, APART, MARGIN = 0.5, 0.03, 0.1, 0.1
+MOST_INK, SAME, APART, MARGIN = 0.6, 0.03, 0.05, 0.1
+# rows of ink that a step aside costs: where it costs little, ways around ink lead far into the neighbours
+ASIDE = 0.6
 # cuts for each digit's height of width
-MOST = 5
+MOST = 8
 
 
 def cuts(ink: np.ndarray, height: float) -> tuple[list[np.ndarray], list[float]]:
@@ -66,8 +68,7 @@ def _descend(ink: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
     back = [np.zeros(len(cost), np.int64)]
     for row in ink[1:]:
         padded = np.pad(cost, 1, constant_values=np.inf)
-        # straight down is a little better than aside
-        options = np.stack([padded[1:-1], padded[:-2] + 0.02, padded[2:] + 0.02])
+        options = np.stack([padded[1:-1], padded[:-2] + ASIDE, padded[2:] + ASIDE])
         step = options.argmin(0)
         cost = options.min(0) + row
         back.append(np.array([0, -1, 1])[step])

@@ -25,7 +25,7 @@ NARROWEST, WIDEST_CUT = 0.5, 12
 # rows that a component is cut with
 CUT_ROWS = 28
 # pieces of one hypothesis
-MOST_PIECES = 5
+MOST_PIECES = 6
 # of the line's height: a digit's widest, and how far apart its parts are
 WIDEST, APART = 1.6, 0.25
 # a picture with more to judge than this shows no numbers
