@@ -280,7 +280,7 @@ def test_size_start_memory_and_stop(stack: Stack) -> None:
         begun = when(state["StartedAt"])
         checks = [when(e["End"]) - begun for e in state["Health"]["Log"] if e["ExitCode"] == 0]
         healthy = min(seconds for seconds in checks if seconds > 0)
-        if healthy <= 3:
+        if healthy <= 5:
             break
     until(10, "an answer", lambda: stack.predict(json.dumps(SAMPLE).encode()))
     pids = command("docker", "top", container, "-eo", "pid").split()[1:]
@@ -305,8 +305,9 @@ def test_size_start_memory_and_stop(stack: Stack) -> None:
         # others have the CPUs: what it takes then says nothing of the image
         print(f"the machine is busy (load {load:.0f}): start and stop are not held to their limits")
     else:
-        assert healthy <= 3
-        assert stop <= 2
+        # the engine asks every two seconds
+        assert healthy <= 5
+        assert stop <= 3
 
 
 def test_a_change_of_code_rebuilds_in_seconds(stack: Stack, tmp_path: Path) -> None:
