@@ -32,7 +32,7 @@ from cells import CUTS, cell  # noqa: E402
 from outliers import KINDS as OUTLIERS  # noqa: E402
 
 from digits.imaging import PictureError, prepare  # noqa: E402
-from digits.model import Classifier, load  # noqa: E402
+from digits.model import Classifier, load, scale  # noqa: E402
 from digits.training.synthetic import smooth_digit  # noqa: E402
 
 Labelled = Iterator[tuple[Image.Image, int]]
@@ -149,7 +149,7 @@ def read(classifier: Classifier, picture: bytes) -> tuple[int, float]:
         image = prepare([picture], ["image"])
     except PictureError:
         return -1, 0.0
-    probabilities = classifier.probabilities(image.reshape(1, 28, 28, 1) / np.float32(255))
+    probabilities = classifier.probabilities(scale(image))
     return int(probabilities.argmax()), float(probabilities.max())
 
 
@@ -187,7 +187,7 @@ def evaluate_mnist(classifier: Classifier, threshold: float) -> np.ndarray:
     """Print what is said of MNIST's test images; their largest probabilities, as pixels."""
     with np.load(os.environ["MNIST_NPZ"]) as file:
         images, labels = file["x_test"], file["y_test"]
-    probabilities = classifier.probabilities(images[..., None] / np.float32(255))
+    probabilities = classifier.probabilities(scale(images))
     pictures = np.array([read(classifier, png(Image.fromarray(image))) for image in images])
     for name, found, largest in (
         ("pixels", probabilities.argmax(1), probabilities.max(1)),

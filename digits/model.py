@@ -30,6 +30,7 @@ log = logging.getLogger("digits.model")
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 INPUT, OUTPUT = (28, 28, 1), 10
+SCALED = np.arange(256, dtype=np.float32) / np.float32(255)
 
 # the network runs on this many images at a time: enough for speed, few enough that a single image waits little
 BATCH_SIZE = 32
@@ -58,6 +59,16 @@ class NotCompiledError(ModelError):
     def __init__(self, path: Path, version: str) -> None:
         super().__init__(f"{path} is not compiled.")
         self.version = version
+
+
+def scale(pixels: np.ndarray, top: int = 255) -> np.ndarray:
+    """The network's input, float32 (n, 28, 28, 1) in [0, 1], from n images with values from 0 to `top`."""
+    # looking a byte up gives the same as dividing it, in a sixth of the time
+    if pixels.dtype == np.uint8 and top == 255:
+        scaled = SCALED[pixels]
+    else:
+        scaled = pixels.astype(np.float32) / np.float32(top)
+    return scaled.reshape(-1, *INPUT)
 
 
 @dataclass(frozen=True)

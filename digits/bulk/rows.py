@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from digits.bulk.items import Item
 from digits.imaging import PictureError, prepare
-from digits.model import Classifier
+from digits.model import Classifier, scale
 from digits.reading import read
 
 # classified at a time
@@ -88,9 +88,8 @@ def _classify(items: list[Item], classifier: Classifier, sure: float, as_is: boo
             row = _failed(error, path)
         rows.append(row)
     if images:
-        # float32 before the division, as the service scales
-        scaled = np.stack([image.astype(np.float32) for image in images]) / np.float32(255)
-        for place, found in zip(places, classifier.probabilities(scaled[..., None]).tolist(), strict=True):
+        batch = scale(np.stack([image.astype(np.float32) for image in images]))
+        for place, found in zip(places, classifier.probabilities(batch).tolist(), strict=True):
             best = max(found)
             rows[place] = {"digit": found.index(best), "probability": round(best, 6), "unsure": best < sure}
     return rows

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from digits.imaging.normalize import to_mnist
+from digits.model import scale
 from digits.reading.cuts import MOST_INK, cuts
 from digits.reading.layout import Layout
 from digits.reading.scores import unfold
@@ -83,7 +84,7 @@ class Judge:
         if fresh:
             batch = np.stack([self._image(labels, wanted[labels]) for labels in fresh])
             begun = perf_counter()
-            served = self._classify(batch[..., None] / np.float32(255))
+            served = self._classify(scale(batch))
             self.seconds += perf_counter() - begun
             self._known.update(zip(fresh, served, strict=True))
         return self._known

@@ -14,7 +14,7 @@ import numpy as np
 from flask import Flask, current_app, g
 
 from digits.imaging import prepare
-from digits.model import Classifier
+from digits.model import Classifier, scale
 from digits.serving.metrics import Metrics
 from digits.serving.request_log import seconds_spent
 
@@ -142,7 +142,7 @@ def warn_of_misreading(classifier: Classifier) -> None:
     if "test" in classifier.card:
         return
     pictures = [(SAMPLES / f"{digit}.png").read_bytes() for digit in range(10)]
-    images = prepare(pictures, ["sample"] * 10)[..., None] / np.float32(255)
+    images = scale(prepare(pictures, ["sample"] * 10))
     right = int((classifier.probabilities(images).argmax(1) == np.arange(10)).sum())
     if right < MIN_SAMPLES_READ:
         log.warning(

@@ -33,8 +33,8 @@ bp = Blueprint("mlflow", __name__)
 def invocations() -> Response:
     """Probabilities of each image, in order, whichever way the images came."""
     current: Any = request._get_current_object()  # type: ignore[attr-defined]
-    batch, _ = inputs.from_request(current, current_app.config["MAX_BATCH"], DECODERS)
-    answer = {"predictions": service().classify(batch)}
+    items, as_is = inputs.items_of(current, current_app.config["MAX_BATCH"], DECODERS)
+    answer = {"predictions": service().classify(inputs.to_batch(items, as_is))}
     return Response(orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY), content_type="application/json")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from digits.model import scale
 from digits.serving import inputs
 from digits.serving.errors import Problem
 from digits.serving.inputs import PIXELS, SIDE
@@ -57,7 +58,7 @@ def batch(array: np.ndarray, name: str, max_images: int, top: int = 1) -> np.nda
     check(array, name, max_images, top)
     if problem := inputs.blank(array, top):
         raise Problem(400, f"{name}[{problem[0]}] {problem[1]}")
-    return inputs.scale(array, top)
+    return scale(array, top)
 
 
 def check(array: np.ndarray, name: str, max_images: int, top: int = 1) -> None:
