@@ -11,12 +11,11 @@ import os
 import sys
 
 import flask
-import orjson
 from flask import Flask, Response, request
 
 from digits import model, registry
 from digits.serving import access, errors, inputs, keys, openapi, pages, reading, request_log
-from digits.serving.incoming import Request
+from digits.serving.http import Request, json_response
 from digits.serving.inherited import inherited
 from digits.serving.protocols import kserve, mlflow, tfserving
 from digits.serving.service import Service
@@ -52,7 +51,7 @@ def create_app(settings: Settings | None = None, classifier: model.Classifier | 
         batch = inputs.to_batch(items, as_is)
         detail = bool(current.query_string) and inputs.wants_detail(current)
         predictions = service.answers(service.classify(batch), batch if detail else None)
-        response = _json(predictions[0] if items.single else {"predictions": predictions})
+        response = json_response(predictions[0] if items.single else {"predictions": predictions})
         if items.pictures and any(answer["unsure"] for answer in predictions):
             # there may be more digits than one
             response.headers["Link"] = '<read>; rel="related"'
@@ -64,11 +63,11 @@ def create_app(settings: Settings | None = None, classifier: model.Classifier | 
         options = reading.options(current)
         items = reading.items_of(current, settings.max_batch)
         readings = reading.read_all(items, options)
-        return _json(readings[0] if items.single else {"readings": readings})
+        return json_response(readings[0] if items.single else {"readings": readings})
 
     @app.get("/health/live")
     def live() -> Response:
-        return _json({"status": "live"})
+        return json_response({"status": "live"})
 
     # MLflow's clients and SageMaker ask the former
     @app.get("/ping")
@@ -76,16 +75,12 @@ def create_app(settings: Settings | None = None, classifier: model.Classifier | 
     def ready() -> Response:
         if not service.ready:
             raise errors.Problem(503, "The model has not answered yet.", headers={"Retry-After": "1"})
-        return _json({"status": "ready", "model_version": classifier.version})
+        return json_response({"status": "ready", "model_version": classifier.version})
 
     for blueprint in (pages.pages, tfserving.bp, kserve.bp, mlflow.bp, openapi.bp):
         app.register_blueprint(blueprint)
     service.warm_up()
     return app
-
-
-def _json(value: object) -> Response:
-    return Response(orjson.dumps(value), content_type="application/json")
 
 
 def __getattr__(name: str) -> Flask:

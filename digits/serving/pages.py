@@ -3,11 +3,11 @@ HTML, CSS and JavaScript in digits/serving/static, and uses POST /predict like a
 
 from __future__ import annotations
 
-import orjson
 from flask import Blueprint, Response, request
 
 from digits.serving import openapi
 from digits.serving.access import protected
+from digits.serving.http import json_response
 from digits.serving.service import service
 
 pages = Blueprint("pages", __name__, static_folder="static", static_url_path="/static")
@@ -24,10 +24,7 @@ def index() -> Response:
     """The page for browsers and a JSON summary for other clients, depending on the Accept header."""
     # clients without a preference, such as curl, get the first
     kind = request.accept_mimetypes.best_match(["application/json", "text/html"])
-    if kind == "text/html":
-        response = pages.send_static_file("index.html")
-    else:
-        response = Response(orjson.dumps(summary()), content_type="application/json")
+    response = pages.send_static_file("index.html") if kind == "text/html" else json_response(summary())
     response.headers["Vary"] = "Accept"
     return response
 
@@ -35,7 +32,7 @@ def index() -> Response:
 @pages.get("/model")
 def model() -> Response:
     """The model card."""
-    return Response(orjson.dumps(service().classifier.card), content_type="application/json")
+    return json_response(service().classifier.card)
 
 
 def summary() -> dict[str, object]:

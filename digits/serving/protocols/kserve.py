@@ -15,6 +15,7 @@ import orjson
 from flask import Blueprint, Response, current_app, request
 
 from digits.serving.errors import Problem
+from digits.serving.http import json_response
 from digits.serving.inputs import SIDE
 from digits.serving.protocols import tensors
 from digits.serving.service import service
@@ -46,19 +47,21 @@ def error(status: int, detail: str) -> tuple[int, dict[str, Any]]:
 def server() -> Response:
     """Name, version and extensions of the server."""
     extensions = ["binary_tensor_data"]
-    return _json({"name": "digits", "version": service().classifier.version, "extensions": extensions})
+    return json_response(
+        {"name": "digits", "version": service().classifier.version, "extensions": extensions}
+    )
 
 
 @bp.get("/health/live")
 def live() -> Response:
     """200 while the process answers."""
-    return _json({"live": True})
+    return json_response({"live": True})
 
 
 @bp.get("/health/ready")
 def ready() -> Response:
     """200 once the model has answered, 503 before."""
-    return _json({"ready": service().ready}, 200 if service().ready else 503)
+    return json_response({"ready": service().ready}, 200 if service().ready else 503)
 
 
 @bp.get(f"/models/{NAME}")
@@ -66,7 +69,7 @@ def ready() -> Response:
 def model(version: str | None = None) -> Response:
     """Names, types and shapes of the inputs and outputs."""
     served = _check(version)
-    return _json(
+    return json_response(
         {"name": NAME, "versions": [served], "platform": "litert", "inputs": INPUTS, "outputs": OUTPUTS}
     )
 
@@ -76,7 +79,7 @@ def model(version: str | None = None) -> Response:
 def model_ready(version: str | None = None) -> Response:
     """200 once the model has answered, 503 before."""
     _check(version)
-    return _json({"name": NAME, "ready": service().ready}, 200 if service().ready else 503)
+    return json_response({"name": NAME, "ready": service().ready}, 200 if service().ready else 503)
 
 
 @bp.post(f"/models/{NAME}/infer")
@@ -213,7 +216,3 @@ def _batch(document: dict[str, Any], body: bytes, binary: bytes) -> np.ndarray:
     except ValueError:
         raise Problem(400, f"{INPUT} has {array.size} values, which do not fit its shape {shape}.") from None
     return tensors.batch(array, INPUT, current_app.config["MAX_BATCH"], top)
-
-
-def _json(value: object, status: int = 200) -> Response:
-    return Response(orjson.dumps(value), status, content_type="application/json")

@@ -14,11 +14,11 @@ from itertools import chain, islice, pairwise
 from typing import Any
 
 import numpy as np
-import orjson
 from flask import Blueprint, Response, current_app, request
 
 from digits.serving import inputs
 from digits.serving.errors import Problem
+from digits.serving.http import json_response
 from digits.serving.inputs import PIXELS, Items
 from digits.serving.protocols import tensors
 from digits.serving.service import service
@@ -35,7 +35,7 @@ def invocations() -> Response:
     current: Any = request._get_current_object()  # type: ignore[attr-defined]
     items, as_is = inputs.items_of(current, current_app.config["MAX_BATCH"], DECODERS)
     answer = {"predictions": service().classify(inputs.to_batch(items, as_is))}
-    return Response(orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY), content_type="application/json")
+    return json_response(answer)
 
 
 def from_json(body: bytes, max_batch: int) -> Items:

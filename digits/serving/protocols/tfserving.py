@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import orjson
 from flask import Blueprint, Response, current_app, request
 
 from digits.serving.errors import Problem
+from digits.serving.http import json_response
 from digits.serving.inputs import SIDE, Items, decode_base64, limit, to_batch
 from digits.serving.protocols import tensors
 from digits.serving.service import service
@@ -76,14 +76,14 @@ def predict_version(version: int) -> Response:
 @bp.get("")
 def models() -> Response:
     """The names of the models, as KServe's V1 protocol lists them."""
-    return _json({"models": [NAME]})
+    return json_response({"models": [NAME]})
 
 
 @bp.get(f"/{NAME}")
 def status() -> Response:
     """The version that is served."""
     state = {"version": served(), "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
-    return _json({"model_version_status": [state]})
+    return json_response({"model_version_status": [state]})
 
 
 @bp.get(f"/{NAME}/versions/<int:version>")
@@ -108,7 +108,7 @@ def metadata() -> Response:
         "method_name": "tensorflow/serving/predict",
         "defaults": {},
     }
-    return _json(
+    return json_response(
         {
             "model_spec": {"name": NAME, "signature_name": "", "version": served()},
             "metadata": {"signature_def": {"signature_def": {SIGNATURE: signature}}},
@@ -155,8 +155,4 @@ def _decoded(value: Any, field: str) -> bytes:
 
 def _answer(field: str, batch: np.ndarray) -> Response:
     probabilities = service().classify(batch)
-    return _json({field: probabilities})
-
-
-def _json(value: object) -> Response:
-    return Response(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY), content_type="application/json")
+    return json_response({field: probabilities})

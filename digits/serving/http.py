@@ -1,4 +1,5 @@
-"""The request class of the app, which app.py sets: its body is limited, not compressed, and stays in memory."""
+"""What the app's requests and responses have in common: `Request`, which app.py sets as the request class, limits
+the body and keeps it in memory, and `json_response` is what the routes answer with."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ from io import BytesIO
 from typing import IO, Any
 
 import flask
+import orjson
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.utils import cached_property
 from werkzeug.wsgi import LimitedStream
@@ -37,6 +39,12 @@ class Request(flask.Request):
             return bounded
         # it ends by itself, and Werkzeug's limit would double its cost
         return self.environ["wsgi.input"] if length.isdecimal() and int(length) <= limit else super().stream
+
+
+def json_response(value: object, status: int = 200) -> flask.Response:
+    """A response with `value` as JSON; NumPy's arrays become lists."""
+    body = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    return flask.Response(body, status, content_type="application/json")
 
 
 class BoundedStream(LimitedStream):
