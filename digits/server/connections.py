@@ -23,7 +23,7 @@ from digits.serving.errors import Problem
 # close the connection of a client that reads nothing of its answer for this long (RFC 5482)
 USER_TIMEOUT_MS = 20_000
 
-# a worker with fewer connections accepts one at a time, so that workers share new connections evenly
+# a worker with fewer connections accepts few at a time, so that workers share new connections evenly
 FEW_CONNECTIONS = 40
 
 STATUSES = {
@@ -67,12 +67,12 @@ class Server(StreamServer):
 
     @property
     def max_accept(self) -> int:
-        """Connections to accept in one iteration of the event loop: one while there are few, so that all workers
-        get some, and many when there are many, because an iteration then takes long."""
-        return 1 if len(self.pool) < FEW_CONNECTIONS else 64
+        """Connections to accept in one iteration of the event loop: few at first, so that all workers get some,
+        but more than one, because an iteration with many predictions takes some 25 ms."""
+        return 4 if len(self.pool) < FEW_CONNECTIONS else 64
 
     def close(self) -> None:
-        """Accept the connections that are waiting, as far as the pool has room, then stop accepting."""
+        """Stop accepting, but first take the connections that already wait, as far as the pool has room."""
         # gunicorn closes a second time if the grace time was too short
         if not self.closed:
             self.stop_accepting()
