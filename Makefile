@@ -21,8 +21,9 @@ key: $(SERVE_VENV)/.installed  ## create an API key and the hash for the service
 train: $(VENV)/.installed  ## run the DVC pipeline: data, training, metrics
 	PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m dvc repro
 
+# the same examples in each run: Hypothesis finds new ones when pytest is called without its profile `ci`
 test: $(VENV)/.installed  ## run all tests except the slow end-to-end ones
-	$(PY) -m pytest -m "not e2e and not docker and not terraform and not mlflow and not kubernetes and not bulk"
+	$(PY) -m pytest --hypothesis-profile=ci -m "not e2e and not docker and not terraform and not mlflow and not kubernetes and not bulk"
 
 lint: $(VENV)/.installed  ## check the code with ruff and mypy
 	$(PY) -m ruff check .

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import SAMPLE
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -168,6 +168,7 @@ def test_what_is_taken_is_told(client: Any) -> None:
     assert "text/csv" in answer.headers["Accept-Post"]
 
 
+@settings(deadline=None)
 @given(
     st.binary(max_size=60) | st.text('0159.,-+eEnai"\n\r\t #', max_size=60).map(str.encode), st.integers(0, 5)
 )
@@ -189,13 +190,17 @@ JSON = st.recursive(
 )
 
 
-@given(st.sampled_from(mlflow.FORMS), JSON | st.fixed_dictionaries({"data": JSON, "columns": JSON}))
-def test_no_json_is_more_than_a_problem(form: str, value: Any) -> None:
-    with pytest.raises(Problem) as told:
-        mlflow.from_json(json.dumps({form: value}).encode(), 3)
-    assert told.value.status in (400, 413, 422)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    form=st.sampled_from(mlflow.FORMS), value=JSON | st.fixed_dictionaries({"data": JSON, "columns": JSON})
+)
+def test_no_json_is_more_than_a_problem(client: Any, form: str, value: Any) -> None:
+    answer = client.post("/invocations", json={form: value})
+    assert answer.status_code in (400, 413, 415, 422)
+    assert answer.content_type == "application/problem+json"
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(min_size=784, max_size=784), min_size=1, max_size=3), st.booleans())
 def test_bytes_survive_each_way_of_writing_them(images: list[bytes], named: bool) -> None:
     rows = [list(image) for image in images]
