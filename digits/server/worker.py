@@ -112,10 +112,9 @@ class Worker(GeventWorker):
         finally:
             req.body = body.body
             self.held -= body.held
-        # let others continue, even if this client's next request has arrived; a timer overtakes waiting
-        # predictions
-        if req.method != "POST":
-            gevent.sleep(1e-6)
+        # let others continue, even if this client's next request has arrived: a timer ends after the next poll, so
+        # every connection gets its turn
+        gevent.sleep(1e-6)
 
     def answer(self, environ: dict[str, Any], start_response: Any) -> Any:
         """Call the app, which answers a POST with 503 if the worker is overloaded."""
