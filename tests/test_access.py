@@ -244,7 +244,8 @@ def test_schemathesis_finds_nothing_with_keys(start: Callable[..., Server]) -> N
         timeout=150,
     )
     assert done.returncode == 0, done.stdout[-20_000:] + done.stderr
-    assert "Tested: 6\n" in done.stdout
+    posts = sum("post" in path for path in server.ask("/openapi.json").json["paths"].values())
+    assert f"Tested: {posts}\n" in done.stdout
 
 
 # metrics
