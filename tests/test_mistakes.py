@@ -138,7 +138,7 @@ def test_a_file_input_that_was_left_empty_is_passed_over(client: FlaskClient) ->
 def test_a_form_without_a_boundary_is_told_so(client: FlaskClient) -> None:
     answer = client.post("/predict", data=b"--b\r\n", content_type="multipart/form-data")
     assert answer.status_code == 400
-    assert "names no boundary" in answer.json["detail"]
+    assert "has no boundary" in answer.json["detail"]
 
 
 @pytest.mark.parametrize("kind", PICTURES)

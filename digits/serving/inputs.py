@@ -1,8 +1,7 @@
-"""Whatever a client sends to POST /predict becomes a batch of images, or a Problem that says what is wrong
-with it. app.py, reading.py and protocols/mlflow.py call this. A batch is float32 (n, 28, 28, 1) with
-values in [0, 1].
+"""Converts the body of a POST /predict request to a batch of images, float32 (n, 28, 28, 1) in [0, 1], or raises
+a Problem that says what is wrong with it. app.py, reading.py and protocols/mlflow.py call this.
 
-Pixels, as JSON or raw, are taken as they are, only scaled; pictures are prepared (digits/imaging).
+Pixels, as JSON or raw bytes, are only scaled. Pictures are prepared by digits/imaging.
 """
 
 from __future__ import annotations
@@ -29,27 +28,27 @@ from digits.serving.service import service
 
 SIDE = 28
 PIXELS = SIDE * SIDE
-WANTED = "28 rows of 28 numbers from 0 to 255 (or 28x28x1, or 784 numbers), or a picture in base64"
+IMAGE_FORMATS = "28 rows of 28 numbers from 0 to 255 (or 28x28x1, or 784 numbers), or a picture in base64"
 FORM = "multipart/form-data"
 PICTURES = ("image/png", "image/jpeg", "image/webp", "image/bmp", "image/gif", "image/tiff")
-# how their files begin
+# the first bytes of a picture's file
 SIGNATURES = re.compile(
     rb"(?s)(?P<png>\x89PNG\r\n\x1a\n)|(?P<jpeg>\xff\xd8\xff[\xc0-\xfe])|(?P<webp>RIFF.{4}WEBP)|(?P<bmp>BM.{4}\0{4})"
     rb"|(?P<gif>GIF8[79]a)|(?P<tiff>II\*\0|MM\0\*)"
 )
-# a larger body is decoded in another thread; an image as JSON has 2 to 4 KB
+# larger bodies are decoded in another thread; an image as JSON has 2 to 4 KB
 MAX_QUICK_BYTES = 1 << 16
-# pictures with no more pixels are prepared in about 2 ms, and a thread would cost another
+# larger pictures are prepared in another thread; these take about 2 ms, and a thread would take as long again
 MAX_QUICK_PIXELS = 300 * 300
-# pictures that need more pixels in memory are prepared one request at a time, so that a worker stays below 400 MB
+# requests whose pictures have more pixels are prepared one at a time, so that a worker stays below 400 MB
 MAX_SHARED_PIXELS = 16_000_000
 
 
 @dataclass(frozen=True)
 class Items:
-    """What a body holds: of each image the pixels, 784 numbers from 0 to 255, or of each the bytes of a picture.
+    """The images in a body: either the 784 pixels of each, from 0 to 255, or the bytes of a picture for each.
 
-    names: what to call each in a problem. single: whether one answer is wanted rather than a list.
+    names: what to call each image in a problem. single: whether to answer with an object rather than a list.
     """
 
     values: list[np.ndarray] | list[bytes]
@@ -58,22 +57,23 @@ class Items:
 
     @property
     def pictures(self) -> list[bytes]:
-        """The values if they are pictures, else nothing: a request has only pictures or only pixels."""
+        """The values if they are pictures, or an empty list if they are pixels; a request can't mix them."""
         return [value for value in self.values if isinstance(value, bytes)]
 
 
-# (body, most images) -> what it holds
+# (body, max_batch) -> its images
 Decoder = Callable[[bytes, int], Items]
 
 
 def items_of(
     request: flask.Request, max_batch: int, decoders: Mapping[str, Decoder] | None = None
 ) -> tuple[Items, bool]:
-    """The request's images by its Content-Type, and whether pictures are to be taken as they are.
+    """The request's images, and whether to use pictures without preparing them (`?prepare=none`).
 
-    JSON asks for one answer by `image`, for a list by `images`; otherwise one image gets one, several get a list.
-    decoders: by Content-Type, beside forms; by default DECODERS. Raises Problem: 400 for malformed JSON, 413 for
-    more than `max_batch` images, 415 for another content type, 422 for what is no image.
+    In JSON, `image` asks for a single answer and `images` for a list. In the other formats, one image gets a
+    single answer and several get a list. decoders: for each Content-Type except forms; by default DECODERS.
+    Raises Problem: 400 for malformed JSON, 413 for more than `max_batch` images, 415 for another Content-Type,
+    422 for anything that is not an image.
     """
     kind = request.mimetype
     decoders = DECODERS if decoders is None else decoders
@@ -83,27 +83,28 @@ def items_of(
     if kind in decoders:
         body = request.get_data(cache=False)
         decode = partial(decoders[kind], body, max_batch)
-        return decode() if kind in PICTURES else in_turn(body, decode), as_is
+        return decode() if kind in PICTURES else offload_if_large(body, decode), as_is
     accepted = [*decoders, FORM]
     raise Problem(
         415,
-        "Send JSON, a picture or a form with files, and say which by the header Content-Type.",
+        "Send JSON, a picture or a form with files, and name its type in the Content-Type header.",
         headers={"Accept-Post": ", ".join(accepted)},
         found=kind or None,
         accepted=accepted,
     )
 
 
-def in_turn(body: bytes, decode: Callable[[], Any]) -> Any:
-    """What `decode` returns; in another thread if it has a large body to read, so that others need not wait."""
+def offload_if_large(body: bytes, decode: Callable[[], Any]) -> Any:
+    """Call `decode` and return its result. A large `body` is decoded in another thread, so that other requests do
+    not wait for it."""
     return service().offload(decode) if len(body) > MAX_QUICK_BYTES else decode()
 
 
 def to_batch(items: Items, as_is: bool = False) -> np.ndarray:
-    """float32 (n, 28, 28, 1) in [0, 1] of a request's images; pictures are prepared, large ones in another thread.
+    """float32 (n, 28, 28, 1) in [0, 1] from a request's images. Large pictures are prepared in another thread.
 
-    as_is: take pictures of 28x28 pixels as they are. Raises PictureError, and Problem 422 for an image of pixels
-    that shows nothing.
+    as_is: use pictures of 28x28 pixels without preparing them. Raises PictureError, and Problem 422 for pixels
+    that show nothing.
     """
     if pictures := items.pictures:
         work = partial(prepare, pictures, items.names, as_is)
@@ -121,12 +122,13 @@ def to_batch(items: Items, as_is: bool = False) -> np.ndarray:
 
 
 def blank(pixels: np.ndarray, top: int = 255) -> tuple[int, str] | None:
-    """The first of n images, values from 0 to `top`, in which no digit can be seen, and why; None if all show one.
+    """The index of the first of n blank images, and the problem with it; None if none is blank.
 
-    The network knows no empty image, and would call it a 1 and be sure of it.
+    pixels: values from 0 to `top`. The network has not been trained with blank images, and takes them for a 1 with
+    high probability.
     """
     least = MIN_CONTRAST * top / 255
-    # the usual case in an eighth of the time
+    # a faster way for a single image
     if len(pixels) == 1 and pixels.max() - pixels.min() >= least:
         return None
     rows = pixels.reshape(len(pixels), -1)
@@ -149,13 +151,13 @@ def limit(n: int, max_batch: int) -> None:
 
 
 def from_form(request: flask.Request, max_batch: int) -> Items:
-    """A form's files, each a picture. A browser sends an input without a file as one without name and content;
-    it is passed over.
+    """The pictures in a form's files. Files without a name and content are skipped, because browsers send them for
+    empty file inputs.
 
     Raises Problem: 400 for a form without a boundary, 422 if there is no file, 413 for more than `max_batch`.
     """
     if not request.mimetype_params.get("boundary"):
-        raise Problem(400, "The Content-Type of the form names no boundary: let the client's library set it.")
+        raise Problem(400, "The form's Content-Type has no boundary. Let the client library set the header.")
     sent = [(name, file.filename, file.read()) for name, many in request.files.lists() for file in many]
     files = [(name, content) for name, filename, content in sent if filename or content]
     if not files:
@@ -167,34 +169,35 @@ def from_form(request: flask.Request, max_batch: int) -> Items:
 
 
 def from_picture(body: bytes, max_batch: int) -> Items:
-    """A body that is a picture."""
+    """The picture that is the whole body."""
     return Items([body], ["the body"], True)
 
 
 def _as_is(request: flask.Request) -> bool:
-    """Whether `?prepare=none` says to take pictures as they are. Raises Problem 422 for another value."""
-    return _asked(request.args.get("prepare", "mnist"), "prepare", "mnist", "none")
+    """Whether `?prepare=none` asks to skip preparing pictures. Raises Problem 422 for another value."""
+    return _choose(request.args.get("prepare", "mnist"), "prepare", "mnist", "none")
 
 
 def wants_detail(request: flask.Request) -> bool:
-    """Whether `?detail=1` asks for all probabilities and the image seen. Raises Problem 422 for another value."""
-    return _asked(request.args.get("detail", "0"), "detail", "0", "1")
+    """Whether `?detail=1` asks for all probabilities and the network's input. Raises Problem 422 for another
+    value."""
+    return _choose(request.args.get("detail", "0"), "detail", "0", "1")
 
 
-def _asked(given: str, name: str, default: str, other: str) -> bool:
+def _choose(given: str, name: str, default: str, other: str) -> bool:
     if given not in (default, other):
-        raise Problem(422, f"{name} is to be {default} or {other}.", field=name, found=given[:40])
+        raise Problem(422, f"{name} must be {default} or {other}.", field=name, found=given[:40])
     return given == other
 
 
 def from_raw(body: bytes, max_batch: int) -> Items:
-    """n x 784 bytes, row by row.
+    """The pixels of n images from n x 784 bytes, row by row.
 
     Raises Problem: 415 for a picture, 422 for another length or for floats, 413 for more than `max_batch` images.
     """
     if begins := SIGNATURES.match(body):
         kind = f"image/{begins.lastgroup}"
-        raise Problem(415, f"The body is a picture: send it with Content-Type: {kind}.", found=kind)
+        raise Problem(415, f"The body is a picture. Send it with Content-Type: {kind}.", found=kind)
     if floats := next((kind for kind in ("<f4", "<f8") if _are_floats(body, kind)), None):
         found = f"{np.dtype(floats)} numbers"
         raise Problem(422, "Raw pixels must be one byte each, from 0 to 255.", field="the body", found=found)
@@ -209,19 +212,20 @@ def from_raw(body: bytes, max_batch: int) -> Items:
 
 
 def _are_floats(body: bytes, kind: str) -> bool:
-    """Whether the bytes make sense as pixels of that floating-point type, as bytes of images do not."""
+    """Whether the bytes are plausible pixels of that floating-point type. Pixels of one byte each never are."""
     if not body or len(body) % (PIXELS * np.dtype(kind).itemsize):
         return False
     values = np.frombuffer(body, kind)
     ink = values[values != 0]
-    # NaN is in no range
+    # the comparisons also exclude NaN
     return bool(len(ink)) and bool(((ink >= 1 / 512) & (ink <= 255)).all())
 
 
 def from_json(body: bytes, max_batch: int) -> Items:
-    """`{"image": ...}` or `{"images": [...]}`.
+    """The images in `{"image": ...}` or `{"images": [...]}`.
 
-    Raises Problem: 400 for malformed JSON, 413 for more than `max_batch` images, 422 for what is no image.
+    Raises Problem: 400 for malformed JSON, 413 for more than `max_batch` images, 422 for anything that is not an
+    image.
     """
     return from_document(parse(body), body, max_batch)
 
@@ -229,7 +233,8 @@ def from_json(body: bytes, max_batch: int) -> Items:
 def from_document(
     document: Any, body: bytes, max_batch: int, read_pixels: Callable[..., np.ndarray] | None = None
 ) -> Items:
-    """The same of the document that was parsed from `body`. read_pixels: of one image, if not as usual."""
+    """Like `from_json`, for a document that was parsed from `body`. read_pixels: reads one image, by default as
+    28x28 pixels."""
     read_pixels = read_pixels or _pixels
     if not isinstance(document, dict):
         raise Problem(
@@ -240,7 +245,7 @@ def from_document(
         )
     if "image" in document and "images" in document:
         raise Problem(422, "Send either image or images, not both.", field="images", found="both")
-    # JSON's true is Python's 1 to bytes() and NumPy; looking for the word costs far less than at 784 types
+    # bytes() and NumPy take true for 1; searching the body for the word is faster than checking 784 types
     suspicious = b"true" in body or b"false" in body
     if "image" in document:
         image = document["image"]
@@ -258,7 +263,7 @@ def from_document(
     names = [f"images[{i}]" for i in range(len(images))]
     texts = sum(isinstance(image, str) for image in images)
     if texts not in (0, len(images)):
-        raise Problem(422, "images must be all pixels or all pictures.", field="images", found="both")
+        raise Problem(422, "images must be either all pixels or all pictures.", field="images", found="both")
     pairs = zip(images, names, strict=True)
     if texts:
         return Items([_from_base64(image, name) for image, name in pairs], names, False)
@@ -274,12 +279,12 @@ ACCEPTED_TYPES = (*DECODERS, FORM)
 
 
 def _from_base64(text: str, name: str) -> bytes:
-    """The bytes of a picture in base64, bare or as a data: URL (RFC 2397)."""
+    """The bytes of a picture in base64, with or without the prefix of a data: URL (RFC 2397)."""
     if text[:5].lower() == "data:":
         head, comma, text = text.partition(",")
         if not comma or not head.lower().endswith(";base64"):
             raise Problem(
-                422, f"{name} is to be a data: URL in base64.", field=name, found="another data: URL"
+                422, f"{name} must be a data: URL in base64.", field=name, found="another data: URL"
             )
         text = unquote(text)
     try:
@@ -289,19 +294,19 @@ def _from_base64(text: str, name: str) -> bytes:
 
 
 def decode_base64(text: str) -> bytes:
-    """The bytes that base64 stands for: with line breaks as `base64 FILE` writes them or without, in the standard
-    or the URL-safe alphabet, padded or not (RFC 4648). Raises ValueError."""
+    """Decode base64 in the standard or the URL-safe alphabet (RFC 4648). Line breaks are allowed, and padding is
+    optional. Raises ValueError."""
     text = "".join(text.split()).rstrip("=").replace("-", "+").replace("_", "/")
     return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
 
 
 def parse(body: bytes) -> Any:
-    """The JSON document in `body`. Raises Problem 400 with the place of the mistake."""
+    """The JSON document in `body`. Raises Problem 400 with the line and column of the error."""
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
         strict = error
-    # Python's parser also reads NaN and Infinity; with them the document gets an answer that names the pixel
+    # Python's parser also accepts NaN and Infinity, so that a later error can name the pixel
     try:
         return json.loads(body.decode())
     except (ValueError, RecursionError):
@@ -311,9 +316,9 @@ def parse(body: bytes) -> Any:
 
 
 def _pixels(image: Any, field: str, suspicious: bool) -> np.ndarray:
-    """The 784 pixels of one image, uint8 where the quick way reads it, else float32; Problem 422 if it is none."""
+    """The 784 pixels of one image, as uint8 if all are integers, else as float32. Raises Problem 422."""
     if isinstance(image, list) and not suspicious:
-        # the usual case at C speed: bytes() takes whole numbers from 0 to 255 and nothing else
+        # the usual case at C speed: bytes() only accepts integers from 0 to 255
         try:
             if len(image) == SIDE and set(map(len, image)) == {SIDE}:
                 return np.frombuffer(b"".join(map(bytes, image)), np.uint8)
@@ -321,39 +326,34 @@ def _pixels(image: Any, field: str, suspicious: bool) -> np.ndarray:
                 return np.frombuffer(bytes(image), np.uint8)
         except (TypeError, ValueError):
             pass
-    return _careful(image, field)
+    return _parse_strictly(image, field)
 
 
-def _careful(image: Any, field: str) -> np.ndarray:
+def _parse_strictly(image: Any, field: str) -> np.ndarray:
+    format_error = f"{field} must be {IMAGE_FORMATS}."
     if not isinstance(image, list):
-        raise Problem(422, f"{field} is to be {WANTED}.", field=field, found=kind_of(image))
+        raise Problem(422, format_error, field=field, found=kind_of(image))
     if not image:
-        raise Problem(422, f"{field} is empty; {WANTED} are wanted.", field=field, found="an empty list")
+        raise Problem(422, format_error, field=field, found="an empty list")
     if not isinstance(image[0], list):
         if len(image) != PIXELS:
-            raise Problem(422, f"{field} is to be {WANTED}.", field=field, found=f"a list of {len(image)}")
+            raise Problem(422, format_error, field=field, found=f"a list of {len(image)}")
         return np.array([_number(v, f"{field}[{i}]") for i, v in enumerate(image)], np.float32)
     if len(image) != SIDE:
-        raise Problem(422, f"{field} is to have 28 rows.", field=field, found=f"{len(image)} rows")
+        raise Problem(422, f"{field} must have 28 rows.", field=field, found=f"{len(image)} rows")
     numbers = []
     for y, row in enumerate(image):
+        where = f"{field}[{y}]"
         if not isinstance(row, list):
-            raise Problem(
-                422, f"{field}[{y}] is to be a row of 28 numbers.", field=f"{field}[{y}]", found=kind_of(row)
-            )
+            raise Problem(422, f"{where} must be a row of 28 numbers.", field=where, found=kind_of(row))
         if len(row) != SIDE:
-            raise Problem(
-                422,
-                f"{field}[{y}] is to have 28 numbers.",
-                field=f"{field}[{y}]",
-                found=f"{len(row)} numbers",
-            )
+            raise Problem(422, f"{where} must have 28 numbers.", field=where, found=f"{len(row)} numbers")
         for x, value in enumerate(row):
             where = f"{field}[{y}][{x}]"
             if isinstance(value, list):
                 if len(value) != 1:
                     raise Problem(
-                        422, f"{where} is to be one number.", field=where, found=f"a list of {len(value)}"
+                        422, f"{where} must be a single number.", field=where, found=f"a list of {len(value)}"
                     )
                 value, where = value[0], where + "[0]"
             numbers.append(_number(value, where))
@@ -362,17 +362,17 @@ def _careful(image: Any, field: str) -> np.ndarray:
 
 def _number(value: Any, field: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise Problem(422, f"{field} is to be a number from 0 to 255.", field=field, found=kind_of(value))
+        raise Problem(422, f"{field} must be a number from 0 to 255.", field=field, found=kind_of(value))
     # NaN compares false with everything, so it fails here too
     if not 0 <= value <= 255:
         found = repr(value) if isinstance(value, float) or abs(value) < 10**30 else "a huge number"
         found = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}.get(found, found)
-        raise Problem(422, f"{field} is outside 0 to 255.", field=field, found=found)
+        raise Problem(422, f"{field} must be from 0 to 255.", field=field, found=found)
     return value
 
 
 def kind_of(value: Any) -> str:
-    """What a JSON value is, in JSON's words; never the value itself, which may be long or private."""
+    """The name of a JSON value's type. The value itself may be long or private, so problems don't quote it."""
     if value is None:
         return "null"
     names = {

@@ -22,7 +22,7 @@ WORDS = re.compile(rb"\b(?:true|false)\b")
 
 def parse(body: bytes) -> dict[str, Any]:
     """The JSON object in `body`. Raises Problem 400."""
-    document = inputs.in_turn(body, partial(inputs.parse, body))
+    document = inputs.offload_if_large(body, partial(inputs.parse, body))
     if not isinstance(document, dict):
         raise Problem(400, "The body is not a JSON object.")
     return document
@@ -30,7 +30,7 @@ def parse(body: bytes) -> dict[str, Any]:
 
 def numbers(value: Any, name: str, body: bytes) -> np.ndarray:
     """`array`, in another thread if the body is large."""
-    return inputs.in_turn(body, partial(array, value, name, body))
+    return inputs.offload_if_large(body, partial(array, value, name, body))
 
 
 def array(value: Any, name: str, body: bytes) -> np.ndarray:
