@@ -1,14 +1,14 @@
-"""The command-line client: asks a running service which digits images show. The standard library is all it needs,
-so this one file may be copied to where it is wanted.
+"""The command-line client: asks a running service which digits are in images. It only needs the standard library,
+so you can copy this one file to another machine.
 
     python predicted.py                          # sends sample_request.json to http://localhost:5000
-    python predicted.py scan.png request.json    # pictures and JSON requests; a row each
-    python predicted.py scans/ --csv             # a folder and all below it
-    python predicted.py --read page.jpg          # every digit of a picture, line by line
-    cat requests.jsonl | python predicted.py -   # standard input: a picture, a JSON request, or one a line
+    python predicted.py scan.png request.json    # pictures and JSON requests; prints a row for each
+    python predicted.py scans/ --csv             # a folder with everything below it
+    python predicted.py --read page.jpg          # every digit in a picture, line by line
+    cat requests.jsonl | python predicted.py -   # standard input: a picture, a JSON request, or JSON Lines
 
-Exit code 0: all answered. 1: some were refused or could not be read; the rows say which. 2: wrong usage, or no
-service there. 3, with --sure: some answers are unsure. docs/client.md shows more.
+Exit code 0: every image has an answer. 1: some were refused or could not be read; the rows say which. 2: the usage
+is wrong, or no service answers. 3, with --sure: some answers are unsure. docs/client.md shows more.
 """
 
 from __future__ import annotations
@@ -46,23 +46,24 @@ PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", 
 LINES = frozenset({".jsonl", ".ndjson"})
 REQUESTS = LINES | {".json"}
 
-# in base64 a third more, far below the 32 MiB that the service reads by default
+# far below the 32 MiB that the service accepts by default
 BATCH_BYTES = 4 << 20
-# larger files are no scans of digits, and would only fill the memory
+# larger files are not scans of digits, and would fill the memory
 FILE_BYTES = 64 << 20
 
-# what a list of answers is called, and what a row has of each
+# (the name of the list of answers, the fields of an answer that a row contains)
 PREDICTIONS: tuple[str, tuple[str, ...]] = ("predictions", ("predicted_digit", "predicted_probability"))
 READINGS: tuple[str, tuple[str, ...]] = ("readings", ("text", "lines", "marks"))
 
 TRY_AGAIN = frozenset({429, 502, 503})
-# one image of a batch may be the reason, so a smaller batch may pass
+# the reason may be a single image, so parts of the batch may succeed
 SPLIT = frozenset({400, 413, 422})
 LONGEST_WAIT = 60.0
+UNEXPECTED = "{} sent an unexpected answer. Is it this service?"
 
 
 class Stop(Exception):
-    """There is no sense in going on; the message says why. code: the exit code."""
+    """The run can't continue; the message says why. code: the exit code."""
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
@@ -70,7 +71,7 @@ class Stop(Exception):
 
 
 class Refused(Exception):
-    """The service refused a request; the message is its reason."""
+    """The service refused a request; the message says why."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
@@ -79,7 +80,7 @@ class Refused(Exception):
 
 @dataclass
 class Item:
-    """One image to ask about: its name in the output, and its JSON text or why there is none."""
+    """An image to send: its name in the output, and its JSON text or the error that prevents sending it."""
 
     name: str
     kind: str = ""
@@ -91,28 +92,27 @@ class Item:
 
 
 def find_files(paths: Iterable[str]) -> list[str]:
-    """The files meant: folders become what lies below them and looks like an input, in order of name.
-
-    A pattern such as *.png, which some shells leave as it is, becomes what it fits.
+    """Replace folders with the pictures and JSON files below them, sorted by name, and patterns such as *.png,
+    which some shells don't expand, with the files that match.
     """
     found: list[str] = []
     for path in paths:
         if not os.path.isdir(path):
-            fitting = [] if path == "-" or os.path.exists(path) else sorted(glob.glob(path, recursive=True))
-            found += fitting or [path]
+            matches = [] if path == "-" or os.path.exists(path) else sorted(glob.glob(path, recursive=True))
+            found += matches or [path]
             continue
         for folder, folders, files in os.walk(path):
             folders.sort()
             names = (name for name in sorted(files) if not name.startswith("."))
-            wanted = PICTURES | REQUESTS
+            inputs = PICTURES | REQUESTS
             found += [
-                os.path.join(folder, name) for name in names if os.path.splitext(name)[1].lower() in wanted
+                os.path.join(folder, name) for name in names if os.path.splitext(name)[1].lower() in inputs
             ]
     return found
 
 
 def read(path: str) -> Iterator[Item]:
-    """The images of one file, of which each failing one is an Item with an error."""
+    """The images in a file. Each that can't be read becomes an Item with an error."""
     name = "standard input" if path == "-" else path
     try:
         if path == "-":
@@ -128,7 +128,8 @@ def read(path: str) -> Iterator[Item]:
 
 
 def read_stream(file: BinaryIO, name: str, lines: bool | None) -> Iterator[Item]:
-    """The images in `file`: a picture, a JSON request, or if `lines` a request a line; None: look which."""
+    """The images in `file`. lines: whether it contains JSON Lines rather than one picture or one JSON request;
+    None decides by its first line."""
     first = file.readline() if lines is not False else b""
     number = 0
     if lines is None:
@@ -147,12 +148,12 @@ def read_stream(file: BinaryIO, name: str, lines: bool | None) -> Iterator[Item]
 
 
 def is_picture(data: bytes) -> bool:
-    """Whether `data` begins like a picture."""
+    """Whether `data` begins with the signature of a picture's format."""
     return data.startswith(MAGIC) or (data.startswith(b"RIFF") and data[8:12] == b"WEBP")
 
 
 def is_json(data: bytes) -> bool:
-    """Whether `data` is a whole JSON document."""
+    """Whether `data` is a complete JSON document."""
     try:
         json.loads(data)
     except (ValueError, RecursionError):
@@ -161,12 +162,12 @@ def is_json(data: bytes) -> bool:
 
 
 def picture(name: str, data: bytes) -> Item:
-    """A picture's bytes as an Item; the service decodes them."""
+    """A picture as an Item. The service decodes it."""
     return Item(name, "picture", b'"' + base64.b64encode(data) + b'"')
 
 
 def request_items(name: str, data: bytes) -> Iterator[Item]:
-    """The images of a request as POST /predict takes it: one of `image`, or each of `images`."""
+    """The images in a request to POST /predict: the one in `image`, or each in `images`."""
     try:
         document = json.loads(data)
     except (ValueError, RecursionError):
@@ -187,7 +188,8 @@ def request_items(name: str, data: bytes) -> Iterator[Item]:
 
 
 def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Lists of at most `size` items and BATCH_BYTES, each of one kind, as the service takes them; in order."""
+    """Divide items into lists of at most `size` items and BATCH_BYTES, in order. All items in a list are of one
+    kind, because the service does not accept pixels and pictures in one request."""
     batch: list[Item] = []
     total = 0
     for item in items:
@@ -196,7 +198,7 @@ def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
             batch, total = [], 0
         batch.append(item)
         total += len(item.text)
-        # nobody is to wait for a batch's last image longer than need be
+        # a full batch is sent at once, without waiting for another item
         if len(batch) == size:
             yield batch
             batch, total = [], 0
@@ -204,22 +206,23 @@ def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
         yield batch
 
 
-# asking
+# requests
 
 
 class NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A POST that is redirected comes back as GET without its body, and takes the API key to who knows whom."""
+    """Doesn't follow redirects, because they would turn a POST into a GET without a body, and might send the
+    API key to another server."""
 
     def redirect_request(self, *args: Any, **kwargs: Any) -> None:
         return None
 
 
 class Client:
-    """Asks the service at `url`; threads may share it.
+    """Sends requests to the service at `url`. Threads may share it.
 
     timeout: seconds to wait for an answer. retries: how often a request is sent again after 429, 502, 503 or a
-    lost connection. key: API key or None. route: predict or read, with a query if any. say: is told what is waited
-    for.
+    lost connection. key: API key or None. route: predict or read, optionally with a query. say: called with a
+    message before each retry.
     """
 
     def __init__(
@@ -233,18 +236,18 @@ class Client:
     ) -> None:
         self.url = url.rstrip("/")
         self.target = f"{self.url}/{route}"
-        self.answers, self.wanted = READINGS if route.startswith("read") else PREDICTIONS
+        self.answers, self.fields = READINGS if route.startswith("read") else PREDICTIONS
         self.timeout, self.retries, self.say = timeout, retries, say
         self.headers = {"Content-Type": "application/json", "User-Agent": "predicted.py"}
         if key:
             self.headers["Authorization"] = f"Bearer {key}"
         self.opener = urllib.request.build_opener(NoRedirect)
         self.closed = threading.Event()
-        # whether there was ever an answer, whatever it was
+        # whether the service has ever answered
         self.met = False
 
     def send(self, body: bytes) -> Any:
-        """The JSON that the service answers to `body`. Raises Refused and Stop."""
+        """Send `body` and return the JSON of the answer. Raises Refused and Stop."""
         for tried in range(self.retries + 1):
             last = tried == self.retries
             try:
@@ -260,7 +263,7 @@ class Client:
                 why, wait = f"{error.code}: {reason}", pause(tried, after)
             except (OSError, HTTPException) as error:
                 cause = getattr(error, "reason", error)
-                # a service that was never there is not lost: nobody wants to wait to learn that it was not started
+                # the service has probably not been started, so retrying would not help
                 never = not self.met and isinstance(cause, ConnectionRefusedError)
                 if last or never or isinstance(cause, socket.gaierror | ssl.SSLCertVerificationError):
                     raise Stop(
@@ -279,12 +282,12 @@ class Client:
         try:
             return json.loads(data)
         except ValueError:
-            raise Stop(f"{self.url} answers, but not with JSON. Is it this service?", 2) from None
+            raise Stop(f"The answer from {self.url} is not JSON. Is it this service?", 2) from None
 
     def ask(self, batch: list[Item]) -> list[dict[str, Any]]:
         """A row for each item, in order: the answer, or `error` and its `status`. Raises Stop.
 
-        If the service refuses a batch, its halves are tried, until what is at fault stands alone.
+        If the service refuses a batch, each half is sent again, until the images that cause it are found.
         """
         if batch[0].error:
             return [{"input": item.name, "error": item.error} for item in batch]
@@ -296,8 +299,8 @@ class Client:
                 found = self.send(b'{"images":[' + images + b"]}")[self.answers]
             rows = [
                 {"input": item.name}
-                | {key: answer[key] for key in self.wanted}
-                # an older service does not say it
+                | {key: answer[key] for key in self.fields}
+                # older services don't send it
                 | ({"unsure": answer["unsure"]} if "unsure" in answer else {})
                 for item, answer in zip(batch, found, strict=True)
             ]
@@ -306,18 +309,18 @@ class Client:
                 half = len(batch) // 2
                 return self.ask(batch[:half]) + self.ask(batch[half:])
             if refused.status not in SPLIT | TRY_AGAIN and refused.status < 500:
-                # a wrong address or key: every other request would get the same
+                # the address or key is wrong, so all other requests would fail as well
                 raise Stop(f"{self.url}: {refused}", 1) from None
             return [{"input": item.name, "error": str(refused), "status": refused.status} for item in batch]
         except (KeyError, TypeError, ValueError):
-            raise Stop(f"{self.url} answers in another way. Is it this service?", 2) from None
+            raise Stop(UNEXPECTED.format(self.url), 2) from None
         return rows
 
 
 def pause(tried: int, after: str | None = None) -> float:
-    """Seconds to wait before the next try: Retry-After (seconds or a date) if given, else 0.25, 0.5, 1, ...
+    """Seconds to wait before the next attempt: Retry-After (seconds or a date) if given, else 0.25, 0.5, 1, ...
 
-    Up to half is added by lot, so that clients that failed together do not come back together.
+    A random jitter of up to half is added, so that clients that failed together don't retry together.
     """
     seconds = min(0.25 * 2**tried, LONGEST_WAIT)
     if after:
@@ -341,7 +344,7 @@ def _detail(error: urllib.error.HTTPError) -> str:
 
 
 def ask_all(client: Client, items: Iterable[Item], size: int, jobs: int) -> Iterator[list[dict[str, Any]]]:
-    """Rows, in the order of the items, as batches are answered; `jobs` batches are on their way at once."""
+    """The rows of each batch, in the order of the items. `jobs` batches are sent at the same time."""
     pending: deque[Future[list[dict[str, Any]]]] = deque()
     with ThreadPoolExecutor(jobs) as pool:
         try:
@@ -352,17 +355,17 @@ def ask_all(client: Client, items: Iterable[Item], size: int, jobs: int) -> Iter
             while pending:
                 yield pending.popleft().result()
         finally:
-            # after a Stop or a closed pipe what waits is not to be sent any more
+            # after a Stop or a closed pipe, waiting batches must not be sent
             client.closed.set()
             for future in pending:
                 future.cancel()
 
 
-# writing
+# output
 
 
 class Progress:
-    """A line on the terminal about long work: a bar, counts, time left. Silent where nobody looks."""
+    """Shows a progress bar, counts and the time left on standard error, if it is a terminal."""
 
     def __init__(self, total: int | None) -> None:
         self.total, self.done, self.failed, self.begun = total, 0, 0, time.monotonic()
@@ -370,14 +373,14 @@ class Progress:
         self.on = sys.stderr.isatty()
 
     def clear(self) -> None:
-        """Take the line away, for others to write."""
+        """Remove the progress bar, so that something else can be written."""
         if self.shown:
             sys.stderr.write("\r\033[K")
             sys.stderr.flush()
             self.shown = False
 
     def show(self) -> None:
-        """Write the line, unless the work is short so far."""
+        """Show the progress bar, unless the run has only just begun."""
         seconds = time.monotonic() - self.begun
         if not self.on or seconds < 0.5:
             return
@@ -392,20 +395,20 @@ class Progress:
         self.shown = True
 
     def say(self, text: str) -> None:
-        """A message of its own line, on terminals and in logs."""
+        """Write a message on a line of its own, whether or not standard error is a terminal."""
         self.clear()
         print(text, file=sys.stderr)
 
 
 def writer(kind: str) -> Callable[[dict[str, Any]], None]:
-    """A function that writes a row to standard output as text, jsonl or csv."""
+    """Return a function that writes a row to standard output as text, jsonl or csv."""
     if kind == "jsonl":
         return lambda row: print(json.dumps(row))
     if kind == "csv":
         fields = ["input", "predicted_digit", "predicted_probability", "error", "unsure"]
         table = csv.DictWriter(sys.stdout, fields, extrasaction="ignore", lineterminator="\n")
         table.writeheader()
-        # as in JSON, where Python would write True
+        # true and false, as in JSON
         return lambda row: table.writerow(
             row | {"unsure": json.dumps(row["unsure"]) if "unsure" in row else ""}
         )
@@ -421,7 +424,7 @@ def writer(kind: str) -> Callable[[dict[str, Any]], None]:
 
 
 def reading_writer(kind: str, named: bool) -> Callable[[dict[str, Any]], None]:
-    """As `writer`, for rows of readings. named: begin each line of text with its picture's name."""
+    """Like `writer`, for rows of readings. named: begin each line of text with the picture's name."""
     if kind == "jsonl":
         return writer(kind)
     if kind == "csv":
@@ -434,10 +437,10 @@ def reading_writer(kind: str, named: bool) -> Callable[[dict[str, Any]], None]:
                 table.writerow({"input": row["input"], "error": row["error"]})
             for number, line in enumerate(row.get("lines", []), 1):
                 for digit in line["digits"]:
-                    told = dict(zip(("x", "y", "width", "height"), digit["box"], strict=True))
-                    told |= {key: digit[key] for key in ("digit", "probability")}
-                    told |= {"input": row["input"], "line": number, "unsure": json.dumps(digit["unsure"])}
-                    table.writerow(told)
+                    cells = dict(zip(("x", "y", "width", "height"), digit["box"], strict=True))
+                    cells |= {key: digit[key] for key in ("digit", "probability")}
+                    cells |= {"input": row["input"], "line": number, "unsure": json.dumps(digit["unsure"])}
+                    table.writerow(cells)
 
         return digits
 
@@ -445,7 +448,7 @@ def reading_writer(kind: str, named: bool) -> Callable[[dict[str, Any]], None]:
         if "error" in row:
             writer("text")(row)
             return
-        # without a line there would be no row for a picture among many
+        # an empty line, so that each of several pictures has a row
         for line in row["lines"] or ([{"text": "", "unsure": False}] if named else []):
             print(*([row["input"]] if named else []), line["text"], *["unsure"] * line["unsure"], sep="\t")
 
@@ -455,20 +458,22 @@ def reading_writer(kind: str, named: bool) -> Callable[[dict[str, Any]], None]:
 def arguments() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
-        description="Ask a running service which digits images show.",
-        epilog="The API key may come from the environment as DIGITS_API_KEY, where no list of processes shows it.",
+        description="Ask a running service which digits are in images.",
+        epilog="Set the API key in the environment as DIGITS_API_KEY, so that it is not in the list of processes.",
     )
     parser.add_argument(
         "inputs",
         nargs="*",
         metavar="INPUT",
-        help='a picture, JSON like {"image": [[...]]}, JSON lines (.jsonl), a folder, or - for standard input',
+        help='a picture, JSON like {"image": [[...]]}, JSON Lines (.jsonl), a folder, or - for standard input',
     )
-    parser.add_argument("--url", default="http://localhost:5000", help="where the service is (%(default)s)")
+    parser.add_argument(
+        "--url", default="http://localhost:5000", help="address of the service (default: %(default)s)"
+    )
     parser.add_argument(
         "--format",
         choices=("text", "jsonl", "csv"),
-        help="how to write the rows (text; for a single JSON file the service's own answer)",
+        help="format of the rows (default: text; for a single JSON file, the service's answer)",
     )
     for name, kind in (("--json", "jsonl"), ("--csv", "csv")):
         parser.add_argument(
@@ -477,24 +482,31 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--read",
         action="store_true",
-        help="read every digit of each picture, line by line: text has the lines, csv a row a digit, json all",
+        help="read every digit in each picture, line by line; --csv writes a row per digit, --json everything",
     )
-    parser.add_argument("--length", type=_positive, help="with --read: how many digits each line has")
-    parser.add_argument("--check", choices=("luhn",), help="with --read: the check digit each line ends with")
+    parser.add_argument("--length", type=_positive, help="with --read: number of digits in each line")
     parser.add_argument(
-        "--alternatives", type=_positive, help="with --read: how many other readings json lists of each line"
+        "--check", choices=("luhn",), help="with --read: each line ends with this check digit"
     )
-    parser.add_argument("--batch", type=_positive, help="images in a request (64; 1 with --read)")
-    parser.add_argument("--jobs", type=_positive, default=2, help="requests at a time (%(default)s)")
     parser.add_argument(
-        "--no-prepare", action="store_true", help="pictures are 28x28 and like MNIST's already"
+        "--alternatives", type=_positive, help="with --read and --json: number of other readings per line"
+    )
+    parser.add_argument("--batch", type=_positive, help="images per request (default: 64; with --read: 1)")
+    parser.add_argument(
+        "--jobs", type=_positive, default=2, help="requests at the same time (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--no-prepare", action="store_true", help="pictures have 28x28 pixels and look like MNIST's"
     )
     parser.add_argument("--sure", action="store_true", help="exit with 3 if any answer is unsure")
     parser.add_argument(
-        "--timeout", type=float, default=30, help="seconds to wait for an answer (%(default)s)"
+        "--timeout", type=float, default=30, help="seconds to wait for an answer (default: %(default)s)"
     )
     parser.add_argument(
-        "--retries", type=int, default=5, help="tries after 429, 502, 503 or a lost connection (%(default)s)"
+        "--retries",
+        type=int,
+        default=5,
+        help="retries after 429, 502, 503 or a lost connection (default: %(default)s)",
     )
     parser.add_argument("--api-key", default=os.environ.get("DIGITS_API_KEY"), help="sent as a bearer token")
     return parser
@@ -503,44 +515,44 @@ def arguments() -> argparse.ArgumentParser:
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError("a whole number from 1 is wanted")
+        raise argparse.ArgumentTypeError("must be a positive whole number")
     return number
 
 
 def count_unsure(url: str, answers: Iterable[dict[str, Any]]) -> int:
-    """How many answers or rows, or lines of readings, are unsure.
+    """The number of unsure answers, rows or lines of readings.
 
-    Raises Stop if the service at `url` does not say it of one.
+    Raises Stop if the service at `url` is too old to mark unsure answers.
     """
     answers = [answer for answer in answers if "error" not in answer]
     answers = [part for answer in answers for part in answer.get("lines", [answer])]
     if not all("unsure" in answer for answer in answers):
-        raise Stop(f"{url} does not say whether it is sure, which --sure needs: it is an older service.", 2)
+        raise Stop(f"--sure needs a newer service: {url} does not say which answers are unsure.", 2)
     return sum(bool(answer["unsure"]) for answer in answers)
 
 
 def make_client(args: argparse.Namespace, say: Callable[[str], None]) -> Client:
-    """A client as the arguments ask for."""
-    asked = {name: getattr(args, name) for name in ("length", "check", "alternatives")}
-    asked["prepare"] = "none" if args.no_prepare else None
-    query = urlencode({name: value for name, value in asked.items() if value})
+    """Create a client from the command line's arguments."""
+    options = {name: getattr(args, name) for name in ("length", "check", "alternatives")}
+    options["prepare"] = "none" if args.no_prepare else None
+    query = urlencode({name: value for name, value in options.items() if value})
     route = ("read" if args.read else "predict") + f"?{query}" * bool(query)
     return Client(args.url, args.timeout, max(args.retries, 0), args.api_key, route, say)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Ask about everything the arguments name; returns the exit code. Raises Stop."""
+    """Send all inputs and write their rows; returns the exit code. Raises Stop."""
     files = find_files(args.inputs)
-    # how many lines there are to come would only be known by reading twice
+    # counting lines would mean reading the files twice
     unknown = any(file == "-" or os.path.splitext(file)[1].lower() in LINES for file in files)
     progress = Progress(None if unknown else len(files))
     client = make_client(args, progress.say)
     if not files:
-        raise Stop("Nothing that looks like a picture or JSON lies there.", 2)
-    # names may hold any bytes, and are to come out as they are
+        raise Stop("No pictures or JSON files were found.", 2)
+    # file names may contain any bytes, and are written unchanged
     sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
     kind = args.format or "text"
-    # one picture's lines need no name
+    # with a single picture, its lines need no name
     named = files != args.inputs or len(files) > 1 or os.path.splitext(files[0])[1].lower() in REQUESTS
     write = reading_writer(kind, named) if args.read else writer(kind)
 
@@ -565,7 +577,7 @@ def run(args: argparse.Namespace) -> int:
             progress.show()
     except Stop as stop:
         raise Stop(
-            f"{stop} ({progress.done} done before)" if progress.done else str(stop), stop.code
+            f"{stop} ({progress.done} were done before.)" if progress.done else str(stop), stop.code
         ) from None
     finally:
         progress.clear()
@@ -578,7 +590,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def ask_one(args: argparse.Namespace, path: Path) -> int:
-    """Send a JSON request as it is, print the service's answer as it is; returns the exit code. Raises Stop."""
+    """Send a JSON request unchanged and print the service's answer; returns the exit code. Raises Stop."""
     try:
         body = path.read_bytes()
     except OSError as error:
@@ -594,11 +606,11 @@ def ask_one(args: argparse.Namespace, path: Path) -> int:
     try:
         return 3 if count_unsure(client.url, answer.get("predictions", [answer])) else 0
     except (AttributeError, TypeError):
-        raise Stop(f"{client.url} answers in another way. Is it this service?", 2) from None
+        raise Stop(UNEXPECTED.format(client.url), 2) from None
 
 
 def main() -> int:
-    """What the command line asks for; returns the exit code."""
+    """Run the command line; returns the exit code."""
     parser = arguments()
     args = parser.parse_args()
     try:
@@ -607,15 +619,17 @@ def main() -> int:
     except ValueError:
         good = False
     if not good:
-        parser.error(f"--url {args.url}: like http://host:5000 is wanted")
+        parser.error(f"--url {args.url} is not an address like http://host:5000")
     args.api_key = (args.api_key or "").strip()
     if not (args.api_key.isascii() and args.api_key.isprintable()):
-        # not shown: it may be most of a secret
-        parser.error("the API key has characters that no header can hold")
-    if args.read and (args.no_prepare or not args.inputs):
-        parser.error("--read takes pictures, and prepares them")
+        # the message must not contain the key
+        parser.error("the API key contains characters that are not allowed in a header")
+    if args.read and not args.inputs:
+        parser.error("--read needs pictures")
+    if args.read and args.no_prepare:
+        parser.error("--no-prepare can't be used with --read")
     if not args.read and (args.length or args.check or args.alternatives):
-        parser.error("--length, --check and --alternatives are for --read")
+        parser.error("--length, --check and --alternatives need --read")
     single = args.inputs or [str(SAMPLE)]
     try:
         if len(single) == 1 and single[0].lower().endswith(".json") and not (args.format or args.read):
@@ -626,12 +640,12 @@ def main() -> int:
         print(stop, file=sys.stderr)
         return stop.code
     except BrokenPipeError:
-        # who reads has had enough, as `head` has: no complaint, and none from Python's own flush at exit either
+        # the reader has closed the pipe, as `head` does; this also silences Python's flush at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
 
 
 if __name__ == "__main__":
-    # Ctrl-C ends it at once, without a traceback and without waiting for answers
+    # Ctrl-C stops at once, without a traceback and without waiting for answers
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.exit(main())

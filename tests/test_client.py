@@ -232,7 +232,7 @@ def test_long_work_shows_its_progress_on_a_terminal_only(flaky: Flaky, tmp_path:
 
 class Flaky(ThreadingHTTPServer):
     """A service that does to each request what `plan` says next, and then gives each image `found`: by default
-    what an older service answers, which does not say whether it is sure."""
+    what an older service answers, which does not say which answers are unsure."""
 
     daemon_threads = True
 
@@ -420,7 +420,7 @@ def test_an_older_service_is_asked_as_before_and_cannot_promise_to_be_sure(
     assert done.stdout == (f"{sample}\t7\t0.9\n" if options else json.dumps(SEVEN) + "\n")
     done = run(sample, "--sure", *options, url=flaky.url)
     assert done.returncode == 2
-    assert "does not say whether it is sure" in done.stderr
+    assert "does not say which answers are unsure" in done.stderr
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[1, 2]", b'{"status": "fine"}'])
