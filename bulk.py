@@ -1,9 +1,9 @@
-"""Reads the digits in millions of pictures without the service, with processes on this machine or with Dask's
-workers elsewhere. The output is a folder of Parquet files with one row per picture. A run that was stopped is
-resumed by the same command.
+"""Reads the digits in millions of pictures without the service, in processes on this machine or on Dask's workers
+elsewhere. The output is a folder of Parquet files with one row per picture. To resume a run that was stopped, run
+the same command again.
 
-    python bulk.py scans/ --out digits/                                # a folder and all below it
-    python bulk.py 's3://bucket/scans/*.jpg' --out s3://bucket/digits/  # what fsspec reaches
+    python bulk.py scans/ --out digits/                                 # a folder with everything below it
+    python bulk.py 's3://bucket/scans/*.jpg' --out s3://bucket/digits/  # any file system that fsspec supports
     python bulk.py scans.tar rows.parquet images.npy --out digits/ --read
     python bulk.py scans/ --out digits/ --scheduler tcp://scheduler:8786
 

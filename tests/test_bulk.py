@@ -1,5 +1,5 @@
-"""bulk.py without a cluster: what is listed and how it is divided, what each kind of file gives, what becomes of
-broken pictures, what the output holds and what a second run leaves alone. `make test-bulk` runs it."""
+"""bulk.py without a cluster: how inputs are listed and divided into shards, what is read from each kind of file,
+damaged pictures, the output, and resuming a run. `make test-bulk` runs these tests."""
 
 from __future__ import annotations
 
@@ -58,35 +58,35 @@ def scans(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """Runs bulk.py's command with its shards read in this process, one after another."""
+def run_bulk(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Runs bulk.py's command line, with shards read one after another in this process."""
 
     def read_shards(work: Any, job: Job, cluster: Any, progress: Any) -> list[Any]:
         for each in work:
             progress.finished(each.shard, read_shard(each.shard, job, each.failed_of))
         return []
 
-    class Here:
+    class NoCluster:
         def __init__(self, *_: Any) -> None: ...
         def close(self) -> None: ...
-        def client(self) -> Here:
+        def client(self) -> NoCluster:
             return self
 
         dashboard_link = ""
 
     monkeypatch.setattr(cli, "read_shards", read_shards)
-    monkeypatch.setattr(cli, "Cluster", Here)
+    monkeypatch.setattr(cli, "Cluster", NoCluster)
     return lambda *words: cli.main([str(word) for word in words])
 
 
 def rows(out: Path | str) -> list[dict[str, Any]]:
-    """All rows of an output, in order of path."""
+    """All rows of an output folder, sorted by path."""
     found = pyarrow.dataset.dataset(str(out)).to_table().to_pylist()
     return sorted(found, key=lambda row: row["path"])
 
 
 def read_all(job: Job, *inputs: Path | str, **words: Any) -> list[dict[str, Any]]:
-    """The rows of the inputs, read in this process."""
+    """Read the inputs in this process and return their rows."""
     for shard in find_shards([str(each) for each in inputs], job.options.column, **words):
         read_shard(shard, job)
     return rows(job.out)
@@ -107,10 +107,10 @@ def pack(path: Path, members: dict[str, bytes], mode: str = "w") -> Path:
     return path
 
 
-# --- what is listed ------------------------------------------------------------------------------------------
+# --- inputs --------------------------------------------------------------------------------------------------
 
 
-def test_a_folder_is_read_whole_but_for_what_is_no_picture(scans: Path) -> None:
+def test_all_pictures_in_a_folder_are_read_and_other_files_are_skipped(scans: Path) -> None:
     (scans / "deeper").mkdir()
     (scans / "deeper" / "x.JPG").write_bytes(DATA[0])
     (scans / "notes.txt").write_text("no picture")
@@ -165,20 +165,20 @@ def test_arrays_and_parquet_are_divided_by_rows(
     assert found == {f"{name}#{i}": i for name in ("a.npy", "b.parquet") for i in range(10)}
 
 
-def test_what_is_not_there_is_told(
-    here: Callable[..., int], scans: Path, capsys: pytest.CaptureFixture[str]
+def test_missing_inputs_are_reported(
+    run_bulk: Callable[..., int], scans: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = scans.parent / "out"
     (scans.parent / "empty").mkdir()
     pq.write_table(pa.table({"scan": DATA}), scans.parent / "b.parquet")
     for given, said in (
-        ([scans / "none.png"], "is not there"),
-        ([scans.parent / "empty"], "holds nothing"),
-        ([scans / "*.webp"], "holds nothing"),
-        ([scans.parent / "b.parquet"], "has no column image; --column names one of scan"),
+        ([scans / "none.png"], "does not exist"),
+        ([scans.parent / "empty"], "contains nothing"),
+        ([scans / "*.webp"], "contains nothing"),
+        ([scans.parent / "b.parquet"], "has no column image. Set --column to one of scan"),
         ([scans, "--model", scans / "none.h5"], "can't be read"),
     ):
-        assert here(*given, "--out", out) == 2
+        assert run_bulk(*given, "--out", out) == 2
         assert said in capsys.readouterr().err
     assert not out.exists()
 
@@ -192,7 +192,7 @@ def test_a_wrong_command_is_refused(words: list[str]) -> None:
     assert stopped.value.code == 2
 
 
-# --- what each kind of file gives ----------------------------------------------------------------------------
+# --- kinds of files ------------------------------------------------------------------------------------------
 
 
 def jsonl(values: list[Any]) -> bytes:
@@ -231,7 +231,7 @@ def test_every_kind_of_file_gives_the_same_digits(job: Job, tmp_path: Path) -> N
         assert [row["digit"] for row in own] == DIGITS, name
 
 
-def test_a_row_is_what_the_model_says_of_the_prepared_picture(job: Job, scans: Path) -> None:
+def test_a_row_has_the_models_answer_for_the_prepared_picture(job: Job, scans: Path) -> None:
     network = classifier(job.model)
     for row, data in zip(read_all(job, scans), DATA, strict=True):
         image = prepare([data], ["x"]).astype(np.float32) / np.float32(255)
@@ -242,7 +242,7 @@ def test_a_row_is_what_the_model_says_of_the_prepared_picture(job: Job, scans: P
         assert row["model"] == job.model.version
 
 
-def test_pictures_of_28x28_can_be_taken_as_they_are(job: Job, tmp_path: Path) -> None:
+def test_pictures_of_28x28_can_be_used_as_they_are(job: Job, tmp_path: Path) -> None:
     images = prepare(DATA, ["x"] * 10)
     for i in range(10):
         (tmp_path / f"{i}.png").write_bytes(png(images[i]))
@@ -270,7 +270,7 @@ def test_all_digits_of_a_picture_are_read(job: Job, tmp_path: Path) -> None:
     assert found[3]["status"] == 415
 
 
-# --- what is broken ------------------------------------------------------------------------------------------
+# --- damaged inputs ------------------------------------------------------------------------------------------
 
 
 def test_broken_pictures_are_rows_with_the_services_status(
@@ -300,7 +300,9 @@ def test_broken_pictures_are_rows_with_the_services_status(
         assert row["digit"] is row["probability"] is row["unsure"] is None
 
 
-def test_a_damaged_file_gives_what_it_has_and_a_row_for_itself(job: Job, tmp_path: Path) -> None:
+def test_a_damaged_file_gives_the_rows_before_the_damage_and_a_row_for_itself(
+    job: Job, tmp_path: Path
+) -> None:
     members = {f"{i}.png": data for i, data in enumerate(DATA)}
     whole = pack(tmp_path / "whole.tar", members | {"notes.txt": b"x", "bad.png": b"x"}).read_bytes()
     folder = tmp_path / "in"
@@ -351,7 +353,7 @@ def test_a_file_damaged_anywhere_raises_nothing(tmp_path: Path) -> None:
         for _ in range(25):
             data = bytearray(path.read_bytes())
             for _ in range(random.integers(1, 5)):
-                # headers stand at the beginning, Parquet's at the end
+                # headers are at the beginning, and Parquet's at the end
                 near = int(random.choice([random.integers(len(data) + 1), random.integers(200)]))
                 place = max(0, len(data) - 1 - 3 * near) if path.suffix == ".parquet" else near
                 if random.random() < 0.2:
@@ -363,7 +365,7 @@ def test_a_file_damaged_anywhere_raises_nothing(tmp_path: Path) -> None:
                 assert len(list(items.read_items(shard, "image"))) < 100
 
 
-def test_a_line_without_an_end_is_not_kept_in_memory(
+def test_a_line_that_is_too_long_is_not_kept_in_memory(
     job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(items, "MAX_LINE", 5000)
@@ -372,7 +374,9 @@ def test_a_line_without_an_end_is_not_kept_in_memory(
     assert [row["status"] for row in read_all(job, tmp_path / "a.jsonl")] == [413, None]
 
 
-def test_a_store_that_gives_nothing_is_no_row(job: Job, scans: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_fails_for_all_files_writes_no_part(
+    job: Job, scans: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (shard,) = find_shards([str(scans)], "image")
 
     def gone(*_: Any, **__: Any) -> Any:
@@ -384,70 +388,70 @@ def test_a_store_that_gives_nothing_is_no_row(job: Job, scans: Path, monkeypatch
     assert list(Path(job.out).iterdir()) == []
 
 
-# --- what a second run does ----------------------------------------------------------------------------------
+# --- later runs ----------------------------------------------------------------------------------------------
 
 
 def parts_of(out: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
 
 
-def test_a_finished_shard_is_not_read_again(here: Callable[..., int], scans: Path) -> None:
+def test_a_finished_shard_is_not_read_again(run_bulk: Callable[..., int], scans: Path) -> None:
     out = scans.parent / "out"
-    assert here(scans, "--out", out, "--shard", 4) == 0
+    assert run_bulk(scans, "--out", out, "--shard", 4) == 0
     before = parts_of(out)
     assert len(before) == 3
     sorted(out.iterdir())[1].unlink()
-    assert here(scans, "--out", out, "--shard", 4) == 0
+    assert run_bulk(scans, "--out", out, "--shard", 4) == 0
     after = parts_of(out)
     assert after.keys() == before.keys()
     assert [after[name] == before[name] for name in sorted(before)] == [True, False, True]
     assert [row["digit"] for row in rows(out)] == DIGITS
 
 
-def test_other_options_or_inputs_want_again(
-    here: Callable[..., int], scans: Path, capsys: pytest.CaptureFixture[str]
+def test_other_options_or_inputs_need_the_option_again(
+    run_bulk: Callable[..., int], scans: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = scans.parent / "out"
-    assert here(scans, "--out", out) == 0
+    assert run_bulk(scans, "--out", out) == 0
     for words, said in (
-        (["--sure", "0.5"], "of other options"),
-        (["--shard", "5"], "of inputs that are not these"),
+        (["--sure", "0.5"], "from other options"),
+        (["--shard", "5"], "from other inputs"),
     ):
         before = parts_of(out)
-        assert here(scans, "--out", out, *words) == 2
+        assert run_bulk(scans, "--out", out, *words) == 2
         assert said in capsys.readouterr().err
         assert parts_of(out) == before
-        assert here(scans, "--out", out, *words, "--again") == 0
+        assert run_bulk(scans, "--out", out, *words, "--again") == 0
         assert not parts_of(out).keys() & before.keys()
         assert len(rows(out)) == 10
-        assert here(scans, "--out", out, "--again") == 0
+        assert run_bulk(scans, "--out", out, "--again") == 0
 
 
 def test_another_model_is_named(
-    here: Callable[..., int], job: Job, scans: Path, capsys: pytest.CaptureFixture[str]
+    run_bulk: Callable[..., int], job: Job, scans: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (shard,) = find_shards([str(scans)], "image")
     read_shard(shard, replace(job, model=replace(job.model, version="0" * 12)))
-    assert here(scans, "--out", job.out) == 2
-    assert f"of model {'0' * 12}, and this run is with model {job.model.version}" in capsys.readouterr().err
+    assert run_bulk(scans, "--out", job.out) == 2
+    assert f"from model {'0' * 12}; this run has model {job.model.version}" in capsys.readouterr().err
 
 
-def test_only_failed_rows_are_read_again(here: Callable[..., int], job: Job, scans: Path) -> None:
+def test_only_failed_rows_are_read_again(run_bulk: Callable[..., int], job: Job, scans: Path) -> None:
     (shard,) = find_shards([str(scans)], "image")
     parts = job.parts
     before = [{"path": url, "digit": 9, "model": "x"} for url in shard.urls]
     before[4] |= {"digit": None, "error": "can't be read", "status": 503}
     parts.write(parts.name(shard), [before], job.options.schema, {})
-    assert here(scans, "--out", job.out) == 0
+    assert run_bulk(scans, "--out", job.out) == 0
     assert [row["digit"] for row in rows(job.out)] == [9, 9, 9, 9, None, 9, 9, 9, 9, 9]
-    assert here(scans, "--out", job.out, "--failed") == 0
+    assert run_bulk(scans, "--out", job.out, "--failed") == 0
     found = rows(job.out)
     assert [row["digit"] for row in found] == [9, 9, 9, 9, 4, 9, 9, 9, 9, 9]
     assert found[4]["error"] is None
-    assert parts.about(parts.name(shard))["failed"] == 0
+    assert parts.metadata(parts.name(shard))["failed"] == 0
 
 
-def test_a_part_is_there_whole_or_not_at_all(job: Job, scans: Path) -> None:
+def test_a_part_is_written_completely_or_not_at_all(job: Job, scans: Path) -> None:
     parts = job.parts
     row = {"path": "x", "digit": 1}
 
@@ -471,23 +475,23 @@ def test_a_part_is_there_whole_or_not_at_all(job: Job, scans: Path) -> None:
     assert list(Path(job.out).iterdir()) == [own]
 
 
-def test_the_output_is_no_input(here: Callable[..., int], scans: Path) -> None:
+def test_the_output_folder_is_not_an_input(run_bulk: Callable[..., int], scans: Path) -> None:
     out = scans / "digits"
-    assert here(scans, "--out", out) == 0
-    assert here(scans, "--out", out) == 0
+    assert run_bulk(scans, "--out", out) == 0
+    assert run_bulk(scans, "--out", out) == 0
     assert len(rows(out)) == 10
 
 
 def test_a_dry_run_counts_and_writes_nothing(
-    here: Callable[..., int], scans: Path, capsys: pytest.CaptureFixture[str]
+    run_bulk: Callable[..., int], scans: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pack(scans / "more.tar", {"1.png": DATA[1]})
     out = scans.parent / "out"
-    assert here(scans, "--out", out, "--dry-run") == 0
-    told = capsys.readouterr().out
-    assert "2 shards, 0 of them done" in told
-    assert "10 pictures and those in 1 files" in told
-    assert "pictures/s" in told
+    assert run_bulk(scans, "--out", out, "--dry-run") == 0
+    output = capsys.readouterr().out
+    assert "2 shards, 0 of them finished" in output
+    assert "10 pictures and those in 1 files" in output
+    assert "pictures/s" in output
     assert not out.exists()
 
 
@@ -506,11 +510,11 @@ def test_progress_is_a_line_on_a_terminal_and_json_elsewhere(scans: Path) -> Non
         progress._shown -= 10
         progress.show(workers=2)
         progress.show(workers=2)
-        told = stream.getvalue()
+        output = stream.getvalue()
         if stream.isatty():
-            assert told.count("10 of 20 pictures · 1 failed · 2 unsure · 1/s · 2 workers · 0:10 left") == 1
+            assert output.count("10 of 20 pictures · 1 failed · 2 unsure · 1/s · 2 workers · 0:10 left") == 1
         else:
-            (line,) = map(json.loads, told.splitlines())
+            (line,) = map(json.loads, output.splitlines())
             assert (line["pictures"], line["of"], line["workers"], line["seconds_left"]) == (10, 20, 2, 10)
 
 
@@ -525,18 +529,18 @@ def test_the_columns_are_described() -> None:
 def test_a_picture_error_keeps_what_was_found() -> None:
     assert asdict(Options())["column"] == "image"
     assert PictureError(422, "x", found="y").extra == {"found": "y"}
-    assert Parts("/nowhere/at/all", "0" * 8).there() == {}
+    assert Parts("/nowhere/at/all", "0" * 8).existing() == {}
 
 
 @pytest.mark.parametrize("inputs", ["/nowhere/at/all", "none://x/y.png", "s3://bucket/*.png"])
-def test_a_store_that_can_not_be_listed_is_told(
-    inputs: str, here: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_store_that_can_not_be_listed_is_reported(
+    inputs: str, run_bulk: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     with pytest.raises(UsageError, match=re.escape(inputs)):
         find_shards([inputs], "image")
-    assert here(inputs, "--out", tmp_path / "out") == 2
+    assert run_bulk(inputs, "--out", tmp_path / "out") == 2
     (tmp_path / "file").touch()
     out = inputs.rpartition("/")[0] if "://" in inputs else tmp_path / "file" / "out"
-    assert here(SAMPLES[0], "--out", out) == 2
+    assert run_bulk(SAMPLES[0], "--out", out) == 2

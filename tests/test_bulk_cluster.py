@@ -1,5 +1,6 @@
-"""bulk.py with real processes: its own workers, a scheduler and workers that are killed and started anew, TLS, and
-a real S3 server. Each time every picture is to be in the output exactly once. `make test-bulk` runs it."""
+"""bulk.py with real processes: its own workers, a scheduler and workers that are killed and restarted, TLS, and a
+real S3 server. In each test, every picture must be in the output exactly once. `make test-bulk` runs these
+tests."""
 
 from __future__ import annotations
 
@@ -43,7 +44,7 @@ SECONDS = 60.0
 
 
 def until(done: Callable[[], Any], what: str) -> Any:
-    """What `done` returns as soon as it is true; fails after SECONDS."""
+    """Wait until `done` returns something true, and return it. Fails after SECONDS."""
     deadline = time.monotonic() + SECONDS
     while not (found := done()):
         assert time.monotonic() < deadline, what
@@ -53,7 +54,7 @@ def until(done: Callable[[], Any], what: str) -> Any:
 
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """2,000 pictures of 280x280: some ten seconds for one process. The last one is broken."""
+    """2,000 pictures of 280x280 pixels, which take one process about ten seconds. The last one is broken."""
     folder = tmp_path_factory.mktemp("scans")
     large = [Image.open(path).convert("L").resize((280, 280)) for path in SAMPLES]
     for i in range(2000):
@@ -76,7 +77,7 @@ def parts_of(out: Path) -> dict[str, int]:
 
 
 class Started:
-    """Processes that a test starts; all are gone after it."""
+    """Starts processes for a test, and kills them after it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.all = folder, list[subprocess.Popen[bytes]]()
@@ -97,14 +98,14 @@ class Started:
     def bulk(self, *words: Path | str, **environ: str) -> subprocess.Popen[bytes]:
         return self("bulk.py", *map(str, words), log="bulk", **environ)
 
-    def told(self) -> list[dict[str, Any]]:
-        """What bulk.py told so far."""
+    def output(self) -> list[dict[str, Any]]:
+        """The lines of JSON that bulk.py has written so far."""
         lines = (self.folder / "bulk").read_text().splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
 
     def end(self) -> None:
         for process in self.all:
-            # each has a group of its own
+            # each has its own process group
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait(10)
@@ -122,7 +123,7 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def test_a_run_that_is_stopped_goes_on_and_reads_no_shard_twice(started: Started, scans: Path) -> None:
+def test_a_stopped_run_is_resumed_and_reads_no_shard_twice(started: Started, scans: Path) -> None:
     out = started.folder / "out"
     words = (scans, "--out", out, "--shard", "100", "--workers", "2")
     first = started.bulk(*words)
@@ -132,17 +133,19 @@ def test_a_run_that_is_stopped_goes_on_and_reads_no_shard_twice(started: Started
     before = parts_of(out)
     assert 3 <= len(before) < 20
     second = started.bulk(*words)
-    # of the broken picture
+    # because of the broken picture
     assert second.wait(SECONDS) == 1
     after = parts_of(out)
     assert len(after) == 20
     assert {name: after[name] for name in before} == before
     assert each_once(out)
-    assert started.told()[-1]["failed"] == 1
+    assert started.output()[-1]["failed"] == 1
     assert [path.name for path in out.iterdir() if path.name not in after] == []
 
 
-def test_workers_and_scheduler_may_die_and_every_picture_is_there_once(started: Started, scans: Path) -> None:
+def test_every_picture_is_in_the_output_once_after_workers_and_scheduler_die(
+    started: Started, scans: Path
+) -> None:
     out, port = started.folder / "out", free_port()
     address = f"tcp://127.0.0.1:{port}"
 
@@ -158,13 +161,13 @@ def test_workers_and_scheduler_may_die_and_every_picture_is_there_once(started: 
     run = started.bulk(scans, "--out", out, "--shard", "50", "--scheduler", address)
 
     until(lambda: len(parts_of(out)) >= 3, "three parts")
-    # the process that reads; its nanny starts another
+    # the process that reads; its nanny restarts it
     nanny = psutil.Process(workers[0].pid)
     (reader,) = [child for child in nanny.children() if "spawn_main" in " ".join(child.cmdline())]
     reader.kill()
     before = len(parts_of(out))
     until(lambda: len(parts_of(out)) > before + 2, "more parts after a worker's death")
-    # a whole machine
+    # a worker and its nanny, as if the machine had failed
     os.killpg(workers[1].pid, signal.SIGKILL)
     before = len(parts_of(out))
     until(lambda: len(parts_of(out)) > before + 2, "more parts by one worker")
@@ -172,10 +175,13 @@ def test_workers_and_scheduler_may_die_and_every_picture_is_there_once(started: 
     first.kill()
     first.wait(10)
     assert len(parts_of(out)) < 40
-    until(lambda: any("is lost" in told.get("message", "") for told in started.told()), "the loss is told")
+    until(
+        lambda: any("is lost" in message.get("message", "") for message in started.output()),
+        "the loss is message",
+    )
     kept = parts_of(out)
     scheduler()
-    # what compose and ECS do: a worker without a scheduler ends, and is started again
+    # a worker without a scheduler exits, and Compose and ECS restart it
     until(lambda: workers[0].poll() is not None, "the worker's end")
     worker()
     worker()
@@ -183,38 +189,42 @@ def test_workers_and_scheduler_may_die_and_every_picture_is_there_once(started: 
     after = parts_of(out)
     assert len(after) == 40
     assert each_once(out)
-    # one or two may have been under way
+    # one or two may have been in progress
     assert sum(after[name] != kept[name] for name in kept) <= 2
-    assert started.told()[-1]["unread_shards"] == []
+    assert started.output()[-1]["unread_shards"] == []
 
 
-def test_a_shard_that_fails_each_time_is_named_and_ends_nothing(started: Started, scans: Path) -> None:
+def test_a_shard_that_always_fails_is_reported_and_does_not_end_the_run(
+    started: Started, scans: Path
+) -> None:
     out = started.folder / "out"
     shards = find_shards([str(scans / "000?.png")], "image", 2)
     network = load(ROOT / "models" / "mnist.h5")
     jobs = [Job(str(out), Model(b"no network", "0" * 12, {}), Options()), Job(str(out), network, Options())]
     cluster = Cluster(None, 1)
     try:
-        told = io.StringIO()
-        failed = read_shards([Work(each) for each in shards], jobs[0], cluster, Progress([], None, told))
+        message = io.StringIO()
+        failed = read_shards([Work(each) for each in shards], jobs[0], cluster, Progress([], None, message))
         assert sorted(shard.name for shard, _ in failed) == [shard.name for shard in shards]
         assert all("ModelError: The compiled model can't be run" in why for _, why in failed)
-        assert told.getvalue().count("can't be read") == len(shards) == 5
-        # the same workers go on
-        assert read_shards([Work(each) for each in shards], jobs[1], cluster, Progress([], None, told)) == []
+        assert message.getvalue().count("can't be read") == len(shards) == 5
+        # the same workers still work
+        assert (
+            read_shards([Work(each) for each in shards], jobs[1], cluster, Progress([], None, message)) == []
+        )
     finally:
         cluster.close()
     assert names(out).total() == 10
 
 
-def test_a_scheduler_that_is_not_there_is_told(started: Started, scans: Path) -> None:
+def test_a_missing_scheduler_is_reported(started: Started, scans: Path) -> None:
     address = f"tcp://127.0.0.1:{free_port()}"
     run = started.bulk(scans, "--out", started.folder / "out", "--scheduler", address)
     assert run.wait(SECONDS) == 2
     assert f"There is no scheduler at {address}" in (started.folder / "bulk").read_text()
 
 
-def test_tls_by_keys_in_the_environment(started: Started, scans: Path) -> None:
+def test_tls_with_keys_from_the_environment(started: Started, scans: Path) -> None:
     keys = Security.temporary()
     client = keys.get_tls_config_for_role("client")
     given = {"CA_FILE": client["ca_file"]}
@@ -232,13 +242,13 @@ def test_tls_by_keys_in_the_environment(started: Started, scans: Path) -> None:
     some = str(scans / "000?.png")
     assert started.bulk(some, "--out", out, "--scheduler", address, **environ).wait(SECONDS) == 0
     assert names(out).total() == 10
-    # without a key nobody gets in
+    # without a key, the connection is refused
     assert started.bulk(some, "--out", started.folder / "no", "--scheduler", address).wait(SECONDS) == 2
 
 
 @pytest.fixture
 def s3(started: Started) -> dict[str, str]:
-    """moto's S3 server with a bucket, as the environment that names it."""
+    """Starts moto's S3 server with a bucket. Returns the environment variables that name it."""
     port = str(free_port())
     started("-m", "moto.server", "-H", "127.0.0.1", "-p", port, log="moto")
     environ = {
@@ -287,9 +297,9 @@ def test_from_s3_to_s3(started: Started, scans: Path, s3: dict[str, str]) -> Non
     digits = {row["path"]: row["digit"] for row in rows}
     assert [digits[f"s3://scans/in/{i:04d}.png"] for i in range(10)] == list(range(10))
     assert [digits[f"s3://scans/in/x.tar#{i:04d}.png"] for i in range(390, 400)] == list(range(10))
-    # nothing half sent is left behind, and a second run has nothing to do
+    # no unfinished part is left, and a second run has nothing to do
     assert started.bulk(*words, **s3).wait(SECONDS) == 0
-    assert started.told()[-1]["of_shards"] == 0
+    assert started.output()[-1]["of_shards"] == 0
     fs.pipe_file("scans/in/0000.png", (scans / "0001.png").read_bytes())
     assert started.bulk(*words, **s3).wait(SECONDS) == 2
 
@@ -310,4 +320,4 @@ def test_over_http(started: Started, scans: Path) -> None:
             (f"{url}/1999.png", None, 415),
         ]
         server.shutdown()
-    assert any("dashboard: http" in told.get("message", "") for told in started.told())
+    assert any("dashboard: http" in message.get("message", "") for message in started.output())

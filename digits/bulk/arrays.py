@@ -1,5 +1,6 @@
-"""Images in one array: a .npy file, or MNIST's IDX format, also compressed. inputs.py asks how many there are
-and items.py reads them in runs, so that a file larger than the memory can be read by many workers at once."""
+"""Reads the images in a .npy file or a file in MNIST's IDX format, both optionally compressed. inputs.py asks for
+the number of images, and items.py reads them in chunks, so that many workers can share a file that does not fit
+in memory."""
 
 from __future__ import annotations
 
@@ -14,15 +15,15 @@ from fsspec.utils import infer_compression
 
 # IDX's third byte (yann.lecun.com/exdb/mnist, "The IDX file format"); its numbers are big-endian
 IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
-# read at a time; an image that has more is no picture that is taken
-RUN_BYTES = 32 << 20
+# the size of a chunk; larger images are refused
+CHUNK_BYTES = 32 << 20
 
 
 class ArrayFile:
-    """An array's file, opened; `len` is its images.
+    """An open file with an array of images. Its `len` is the number of images.
 
-    divisible: whether a part can be read without what comes before it, which a compressed file does not
-    allow. Raises ValueError for another format, OSError if it can't be read."""
+    divisible: whether a part can be read without reading everything before it; false for compressed files.
+    Raises ValueError for another format, OSError if the file can't be read."""
 
     def __init__(self, url: str) -> None:
         compression = infer_compression(url)
@@ -32,8 +33,8 @@ class ArrayFile:
         try:
             self._shape, self._dtype = self._header()
             self._start = self._file.tell()
-            if len(self._shape) < 2 or self._dtype.hasobject or not 0 < self._row_bytes <= RUN_BYTES:
-                raise ValueError(f"an array of images is wanted, not {self._dtype} {self._shape}")
+            if len(self._shape) < 2 or self._dtype.hasobject or not 0 < self._row_bytes <= CHUNK_BYTES:
+                raise ValueError(f"not an array of images, but {self._dtype} {self._shape}")
         except BaseException:
             self._file.close()
             raise
@@ -50,7 +51,7 @@ class ArrayFile:
         )
         shape, by_columns, dtype = read(self._file)
         if by_columns:
-            raise ValueError("an array in C order is wanted, not in Fortran's")
+            raise ValueError("the array must be in C order, not in Fortran order")
         return shape, dtype
 
     @property
@@ -59,7 +60,7 @@ class ArrayFile:
 
     @property
     def size(self) -> int:
-        """Bytes that the file has, uncompressed, if its header is right."""
+        """The uncompressed size of the file in bytes, according to its header."""
         return int(self._start + len(self) * self._row_bytes)
 
     def __len__(self) -> int:
@@ -74,12 +75,13 @@ class ArrayFile:
         self._file.close()
 
     def rows(self, first: int, last: int) -> Iterator[np.ndarray]:
-        """The images from `first` to the one before `last`. Raises ValueError where the file ends before."""
+        """The images from `first` up to, but not including, `last`. Raises ValueError where the file ends
+        early."""
         if first:
             self._file.seek(self._start + first * self._row_bytes)
-        run = RUN_BYTES // self._row_bytes
-        for start in range(first, last, run):
-            n = min(run, last - start)
+        chunk = CHUNK_BYTES // self._row_bytes
+        for start in range(first, last, chunk):
+            n = min(chunk, last - start)
             data = self._file.read(n * self._row_bytes)
             whole = len(data) // self._row_bytes
             yield from np.frombuffer(data[: whole * self._row_bytes], self._dtype).reshape(

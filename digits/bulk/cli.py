@@ -1,6 +1,7 @@
-"""What bulk.py does: reads the command line, lists the inputs, compares them with what the output folder
-holds, and has the rest read. Exit code 0: all is read. 1: some pictures or shards could not be; the rows say
-which. 2: nothing was done, and the message says why. 130: stopped; the same command resumes the run."""
+"""The command line of bulk.py: lists the inputs, compares them with the parts in the output folder, and has the
+rest read. Exit code 0: everything was read. 1: some pictures or shards could not be read; the rows and the last
+line of output say which. 2: the run could not start or lost its scheduler; the message says why. 130: the run was
+stopped, and the same command resumes it."""
 
 from __future__ import annotations
 
@@ -23,78 +24,81 @@ from digits.bulk.tasks import Job, classifier
 from digits.model import ModelError, load
 
 MODEL = Path(__file__).resolve().parents[2] / "models" / "mnist.h5"
-# read for an estimate
+# the number of pictures that --dry-run reads
 SAMPLE = 200
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="bulk.py", description="Reads the digits in many pictures.")
+    parser = argparse.ArgumentParser(prog="bulk.py", description="Read the digits in many pictures.")
     add = parser.add_argument
     add(
         "inputs",
         nargs="+",
-        help="files, folders and globs: pictures, .tar, .parquet, .jsonl, .npy, IDX; URLs too",
+        help="files, folders, globs or URLs of pictures, .tar, .parquet, .jsonl, .npy or IDX files",
     )
-    add("--out", required=True, help="folder for the Parquet files, also s3://... or gs://...")
-    add("--read", action="store_true", help="read all digits of a picture, not one")
-    add("--length", type=_count, help="with --read: each line has so many digits")
-    add("--check", choices=["luhn"], help="with --read: each line ends with a check digit")
-    add("--sure", type=_share, help="probability below which an answer is unsure; by default the model's")
+    add("--out", required=True, help="folder for the Parquet files; may be s3://... or gs://...")
+    add("--read", action="store_true", help="read all digits in a picture instead of one")
+    add("--length", type=_count, help="with --read: the number of digits in each line")
+    add("--check", choices=["luhn"], help="with --read: each line ends with this check digit")
+    add("--sure", type=_fraction, help="probability below which an answer is unsure; default: the model's")
     add(
         "--prepare",
         choices=["mnist", "none"],
         default="mnist",
-        help="none: take pictures of 28x28 as they are",
+        help="none: use pictures of 28x28 pixels as they are",
     )
     add(
         "--column",
         default="image",
-        help="of Parquet and JSON lines, which holds the pictures; default: image",
+        help="column of Parquet, or field of JSON Lines, with the pictures; default: image",
     )
     add(
-        "--model", type=Path, default=Path(os.environ.get("DIGITS_MODEL") or MODEL), help="the .h5 that reads"
+        "--model",
+        type=Path,
+        default=Path(os.environ.get("DIGITS_MODEL") or MODEL),
+        help="the .h5 of the model; default: DIGITS_MODEL, or models/mnist.h5",
     )
     address = dask.config.get("scheduler-address", None)
     add(
         "--scheduler",
         default=address,
-        help="address of a Dask scheduler; by default, processes of this machine",
+        help="address of a Dask scheduler; default: use processes on this machine",
     )
-    add("--workers", type=_count, help="how many processes, without --scheduler; by default one a CPU")
-    add("--shard", type=_count, default=1000, help="files that one worker reads at a time; default: 1000")
+    add("--workers", type=_count, help="number of processes without --scheduler; default: one per CPU")
+    add("--shard", type=_count, default=1000, help="number of files per shard; default: 1000")
     add(
         "--again",
         action="store_true",
-        help="replace what another model, other options or inputs left in --out",
+        help="replace parts in --out from another model, other options or other inputs",
     )
-    add("--failed", action="store_true", help="also read again the rows of finished parts that have an error")
-    add("--dry-run", action="store_true", help="count, and estimate the time; read and write nothing")
+    add("--failed", action="store_true", help="also read rows with an error in finished parts again")
+    add("--dry-run", action="store_true", help="count the pictures, estimate the time, and write nothing")
     return parser
 
 
 def _count(text: str) -> int:
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError("a whole number from 1 is wanted")
+        raise argparse.ArgumentTypeError("must be a positive whole number")
     return number
 
 
-def _share(text: str) -> float:
+def _fraction(text: str) -> float:
     number = float(text)
     if not 0 <= number <= 1:
-        raise argparse.ArgumentTypeError("a number from 0 to 1 is wanted")
+        raise argparse.ArgumentTypeError("must be a number from 0 to 1")
     return number
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; the exit code."""
+    """Run the command line; returns the exit code."""
     command = parser()
     given = command.parse_args(argv)
     if not given.read and (given.length or given.check):
-        command.error("--length and --check go with --read")
+        command.error("--length and --check need --read")
     if given.read and given.prepare != "mnist":
-        command.error("--prepare goes without --read")
+        command.error("--prepare can't be used with --read")
     signal.signal(signal.SIGTERM, _stop)
     try:
         return _run(given)
@@ -116,13 +120,13 @@ def _run(given: argparse.Namespace) -> int:
     )
     job = Job(given.out, load(given.model), options)
     parts = job.parts
-    shards = find_shards(given.inputs, given.column, given.shard, parts.place)
+    shards = find_shards(given.inputs, given.column, given.shard, parts.input_url)
     keys = {shard.key for shard in shards}
-    there = parts.there()
-    stale = [name for name, (key, run) in there.items() if run != parts.run or key not in keys]
+    existing = parts.existing()
+    stale = [name for name, (key, run) in existing.items() if run != parts.run or key not in keys]
     if stale and not given.again:
-        raise UsageError(_why_stale(job, there, stale))
-    finished = {key: name for name, (key, run) in there.items() if name not in stale}
+        raise UsageError(_why_stale(job, existing, stale))
+    finished = {key: name for name, (key, run) in existing.items() if name not in stale}
     work = [Work(shard) for shard in shards if shard.key not in finished]
     if given.failed:
         work += [Work(shard, finished[shard.key]) for shard in shards if shard.key in finished]
@@ -134,7 +138,7 @@ def _run(given: argparse.Namespace) -> int:
     failed: list[tuple[Shard, str]] = []
     progress = Progress(work, total)
     if len(finished) and not given.failed:
-        progress.say(f"{len(finished)} of {len(shards)} parts are there from before.")
+        progress.say(f"{len(finished)} of {len(shards)} parts are already finished.")
     if work:
         cluster = Cluster(given.scheduler, given.workers)
         try:
@@ -148,26 +152,28 @@ def _run(given: argparse.Namespace) -> int:
     return 1 if failed or progress.counts["failed"] else 0
 
 
-def _why_stale(job: Job, there: dict[str, tuple[str, str]], stale: list[str]) -> str:
+def _why_stale(job: Job, existing: dict[str, tuple[str, str]], stale: list[str]) -> str:
     parts = job.parts
-    other = [name for name in stale if there[name][1] != parts.run]
+    other = [name for name in stale if existing[name][1] != parts.run]
     if not other:
-        why = "of inputs that are not these, or have changed since"
+        why = "from other inputs, or from inputs that have changed since"
     else:
-        about = parts.about(other[0])
-        mine = job.model.version
-        model = f"model {about['model']}" if about["model"] != mine else "other options"
-        why = f"of {model}, and this run is with model {mine} and {job.options}"
-    return f"{parts.url} holds {len(stale)} parts {why}. --again reads anew and then removes them."
+        model, mine = parts.metadata(other[0])["model"], job.model.version
+        why = f"from model {model}" if model != mine else "from other options"
+        why += f"; this run has model {mine} and {job.options}"
+    return (
+        f"{parts.url} contains {len(stale)} parts {why}. With --again, the run replaces them: it reads what "
+        "differs and then removes them."
+    )
 
 
 def _estimate(shards: list[Shard], work: list[Work], job: Job, workers: int) -> str:
-    """What is to be read, and how long that takes by the first pictures of it."""
+    """The amount of work, and an estimate of its time from reading the first pictures."""
     known = sum(each.shard.pictures or 0 for each in work)
     open_ended = sum(each.shard.pictures is None for each in work)
     size = sum(each.shard.bytes for each in work)
     lines = [
-        f"{len(shards):,} shards, {len(shards) - len(work):,} of them done",
+        f"{len(shards):,} shards, {len(shards) - len(work):,} of them finished",
         f"{known:,} pictures" + (f" and those in {open_ended:,} files" if open_ended else ""),
         f"{size / 1e6:,.1f} MB to read",
     ]
@@ -179,7 +185,9 @@ def _estimate(shards: list[Shard], work: list[Work], job: Job, workers: int) -> 
         n = sum(len(rows) for rows in rows_of(items, network, options))
         spent = time.perf_counter() - begun
         rate = n / spent * workers
-        lines.append(f"{rate:,.0f} pictures/s by {workers} processes, as the first {n} were read by one")
+        lines.append(
+            f"{rate:,.0f} pictures/s with {workers} processes, estimated from {n} pictures in one process"
+        )
         if known:
-            lines.append(f"{known / rate:,.0f} s for those that are counted")
+            lines.append(f"{known / rate:,.0f} s for the {known:,} pictures")
     return "\n".join(lines)

@@ -1,7 +1,7 @@
-"""What is to be read, divided into shards: `find_shards` makes them of globs, folders and files anywhere that
-fsspec reaches. cli.py calls it before anything is read; a shard is then read by one worker and becomes one
-part of the output. Pictures are put together by the thousand; an archive or a file of lines is a shard; a
-Parquet file is divided by its row groups and an array by its rows."""
+"""Divides the inputs into shards: `find_shards` makes them from globs, folders and files on any file system that
+fsspec supports, and cli.py calls it. Each shard is read by one worker and becomes one part of the output. A shard
+is a thousand picture files, a tar or JSON Lines file, some row groups of a Parquet file, or some rows of an
+array."""
 
 from __future__ import annotations
 
@@ -32,15 +32,14 @@ KINDS = {
     # MNIST's own names; its labels are idx1
     "array": re.compile(r"(\.npy|[.-]idx[34]-ubyte(\.gz)?|\.idx(\.gz)?)$"),
 }
-# where a store tells when a file was changed, by what its fsspec implementation calls it
+# the keys by which fsspec's implementations report when a file was last changed
 TIMES = ("ETag", "etag", "mtime", "LastModified", "updated", "last_modified")
-# rows of Parquet or of an array that make a shard
+# the number of rows of a Parquet file or an array in a shard
 ROWS = 10_000
-# of the pictures of a shard together
+# the total size of the picture files in a shard
 SHARD_BYTES = 256 << 20
 
-
-# what a file that is no longer what its name says shows as
+# what reading a damaged file raises
 DAMAGE = (
     ValueError,
     SyntaxError,
@@ -54,22 +53,23 @@ DAMAGE = (
 
 
 def is_damage(error: BaseException) -> bool:
-    """Whether one of DAMAGE is the file's fault; a store that fails tells an errno, which no damage has."""
+    """Whether an exception of DAMAGE means that the file is damaged. Only if its store failed, it has an errno."""
     return not isinstance(error, OSError) or error.errno is None
 
 
 class UsageError(Exception):
-    """What was asked for can't be done; the message says why, and what to do."""
+    """The command can't be carried out. The message says why, and what to do."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """What one worker reads at a time.
+    """The unit of work of one worker.
 
-    name: of the first file's folder or of the file, with the shard's number among all. kind: files, or one of
-    KINDS. urls, sizes, times: of its files; times as their store tells them. first, last: its rows of an
-    array, counted from 0, or its row groups of a Parquet file. row: number of its first row. pictures: how
-    many, None if that is not known before. bytes: of its files, or its share of them."""
+    name: the shard's number, followed by the name of the first file's folder or of the file. kind: files, or one
+    of KINDS. urls, sizes, times: those of its files; the times as the store reports them. first, last: the range
+    of rows of an array, or of row groups of a Parquet file, from 0 and without `last`. row: number of the first
+    row. pictures: the number of pictures, None if it is not known in advance. bytes: the size of the files, or of
+    the shard's part of them."""
 
     name: str
     kind: str
@@ -84,10 +84,10 @@ class Shard:
 
     @property
     def key(self) -> str:
-        """16 hex digits: a hash of what it holds, the same as long as names, sizes and times are."""
-        told = asdict(self)
-        del told["name"]
-        return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+        """16 hex digits: a hash of the names, sizes and times of the shard's files, and of its rows."""
+        content = asdict(self)
+        del content["name"]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -103,18 +103,19 @@ class _File:
 
 
 def find_shards(inputs: list[str], column: str, pictures: int = 1000, without: str = "") -> list[Shard]:
-    """The shards of everything that `inputs` name, in order of name.
+    """Divide everything that `inputs` name into shards, sorted by name.
 
-    inputs: URLs or paths of files and folders, and globs of them. column: of a Parquet file, which holds the
-    pictures. pictures: how many files make a shard. without: a folder that is left out, the output's.
+    inputs: URLs, paths or globs of files and folders. column: the column of Parquet files that contains the
+    pictures. pictures: the number of picture files in a shard. without: the output folder, which is skipped.
 
-    Raises UsageError for an input that is not there or holds nothing, and a Parquet file without the column.
+    Raises UsageError for an input that does not exist or contains no pictures, and for a Parquet file without the
+    column.
     """
     found: dict[str, _File] = {}
     for given in inputs:
         files = list(_files(given, without))
         if not files:
-            raise UsageError(f"{given} holds nothing to read.")
+            raise UsageError(f"{given} contains nothing to read.")
         found |= {file.url: file for file in files}
     shards: list[Shard] = []
     in_order = sorted(found.values(), key=lambda file: (file.kind != "files", file.url))
@@ -133,10 +134,10 @@ def find_shards(inputs: list[str], column: str, pictures: int = 1000, without: s
 def _files(given: str, without: str) -> Iterator[_File]:
     try:
         fs, path = url_to_fs(given)
-        # a question mark is part of a web address
+        # in a web address, a question mark begins the query
         signs = "*[" if "http" in fs.protocol else "*?["
         chosen = False
-        # a file may be called like a glob
+        # the name of a file may contain these characters
         if any(sign in path for sign in signs) and not fs.exists(path):
             listed = fs.glob(path, detail=True)
         elif fs.isdir(path):
@@ -144,9 +145,9 @@ def _files(given: str, without: str) -> Iterator[_File]:
         else:
             listed, chosen = {path: fs.info(path)}, True
     except FileNotFoundError:
-        raise UsageError(f"{given} is not there.") from None
+        raise UsageError(f"{given} does not exist.") from None
     except Exception as error:
-        # each store has errors of its own, for missing credentials above all
+        # each store has its own exceptions, mostly for missing credentials
         raise UsageError(f"{given} can't be listed: {type(error).__name__}: {error}") from None
     for name, info in sorted(listed.items()):
         url = str(fs.unstrip_protocol(name)).removeprefix("file://")
@@ -155,13 +156,13 @@ def _files(given: str, without: str) -> Iterator[_File]:
         time = next((str(info[key]) for key in TIMES if info.get(key) is not None), "")
         file = _File(url, int(info.get("size") or 0), time)
         ending = "." + basename(url).lower().rpartition(".")[2]
-        # a folder may hold other things, and a file by its name is wanted whatever its name
+        # other files in folders are skipped; a file that the command line names is always read
         if chosen or file.kind != "files" or ending in PICTURES:
             yield file
 
 
 def _by_number(files: list[_File], pictures: int) -> Iterator[dict[str, Any]]:
-    """Files in groups of at most `pictures` and SHARD_BYTES."""
+    """Divide files into groups of at most `pictures` files and SHARD_BYTES."""
     start, total = 0, 0
     for i, file in enumerate(files):
         if i > start and (i - start == pictures or total + file.size > SHARD_BYTES):
@@ -183,7 +184,7 @@ def _together(files: list[_File]) -> dict[str, Any]:
 
 
 def _of_file(file: _File, kind: str, column: str) -> Iterator[dict[str, Any]]:
-    """The parts of a file that holds many pictures; one that can't be divided is one part."""
+    """Divide a file with many pictures into parts, or return it whole if that is not possible."""
     whole = _together([file]) | {"pictures": None}
     try:
         if kind == "parquet":
@@ -197,7 +198,7 @@ def _of_file(file: _File, kind: str, column: str) -> Iterator[dict[str, Any]]:
     except DAMAGE as error:
         if not is_damage(error):
             raise UsageError(f"{file.url} can't be read: {error}") from None
-        # its row will tell
+        # reading it will give a row with the error
         parts = []
     if not parts:
         yield whole
@@ -208,11 +209,11 @@ def _of_file(file: _File, kind: str, column: str) -> Iterator[dict[str, Any]]:
 
 
 def _row_groups(url: str, column: str) -> Iterator[tuple[int, int, int, int]]:
-    """Runs of a Parquet file's row groups: first, one behind the last, number of the first row, rows."""
+    """Divide a Parquet file's row groups into ranges: (first, last + 1, number of the first row, rows)."""
     with fsspec.open(url, "rb") as opened, pq.ParquetFile(opened) as file:
         names = file.schema_arrow.names
         if column not in names:
-            raise UsageError(f"{url} has no column {column}; --column names one of {', '.join(names)}.")
+            raise UsageError(f"{url} has no column {column}. Set --column to one of {', '.join(names)}.")
         sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
     first = row = rows = 0
     for i, size in enumerate(sizes):

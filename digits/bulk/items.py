@@ -1,6 +1,6 @@
-"""A shard's pictures one after another: `read_items` opens each kind of file and gives a name and a value for
-each picture, or what is wrong with it. Nothing is decoded yet, which rows.py does, and no more is held at a
-time than some pictures. tasks.py calls it in a worker."""
+"""Reads a shard's pictures one after another: `read_items` opens each kind of file and yields the name of each
+picture and its content or an error. Only a few pictures are in memory at a time, and rows.py decodes them.
+tasks.py calls it in a worker."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from digits.bulk.arrays import ArrayFile
 from digits.bulk.inputs import DAMAGE, PICTURES, Shard, is_damage
 from digits.imaging import PictureError
 
-# of a picture's file: as much as the service takes of a request by default
+# the largest picture file; the service's default limit for a request
 MAX_BYTES = 32 << 20
-# the same in base64, with a line's other fields
+# the same in base64, with other fields on the line
 MAX_LINE = 48 << 20
-# fetched together: a store far away answers many requests in the time of one
+# files are fetched concurrently in groups, because a remote store takes long to answer
 FETCH, FETCH_BYTES = 64, 64 << 20
-# rows of Parquet that are decoded at a time
+# the number of Parquet rows that are decoded at a time
 BATCH = 64
 SHAPES = ((28, 28), (28, 28, 1), (784,))
 
 
 class Item(NamedTuple):
-    """One picture: its name, and its bytes, its 784 numbers from 0 to 255, or why it can't be had."""
+    """A picture: its name, and its bytes, its 784 pixels from 0 to 255, or the error that prevents reading it."""
 
     path: str
     value: bytes | np.ndarray | PictureError
@@ -48,9 +48,10 @@ class Item(NamedTuple):
 def read_items(shard: Shard, column: str, as_pictures: bool = False) -> Iterator[Item]:
     """The shard's pictures in order.
 
-    column: of Parquet and JSON lines, which holds them. as_pictures: pixels, too, become a picture's bytes.
-    Where a file is damaged, what came before is given, and then the file itself with the problem. Raises
-    OSError where a store does not answer, or gives no file at all."""
+    column: the column of Parquet files, or the field of JSON Lines, that contains the pictures. as_pictures:
+    convert pixels to the bytes of a picture, too. If a file is damaged, the pictures before the damage are
+    followed by an item for the file with the error. Raises OSError if the store does not answer, or returns none
+    of several files."""
     if shard.kind == "files":
         yield from _files(shard)
         return
@@ -63,7 +64,7 @@ def read_items(shard: Shard, column: str, as_pictures: bool = False) -> Iterator
             except PictureError as error:
                 yield Item(path, error)
     except FileNotFoundError:
-        yield Item(url, PictureError(404, f"{url} is not there any more."))
+        yield Item(url, PictureError(404, f"{url} no longer exists."))
     except DAMAGE as error:
         if not is_damage(error):
             raise
@@ -71,7 +72,7 @@ def read_items(shard: Shard, column: str, as_pictures: bool = False) -> Iterator
 
 
 def only(shard: Shard, paths: set[str]) -> Shard:
-    """The shard with no other files than those in `paths`; one that is a single file stays whole."""
+    """Restrict a shard to the files in `paths`. A shard from a single file is returned unchanged."""
     if shard.kind != "files":
         return shard
     files = zip(shard.urls, shard.sizes, shard.times, strict=True)
@@ -81,7 +82,7 @@ def only(shard: Shard, paths: set[str]) -> Shard:
 
 def _files(shard: Shard) -> Iterator[Item]:
     fs = url_to_fs(shard.urls[0])[0]
-    # the next files are fetched while these are read
+    # fetch the next group while this one is processed
     with ThreadPoolExecutor(1) as thread:
         fetching = deque[Future[list[Item]]]()
         for group in _groups(shard):
@@ -92,7 +93,7 @@ def _files(shard: Shard) -> Iterator[Item]:
 
 
 def _groups(shard: Shard) -> Iterator[dict[str, int]]:
-    """Files that are fetched together: URL -> size."""
+    """The groups of files that are fetched concurrently: URL -> size."""
     group: dict[str, int] = {}
     for url, size in zip(shard.urls, shard.sizes, strict=True):
         if group and (len(group) == FETCH or sum(group.values()) + size > FETCH_BYTES):
@@ -103,9 +104,9 @@ def _groups(shard: Shard) -> Iterator[dict[str, int]]:
 
 
 def _fetch(fs: Any, sizes: dict[str, int]) -> list[Item]:
-    """Files' contents. Raises OSError if the store gives none of several."""
+    """Fetch files. Raises OSError if the store returns none of several."""
     urls = [url for url, size in sizes.items() if size <= MAX_BYTES]
-    # not fs.cat, which would take a name with brackets for a glob
+    # fs.cat would expand brackets in names as globs
     contents = fs.cat_ranges([fs._strip_protocol(url) for url in urls], None, None, on_error="return")
     found: dict[str, Any] = dict(zip(urls, contents, strict=True))
     items = [Item(url, _content(found.get(url), url, size)) for url, size in sizes.items()]
@@ -117,15 +118,16 @@ def _fetch(fs: Any, sizes: dict[str, int]) -> list[Item]:
 
 
 def _content(found: bytes | Exception | None, url: str, size: int) -> bytes | PictureError:
-    """What a store gave for a file: its bytes, an error, or None if it was not asked."""
+    """The bytes of a file, or the error. found: what the store returned, or None for files that were not
+    fetched."""
     if found is None or (isinstance(found, bytes) and len(found) > MAX_BYTES):
         return _too_large(url, size if found is None else len(found))
     if isinstance(found, bytes):
         return found
     if isinstance(found, FileNotFoundError):
-        return PictureError(404, f"{url} is not there any more.")
+        return PictureError(404, f"{url} no longer exists.")
     if isinstance(found, PermissionError):
-        return PictureError(403, f"{url} may not be read.")
+        return PictureError(403, f"{url} can't be read: permission denied.")
     return PictureError(503, f"{url} can't be read.", found=str(found)[:200])
 
 
@@ -134,7 +136,8 @@ def _too_large(path: str, size: int) -> PictureError:
 
 
 class _Member(tarfile.TarInfo):
-    """A member of an archive. Raises tarfile.ReadError where a cut or a broken header would pass for the end."""
+    """A member of an archive. Raises tarfile.ReadError for a truncated or broken header, which tarfile would
+    take for the end of the archive."""
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> _Member:
@@ -166,7 +169,7 @@ def _parquet(shard: Shard, column: str) -> Iterator[tuple[int, Any]]:
         row = shard.row
         for batch in batches:
             for value in batch.column(0).to_pylist():
-                # Hugging Face's data sets keep a picture as a struct of its bytes and its path
+                # Hugging Face's data sets store a picture as a struct with its bytes and its path
                 yield row, value.get("bytes") if isinstance(value, dict) else value
                 row += 1
 
@@ -193,9 +196,9 @@ def _of_line(line: bytes, column: str) -> Any:
     try:
         document = json.loads(line)
     except (ValueError, RecursionError) as error:
-        return PictureError(400, "The line is no JSON.", found=str(error)[:200])
+        return PictureError(400, "The line is not valid JSON.", found=str(error)[:200])
     if not isinstance(document, dict) or column not in document:
-        return PictureError(422, f"The line is no JSON object with {column}.", field=column)
+        return PictureError(422, f"The line is not a JSON object with the field {column}.", field=column)
     return document[column]
 
 
@@ -209,7 +212,7 @@ READERS = {"tar": _tar, "parquet": _parquet, "lines": _lines, "array": _array}
 
 
 def _value(value: Any, path: str, as_picture: bool) -> bytes | np.ndarray | PictureError:
-    """What a file held as an Item's value: bytes and base64 are pictures, numbers are pixels.
+    """Convert a value from a file to an Item's value: bytes and base64 are pictures, numbers are pixels.
 
     Raises PictureError 422 for anything else.
     """
@@ -219,7 +222,7 @@ def _value(value: Any, path: str, as_picture: bool) -> bytes | np.ndarray | Pict
         try:
             value = base64.b64decode(value, validate=True)
         except ValueError:
-            raise PictureError(422, f"{path} is no base64.", found=f"{len(value)} letters") from None
+            raise PictureError(422, f"{path} is not base64.", found=f"{len(value)} characters") from None
     if isinstance(value, bytes):
         return value if len(value) <= MAX_BYTES else _too_large(path, len(value))
     if isinstance(value, np.ndarray) and value.shape not in SHAPES:
@@ -229,25 +232,26 @@ def _value(value: Any, path: str, as_picture: bool) -> bytes | np.ndarray | Pict
 
 
 def _pixels(value: Any, path: str) -> np.ndarray:
-    """The value as (28, 28) numbers from 0 to 255. Raises PictureError 422 if it is none."""
+    """Convert a value to (28, 28) numbers from 0 to 255. Raises PictureError 422."""
     try:
         pixels = np.asarray(value)
         fits = pixels.dtype.kind in "uif" and pixels.shape in SHAPES
     except ValueError:
         fits = False
     if not fits:
-        raise PictureError(422, f"{path} is no picture and no 28x28 numbers.", found=type(value).__name__)
-    # NaN is not within either
+        detail = f"{path} is neither a picture nor 28x28 numbers."
+        raise PictureError(422, detail, found=type(value).__name__)
+    # the comparisons also exclude NaN
     if not ((pixels >= 0) & (pixels <= 255)).all():
-        raise PictureError(422, f"{path} has numbers outside 0 to 255.")
+        raise PictureError(422, f"{path} contains numbers outside 0 to 255.")
     return pixels.reshape(28, 28)
 
 
 def _picture(pixels: np.ndarray, path: str) -> bytes:
-    """An array (height, width) or (height, width, 3), uint8, as a picture's bytes."""
+    """Convert an array uint8 (height, width) or (height, width, 1 or 3) to the bytes of a picture."""
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (1,), (3,)):
         raise PictureError(
-            422, f"{path} is no image of 8 bits.", found=f"{pixels.dtype} {'x'.join(map(str, pixels.shape))}"
+            422, f"{path} is not an 8-bit image.", found=f"{pixels.dtype} {'x'.join(map(str, pixels.shape))}"
         )
     data = BytesIO()
     Image.fromarray(pixels.squeeze(2) if pixels.shape[2:] == (1,) else pixels).save(data, "BMP")

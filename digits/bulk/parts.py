@@ -1,6 +1,6 @@
-"""The output: a folder of Parquet files, one a shard, each there whole or not at all. A part's name ends with
-the key of its shard and the key of the run (model and options), so that one listing tells what is done.
-tasks.py writes parts in a worker, cli.py looks what is there."""
+"""Writes and lists parts, the Parquet files of the output folder. Each part has the rows of one shard and is
+written atomically. Its name ends with the key of the shard and the key of the run (model and options), so that a
+listing of the folder shows which shards are finished. tasks.py writes parts in a worker, and cli.py lists them."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from fsspec.implementations.local import LocalFileSystem
 from digits.bulk.inputs import Shard, UsageError
 from digits.bulk.rows import Options
 
-# what a row means: a new number where that changes, and older parts are read again
+# increase it when the meaning of a row changes, so that older parts are replaced
 FORMAT = 1
 NAME = re.compile(r"([0-9]{6}-.+)-([0-9a-f]{16})-([0-9a-f]{8})\.parquet")
-# rows that are held before they are written
-HELD = 20_000
+# the number of rows in memory before they are written
+MAX_BUFFERED_ROWS = 20_000
 
 
 def run_key(version: str, options: Options) -> str:
-    """8 hex digits of all that a row depends on beside its picture."""
-    told = json.dumps([FORMAT, version, asdict(options)])
-    return hashlib.sha256(told.encode()).hexdigest()[:8]
+    """8 hex digits: a hash of everything but the picture that a row depends on."""
+    content = json.dumps([FORMAT, version, asdict(options)])
+    return hashlib.sha256(content.encode()).hexdigest()[:8]
 
 
 class Parts:
-    """A folder of parts, made with the first of them. run: the key of the parts that are written.
+    """A folder of parts, which is created with the first part. run: the key of this run.
 
-    Raises UsageError for an address that fsspec does not know.
+    Raises UsageError for an address that fsspec does not support.
     """
 
     def __init__(self, url: str, run: str) -> None:
@@ -49,20 +49,20 @@ class Parts:
             self._fs, self._folder = url_to_fs(self.url)
         except (ValueError, ImportError) as error:
             raise UsageError(f"{url} can't be written: {error}") from None
-        # a store that others write to is looked at anew
+        # workers write to the store as well
         self._fs.invalidate_cache()
 
     @property
-    def place(self) -> str:
-        """The folder as inputs are named."""
+    def input_url(self) -> str:
+        """The folder's URL in the form that `find_shards` uses for inputs."""
         return str(self._fs.unstrip_protocol(self._folder)).removeprefix("file://")
 
     def name(self, shard: Shard) -> str:
-        """What a shard's part is called."""
+        """The name of a shard's part."""
         return f"{shard.name}-{shard.key}-{self.run}.parquet"
 
-    def there(self) -> dict[str, tuple[str, str]]:
-        """The parts' names, of any run: the keys of their shard and run. Raises UsageError."""
+    def existing(self) -> dict[str, tuple[str, str]]:
+        """The parts in the folder, also those of other runs: name -> (shard key, run key). Raises UsageError."""
         try:
             names = [each.rpartition("/")[2] for each in self._fs.ls(self._folder, detail=False)]
         except FileNotFoundError:
@@ -71,58 +71,58 @@ class Parts:
             raise UsageError(f"{self.url} can't be listed: {type(error).__name__}: {error}") from None
         return {name: (match[2], match[3]) for name in sorted(names) if (match := NAME.fullmatch(name))}
 
-    def about(self, name: str) -> dict[str, Any]:
-        """What a part tells of itself: model, options, pictures, failed."""
+    def metadata(self, name: str) -> dict[str, Any]:
+        """A part's metadata: shard, model, options, and the numbers of pictures, failed and unsure ones."""
         with self._fs.open(f"{self._folder}/{name}", "rb") as file:
-            found: dict[str, Any] = json.loads(pq.read_metadata(file).metadata[b"digits"])
-        return found
+            metadata: dict[str, Any] = json.loads(pq.read_metadata(file).metadata[b"digits"])
+        return metadata
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         """A part's rows."""
         with self._fs.open(f"{self._folder}/{name}", "rb") as file:
-            found: list[dict[str, Any]] = pq.read_table(file).to_pylist()
-        return found
+            rows: list[dict[str, Any]] = pq.read_table(file).to_pylist()
+        return rows
 
     def write(
-        self, name: str, batches: Iterable[list[dict[str, Any]]], schema: pa.Schema, about: dict[str, Any]
+        self, name: str, batches: Iterable[list[dict[str, Any]]], schema: pa.Schema, metadata: dict[str, Any]
     ) -> dict[str, Any]:
-        """Write a part whole: what was there by its name is there until the new one is.
+        """Write a part atomically; an older part of that name stays in place until the new one is complete.
 
-        about: what the part is to tell of itself; the numbers of pictures, failed and unsure ones are added.
-        Returns it.
+        metadata: stored in the part, after adding the numbers of pictures, failed and unsure ones. Returns it.
         """
         local = isinstance(self._fs, LocalFileSystem)
-        # beside its place, where renaming is one step; for a store, here until it is sent as one upload
+        # in the output folder, so that renaming is atomic; for a remote store, in a local file until it is
+        # complete
         folder = self._folder if local else tempfile.gettempdir()
-        beside = Path(folder, f".{name}.{uuid.uuid4().hex[:8]}.tmp")
+        temporary = Path(folder, f".{name}.{uuid.uuid4().hex[:8]}.tmp")
         self._fs.makedirs(self._folder, exist_ok=True)
         try:
             counts = {"pictures": 0, "failed": 0, "unsure": 0}
-            held: list[dict[str, Any]] = []
-            with pq.ParquetWriter(beside, schema, compression="zstd") as writer:
+            buffered: list[dict[str, Any]] = []
+            with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
                 for batch in batches:
                     counts["pictures"] += len(batch)
                     counts["failed"] += sum("error" in row and row["error"] is not None for row in batch)
                     counts["unsure"] += sum(bool(row.get("unsure")) for row in batch)
-                    held += batch
-                    if len(held) >= HELD:
-                        writer.write_table(pa.Table.from_pylist(held, schema))
-                        held = []
-                writer.write_table(pa.Table.from_pylist(held, schema))
-                about = about | counts
-                writer.add_key_value_metadata({"digits": json.dumps(about)})
+                    buffered += batch
+                    if len(buffered) >= MAX_BUFFERED_ROWS:
+                        writer.write_table(pa.Table.from_pylist(buffered, schema))
+                        buffered = []
+                writer.write_table(pa.Table.from_pylist(buffered, schema))
+                metadata = metadata | counts
+                writer.add_key_value_metadata({"digits": json.dumps(metadata)})
             if local:
-                with beside.open("rb") as file:
+                with temporary.open("rb") as file:
                     os.fsync(file.fileno())
-                beside.replace(Path(self._folder, name))
+                temporary.replace(Path(self._folder, name))
             else:
-                self._fs.put_file(str(beside), f"{self._folder}/{name}")
+                self._fs.put_file(str(temporary), f"{self._folder}/{name}")
         finally:
-            beside.unlink(missing_ok=True)
-        return about
+            temporary.unlink(missing_ok=True)
+        return metadata
 
     def remove(self, names: Iterable[str]) -> None:
-        """Remove parts, and what workers that were killed left half written."""
+        """Remove parts, and unfinished files that killed workers left."""
         for name in names:
             with suppress(FileNotFoundError):
                 self._fs.rm_file(f"{self._folder}/{name}")

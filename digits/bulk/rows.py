@@ -1,7 +1,7 @@
-"""Pictures become rows of the output by what the service, too, calls for a request: digits.imaging prepares a
-picture, digits.model gives its digit's probabilities, digits.reading reads a picture of many digits. What
-can't be read is a row with its error. tasks.py calls `rows_of` in a worker, cli.py to estimate a run's
-time."""
+"""Makes a row of the output from each picture with the same functions as the service: digits.imaging prepares
+pictures, digits.model classifies them, and digits.reading reads pictures of several digits. A picture that
+can't be read gets a row with an error. tasks.py calls `rows_of` in a worker, and cli.py calls it to estimate
+the time of a run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from digits.imaging import PictureError, prepare
 from digits.model import Classifier, scale
 from digits.reading import read
 
-# classified at a time
+# the number of pictures that are classified at a time
 BATCH = 256
 
 COLUMNS = [
@@ -35,11 +35,12 @@ LINES = pa.list_(pa.struct([("text", pa.string()), ("probability", pa.float64())
 
 @dataclass(frozen=True)
 class Options:
-    """What is done with each picture, and where the pictures are.
+    """The options of a run on which its rows depend.
 
-    read: read all digits, not one. length, check: of each line that is read, as digits.reading.read takes
-    them. as_is: take pictures of 28x28 pixels as they are. sure: the probability below which an answer is
-    unsure, by default the model's. column: of Parquet and JSON lines, which holds the pictures."""
+    read: read all digits in a picture instead of one. length, check: arguments of digits.reading.read. as_is: use
+    pictures of 28x28 pixels without preparing them. sure: the probability below which an answer is unsure; None
+    for the model's threshold. column: the column of Parquet files, or the field of JSON Lines, that contains the
+    pictures."""
 
     read: bool = False
     length: int | None = None
@@ -58,7 +59,8 @@ class Options:
 def rows_of(
     items: Iterable[Item], classifier: Classifier, options: Options
 ) -> Iterator[list[dict[str, Any]]]:
-    """Rows of the items in order, some at a time. A row lacks what it has no value for."""
+    """The rows of the items in order, in lists of up to BATCH. A row lacks the columns for which it has no
+    value."""
     sure = classifier.sure_threshold if options.sure is None else options.sure
     remaining = iter(items)
     while batch := list(islice(remaining, BATCH)):
@@ -73,7 +75,7 @@ def rows_of(
 
 
 def _classify(items: list[Item], classifier: Classifier, sure: float, as_is: bool) -> list[dict[str, Any]]:
-    """A row for each item: its digit, as POST /predict gives it, or the error."""
+    """A row for each item, with the digit that POST /predict would answer, or an error."""
     rows: list[dict[str, Any]] = []
     images: list[np.ndarray] = []
     places: list[int] = []
@@ -96,7 +98,7 @@ def _classify(items: list[Item], classifier: Classifier, sure: float, as_is: boo
 
 
 def _read(item: Item, classifier: Classifier, sure: float, options: Options) -> dict[str, Any]:
-    """A picture's row with all that was read: text and lines; the digit, where it is one."""
+    """A picture's row with the text and lines that were read, and with the digit if there is only one."""
     data: Any = item.value
     try:
         if isinstance(data, PictureError):
@@ -112,7 +114,7 @@ def _read(item: Item, classifier: Classifier, sure: float, options: Options) -> 
     ]
     return {
         "digit": int(found.text) if len(found.text) == 1 else None,
-        # of the line that is most in doubt
+        # that of the least certain line
         "probability": min((round(line.probability, 6) for line in found.lines), default=None),
         "unsure": any(line.unsure for line in found.lines) if lines else None,
         "text": found.text,
@@ -124,5 +126,5 @@ def _failed(error: Exception, path: str) -> dict[str, Any]:
     if isinstance(error, PictureError):
         found = error.extra.get("found")
         return {"error": error.detail + (f" Found: {found}." if found else ""), "status": error.status}
-    # one picture that meets a fault of ours must not take the others' rows with it
+    # a bug that one picture triggers must not cost the rows of the others
     return {"error": f"{path} can't be read: {type(error).__name__}: {error}"[:500], "status": 500}

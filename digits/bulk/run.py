@@ -1,6 +1,6 @@
-"""Hands shards to Dask's workers and follows them: `read_shards` keeps a few for each worker on their way,
-takes up again what a lost worker or scheduler held, and tells how far it is. cli.py calls it with a
-`Cluster`, which is this machine's processes or a scheduler elsewhere."""
+"""Sends shards to Dask's workers and monitors them: `read_shards` submits a few for each worker, submits those
+of a lost scheduler again, and reports progress. cli.py calls it with a `Cluster`, which is either processes on
+this machine or the workers of another scheduler."""
 
 from __future__ import annotations
 
@@ -23,34 +23,34 @@ from distributed.comm import CommClosedError
 from digits.bulk.inputs import Shard, UsageError
 from digits.bulk.tasks import Job, read_shard
 
-# shards on their way for each worker: one is read while the next one is sent
+# the number of shards submitted per worker: while one is read, the next one is sent
 AHEAD = 2
-# of a shard that fails; Dask itself tries a shard again whose worker died, three times
+# for shards that fail; if a worker dies, Dask itself retries its shard three times
 RETRIES = 2
-# for a scheduler that is started anew
+# how long to wait for a scheduler to be restarted
 WAIT_SECONDS = 300.0
 LOST = (CancelledError, CommClosedError, OSError)
 
 
 class Work(NamedTuple):
-    """A shard to read. failed_of: a finished part, of which only the failed rows are read again."""
+    """A shard to read. failed_of: the name of a finished part in which only the failed rows are read again."""
 
     shard: Shard
     failed_of: str | None = None
 
 
 class Cluster:
-    """Workers: those of the scheduler at `address`, or processes of this machine's own, as many as `workers`.
+    """The workers of the scheduler at `address`, or if it is None, `workers` processes on this machine.
 
-    Raises UsageError if there is no scheduler.
+    Raises UsageError if no scheduler answers.
     """
 
     def __init__(self, address: str | None, workers: int | None = None) -> None:
         self.address, self._own = address, None
         if address is None:
-            # a profile of every worker's stack, 100 times a second, which nobody looks at
+            # the profiler samples every worker's stack 100 times a second, and is not used
             dask.config.set({"distributed.worker.profile.enabled": False})
-            # the workers' own logs would get between the lines of progress, which tell of failures, too
+            # logs of the workers would interrupt the progress line; `read_shards` reports failures anyway
             os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "error")
             self._own = LocalCluster(
                 n_workers=workers or CPU_COUNT,
@@ -67,38 +67,38 @@ class Cluster:
             raise
 
     def client(self, wait_seconds: float = WAIT_SECONDS) -> Client:
-        """A client that is connected. Raises UsageError if the scheduler does not come within the time."""
+        """A connected client. Raises UsageError if the scheduler does not answer within the time."""
         deadline = time.monotonic() + wait_seconds
         while self._client is None or self._client.status != "running":
             self.drop()
             try:
                 self._client = Client(self._own or self.address, timeout=5)
             except (OSError, TypeError, ValueError) as error:
-                # a wrong address, or no key for TLS, will not come right
+                # retrying does not help if the address is wrong or the TLS key is missing
                 if time.monotonic() > deadline or not isinstance(error, OSError):
                     raise UsageError(
-                        f"There is no scheduler at {self.address} ({error}). When there is one, the same "
-                        "command resumes the run."
+                        f"There is no scheduler at {self.address} ({error}). Start one, and run the same command "
+                        "again to resume."
                     ) from None
                 time.sleep(0.5)
         return self._client
 
     def drop(self) -> None:
-        """Give the connection up; the next client is a new one."""
+        """Close the connection. `client` then opens a new one."""
         if self._client is not None:
             self._client.close(timeout=2)
             self._client = None
 
     def close(self) -> None:
-        """End the connection, and the processes that are its own."""
+        """Close the connection, and stop the processes on this machine."""
         self.drop()
         if self._own is not None:
             self._own.close(timeout=10)
 
 
 class Progress:
-    """Tells how far a run is: a line that is written over on a terminal, each second; elsewhere a line of
-    JSON every ten seconds. pictures: how many there are, None if that is not known before."""
+    """Reports the progress of a run: on a terminal one line that is updated every second, elsewhere a line of JSON
+    every ten seconds. pictures: their number, None if it is not known in advance."""
 
     def __init__(self, work: Sequence[Work], pictures: int | None, stream: TextIO = sys.stderr) -> None:
         self.begun = time.monotonic()
@@ -108,57 +108,57 @@ class Progress:
         self._stream, self._terminal = stream, stream.isatty()
         self._shown = self.begun if not self._terminal else 0.0
 
-    def finished(self, shard: Shard, about: dict[str, Any]) -> None:
-        """A shard is done; about: what its part tells of itself."""
+    def finished(self, shard: Shard, metadata: dict[str, Any]) -> None:
+        """Count a finished shard. metadata: that of its part."""
         self.shards_done += 1
         self.bytes_done += shard.bytes
         for name in self.counts:
-            self.counts[name] += about[name]
+            self.counts[name] += metadata[name]
 
     def show(self, workers: int) -> None:
-        """Tell it, if it is time."""
+        """Report the progress, unless that was done only recently."""
         now = time.monotonic()
         if now - self._shown >= (1 if self._terminal else 10):
             self._shown = now
-            self._write(self._told(workers), end=False)
+            self._write(self._figures(workers), end=False)
 
     def end(self, **more: Any) -> None:
-        """Tell it for the last time."""
-        self._write(self._told(None) | more, end=True)
+        """Report the result of the run. more: further fields."""
+        self._write(self._figures(None) | more, end=True)
 
     def say(self, text: str) -> None:
-        """Tell something else."""
+        """Write a message on a line of its own."""
         line = f"\r\x1b[K{text}\n" if self._terminal else json.dumps({"message": text}) + "\n"
         self._stream.write(line)
         self._stream.flush()
 
-    def _told(self, workers: int | None) -> dict[str, Any]:
+    def _figures(self, workers: int | None) -> dict[str, Any]:
         spent = time.monotonic() - self.begun
-        told: dict[str, Any] = dict(self.counts)
-        told |= {"of": self.total, "shards": self.shards_done, "of_shards": self.shards}
-        told |= {
+        figures: dict[str, Any] = dict(self.counts)
+        figures |= {"of": self.total, "shards": self.shards_done, "of_shards": self.shards}
+        figures |= {
             "seconds": round(spent, 1),
             "per_second": round(self.counts["pictures"] / max(spent, 1e-3), 1),
         }
         if workers is not None:
-            told["workers"] = workers
+            figures["workers"] = workers
             done = self.bytes_done / self.bytes if self.bytes else self.shards_done / max(self.shards, 1)
-            told["seconds_left"] = round(spent / done - spent) if done else None
-        return told
+            figures["seconds_left"] = round(spent / done - spent) if done else None
+        return figures
 
-    def _write(self, told: dict[str, Any], end: bool) -> None:
+    def _write(self, figures: dict[str, Any], end: bool) -> None:
         if not self._terminal:
-            self._stream.write(json.dumps(told) + "\n")
+            self._stream.write(json.dumps(figures) + "\n")
         else:
-            of = f" of {told['of']:,}" if told["of"] is not None else ""
-            left = told.get("seconds_left")
+            of = f" of {figures['of']:,}" if figures["of"] is not None else ""
+            left = figures.get("seconds_left")
             words = [
-                f"{told['pictures']:,}{of} pictures",
-                f"{told['failed']:,} failed",
-                f"{told['unsure']:,} unsure",
-                f"{told['per_second']:,.0f}/s",
-                *([f"{told['workers']} workers"] if "workers" in told else []),
-                f"{left // 60}:{left % 60:02d} left" if left is not None else f"{told['seconds']} s",
+                f"{figures['pictures']:,}{of} pictures",
+                f"{figures['failed']:,} failed",
+                f"{figures['unsure']:,} unsure",
+                f"{figures['per_second']:,.0f}/s",
+                *([f"{figures['workers']} workers"] if "workers" in figures else []),
+                f"{left // 60}:{left % 60:02d} left" if left is not None else f"{figures['seconds']} s",
             ]
             self._stream.write(f"\r\x1b[K{' · '.join(words)}" + ("\n" if end else ""))
         self._stream.flush()
@@ -167,9 +167,9 @@ class Progress:
 def read_shards(
     work: Sequence[Work], job: Job, cluster: Cluster, progress: Progress
 ) -> list[tuple[Shard, str]]:
-    """Have all shards read; those that could not be, and why.
+    """Have all shards read. Returns the shards that could not be read, and why.
 
-    Raises UsageError if the scheduler is lost and does not come back.
+    Raises UsageError if the scheduler is lost and not restarted.
     """
     waiting, running = deque(work), dict[Future, Work]()
     failed: list[tuple[Shard, str]] = []
@@ -179,7 +179,7 @@ def read_shards(
             workers = client.nthreads()
             while waiting and len(running) < AHEAD * max(len(workers), 2):
                 each = waiting.popleft()
-                # the name is its own: one that was lost with a scheduler must not stand for it
+                # a new key each time, so that Dask does not take the task for one of a lost scheduler
                 name = f"{each.shard.name}-{uuid.uuid4().hex[:8]}"
                 future = client.submit(
                     read_shard, each.shard, job, each.failed_of, key=name, retries=RETRIES, pure=False
@@ -188,7 +188,7 @@ def read_shards(
             progress.show(len(workers))
             done = _done(running)
         except LOST:
-            progress.say(f"The connection to {cluster.address} is lost; waiting for a scheduler.")
+            progress.say(f"The connection to {cluster.address} is lost. Waiting for a scheduler.")
             cluster.drop()
             waiting.extendleft(reversed(running.values()))
             running.clear()
@@ -204,15 +204,15 @@ def read_shards(
                 progress.say(f"{each.shard.name} can't be read: {failed[-1][1]}")
                 continue
             try:
-                # the part tells it, for the worker that has the answer may be gone by now
-                progress.finished(each.shard, parts.about(each.failed_of or parts.name(each.shard)))
+                # from the part, because the worker with the result may have died since
+                progress.finished(each.shard, parts.metadata(each.failed_of or parts.name(each.shard)))
             except FileNotFoundError:
                 waiting.append(each)
     return failed
 
 
 def _done(running: dict[Future, Work]) -> set[Future]:
-    """The shards that are done, after a second at most. Raises CancelledError if the scheduler is lost."""
+    """Wait up to a second for finished shards. Raises CancelledError if the scheduler is lost."""
     try:
         done: set[Future] = wait(list(running), timeout=1, return_when="FIRST_COMPLETED").done
         return done
@@ -221,10 +221,10 @@ def _done(running: dict[Future, Work]) -> set[Future]:
 
 
 def _skip_finished(waiting: deque[Work], job: Job, progress: Progress) -> None:
-    """Drop what was finished before the scheduler could tell."""
+    """Drop shards that were finished, but not reported, before the scheduler was lost."""
     parts = job.parts
-    names = {key: name for name, (key, run) in parts.there().items() if run == parts.run}
+    names = {key: name for name, (key, run) in parts.existing().items() if run == parts.run}
     for each in list(waiting):
         if each.failed_of is None and each.shard.key in names:
             waiting.remove(each)
-            progress.finished(each.shard, parts.about(names[each.shard.key]))
+            progress.finished(each.shard, parts.metadata(names[each.shard.key]))

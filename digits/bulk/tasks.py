@@ -1,6 +1,6 @@
-"""What a worker does, one shard at a time: `read_shard` reads its pictures and writes its part. run.py
-submits it to Dask; it is the same in a process without Dask, which `make bench-bulk` measures. The network is
-built once a process."""
+"""The task that a worker runs: `read_shard` reads the pictures of a shard and writes its part. run.py submits
+it to Dask. It also works in a process without Dask, for comparison in `make bench-bulk`. Each process creates
+the network once."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from digits.model import Classifier, Model
 
 @dataclass(frozen=True)
 class Job:
-    """What is the same for all shards: the folder for the output, the model, and what is done with a picture.
+    """What all shards have in common: the output folder, the model and the options.
 
-    It goes with every shard, a megabyte or so: a worker that joins late, or after the scheduler was started
-    anew, needs nothing else."""
+    It has about a megabyte and is sent with every shard, so that a worker needs nothing else if it joins late or
+    after a restart of the scheduler."""
 
     out: str
     model: Model
@@ -27,7 +27,7 @@ class Job:
 
     @property
     def parts(self) -> Parts:
-        """The output."""
+        """The parts in the output folder."""
         return Parts(self.out, run_key(self.model.version, self.options))
 
 
@@ -35,7 +35,7 @@ _classifiers: dict[str, Classifier] = {}
 
 
 def classifier(model: Model) -> Classifier:
-    """The model, ready to run; built once in a process."""
+    """The model's classifier, which is created once in each process."""
     if model.version not in _classifiers:
         _classifiers.clear()
         _classifiers[model.version] = Classifier(model)
@@ -43,25 +43,25 @@ def classifier(model: Model) -> Classifier:
 
 
 def read_shard(shard: Shard, job: Job, failed_of: str | None = None) -> dict[str, Any]:
-    """Read a shard and write its part; what the part tells of itself.
+    """Read a shard and write its part. Returns the part's metadata.
 
-    failed_of: the name of a finished part, of which only the rows with an error are read again. Raises
-    OSError if a store does not answer."""
+    failed_of: the name of a finished part in which only the rows with an error are read again. Raises OSError if a
+    store does not answer."""
     parts, options = job.parts, job.options
-    about = {"shard": shard.name, "model": job.model.version, "options": asdict(options)}
+    metadata = {"shard": shard.name, "model": job.model.version, "options": asdict(options)}
     if failed_of is None:
-        found = rows_of(read_items(shard, options.column, options.read), classifier(job.model), options)
-        return parts.write(parts.name(shard), found, options.schema, about)
+        rows = rows_of(read_items(shard, options.column, options.read), classifier(job.model), options)
+        return parts.write(parts.name(shard), rows, options.schema, metadata)
     before = parts.rows(failed_of)
     failed = {row["path"] for row in before if row["error"] is not None}
     if not failed:
-        return parts.about(failed_of)
-    # where the file itself was damaged, what is behind the damage has no row yet
+        return parts.metadata(failed_of)
+    # if the file itself was damaged, the pictures behind the damage have no rows yet
     whole = shard.kind != "files" and not failed.isdisjoint(shard.urls)
     items = read_items(only(shard, failed), options.column, options.read)
-    wanted = (item for item in items if whole or item.path in failed)
-    again = rows_of(wanted, classifier(job.model), options)
+    selected = (item for item in items if whole or item.path in failed)
+    rows = rows_of(selected, classifier(job.model), options)
     if not whole:
-        now = {row["path"]: row for batch in again for row in batch}
-        again = iter([[now.get(row["path"], row) for row in before]])
-    return parts.write(failed_of, again, options.schema, about)
+        new = {row["path"]: row for batch in rows for row in batch}
+        rows = iter([[new.get(row["path"], row) for row in before]])
+    return parts.write(failed_of, rows, options.schema, metadata)
