@@ -1,6 +1,6 @@
-"""Run by tests/test_kubernetes.py with the Python that has the typed models: `python kubernetes_models.py FILE`.
-Reads each object that a cluster knows through an operator into its model, and tells of fields that the model does
-not have. Prints what is wrong, a line each, and exits with 1 if anything is."""
+"""Checks the operators' objects in a file with typed models: `python kubernetes_models.py FILE`. It prints a line
+for each error, such as an unknown field, and exits with 1 if there is any. tests/test_kubernetes.py runs it with
+the Python interpreter that has the models installed."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ PLAIN: dict[str, Any] = {"str": str, "int": int, "bool": bool}
 
 
 def wrong_in(document: dict[str, Any]) -> list[str]:
-    """What is wrong with an object."""
+    """The errors in an object."""
     kind = document["kind"]
     if kind == "InferenceService":
         return wrong_in_kserve(document, "V1beta1InferenceService", kind)
-    # these models pass over what they don't know: what is lost when it is written again is no field
+    # these models ignore unknown fields, which are then missing when the object is written again
     try:
         again = (
             PYDANTIC[kind].model_validate(document).model_dump(mode="json", by_alias=True, exclude_unset=True)
@@ -37,13 +37,13 @@ def wrong_in(document: dict[str, Any]) -> list[str]:
 
 
 def wrong_in_kserve(value: Any, kind: str, where: str) -> list[str]:
-    """What is wrong with a value that KServe's models say is of this kind, one of theirs or of Kubernetes'."""
+    """The errors in a value that should be of `kind`, a type in KServe's or Kubernetes' models."""
     if inner := re.fullmatch(r"list\[(.*)\]", kind):
         if not isinstance(value, list):
-            return [f"{where} is no list"]
+            return [f"{where} is not a list"]
         return [w for i, each in enumerate(value) for w in wrong_in_kserve(each, inner[1], f"{where}[{i}]")]
     if plain := PLAIN.get(kind):
-        return [] if type(value) is plain else [f"{where} is no {kind}"]
+        return [] if type(value) is plain else [f"{where} is not of type {kind}"]
     if model := getattr(client, kind, None):
         try:
             model.model_validate(value)
@@ -52,7 +52,7 @@ def wrong_in_kserve(value: Any, kind: str, where: str) -> list[str]:
         return []
     model = getattr(kserve, kind)
     fields = {name: model.openapi_types[attribute] for attribute, name in model.attribute_map.items()}
-    unknown = [f"{where}.{name} is no field of {kind}" for name in value.keys() - fields.keys()]
+    unknown = [f"{where}.{name} is not a field of {kind}" for name in value.keys() - fields.keys()]
     known = [(name, value[name]) for name in value if name in fields]
     return unknown + [
         w for name, each in known for w in wrong_in_kserve(each, fields[name], f"{where}.{name}")
@@ -60,14 +60,16 @@ def wrong_in_kserve(value: Any, kind: str, where: str) -> list[str]:
 
 
 def differences(given: Any, found: Any, where: str) -> list[str]:
-    """Where `found` is not what was given."""
+    """The places where `found` differs from `given`."""
     if isinstance(given, dict) and isinstance(found, dict):
         names = sorted(given.keys() | found.keys())
         return [d for n in names for d in differences(given.get(n), found.get(n), f"{where}.{n}")]
     if isinstance(given, list) and isinstance(found, list) and len(given) == len(found):
         pairs = zip(given, found, strict=True)
         return [d for i, (one, other) in enumerate(pairs) for d in differences(one, other, f"{where}[{i}]")]
-    return [] if given == found else [f"{where}: {json.dumps(given)} is {json.dumps(found)} to the model"]
+    return (
+        [] if given == found else [f"{where}: {json.dumps(given)} becomes {json.dumps(found)} in the model"]
+    )
 
 
 if __name__ == "__main__":

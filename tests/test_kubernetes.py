@@ -1,6 +1,6 @@
-"""kubernetes/: what `kubectl kustomize` renders is checked against the API's schemas, the operators' typed models
-and checkov, and agrees with the service. `make kubernetes-check` runs all of it, `make test` only what needs no
-tools. No cluster is asked."""
+"""kubernetes/: checks the manifests that `kubectl kustomize` renders with Kubernetes' schemas, the operators'
+typed models and checkov, and compares them with the service. `make kubernetes-check` runs all of these tests, and
+`make test` runs those that need no tools. None needs a cluster."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from digits.serving.settings import Settings
 
 FOLDER = ROOT / "kubernetes"
 OVERLAYS = ("dev", "prod", "kserve")
-# beside the overlays: prod with the other autoscaler
+# the overlays, and prod with the other autoscaler
 VARIANTS = (*OVERLAYS, "keda")
 CORE = (
     "Namespace",
@@ -39,7 +39,7 @@ def read(name: str) -> list[dict[str, Any]]:
 
 
 def pods() -> dict[str, dict[str, Any]]:
-    """The pods' specs as they stand in the manifests."""
+    """The specs of the pods in the manifests."""
     (deployment,), (inference,) = read("base/deployment.yaml"), read("overlays/kserve/inference.yaml")
     return {
         "deployment": deployment["spec"]["template"]["spec"],
@@ -47,9 +47,9 @@ def pods() -> dict[str, dict[str, Any]]:
     }
 
 
-def test_the_rules_are_made_from_those_of_compose() -> None:
-    made = runpy.run_path(str(FOLDER / "rules.py"))
-    assert made["TARGET"].read_text() == made["made"](), "stale: make kubernetes"
+def test_the_prometheus_rules_are_those_of_compose() -> None:
+    module = runpy.run_path(str(FOLDER / "rules.py"))
+    assert module["TARGET"].read_text() == module["render"](), "out of date: run `make kubernetes`"
     (rule,) = read("components/monitoring/rules.yaml")
     names = [each["alert"] for group in rule["spec"]["groups"] for each in group["rules"] if "alert" in each]
     alerts = yaml.safe_load((ROOT / "monitoring" / "alerts.yml").read_text())["groups"][0]["rules"]
@@ -57,7 +57,7 @@ def test_the_rules_are_made_from_those_of_compose() -> None:
 
 
 @pytest.mark.parametrize("kind", ["deployment", "kserve"])
-def test_a_pod_has_time_to_finish_what_runs(kind: str) -> None:
+def test_a_pod_has_time_to_finish_its_requests(kind: str) -> None:
     pod = pods()[kind]
     (container,) = pod["containers"]
     _, seconds = container["lifecycle"]["preStop"]["exec"]["command"]
@@ -67,7 +67,7 @@ def test_a_pod_has_time_to_finish_what_runs(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["deployment", "kserve"])
-def test_a_pod_asks_and_sets_what_the_service_has(kind: str) -> None:
+def test_ports_probes_user_and_settings_are_those_of_the_service(kind: str) -> None:
     (container,) = pods()[kind]["containers"]
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     dockerfile = (ROOT / "Dockerfile").read_text()
@@ -79,16 +79,16 @@ def test_a_pod_asks_and_sets_what_the_service_has(kind: str) -> None:
     assert settings.metrics_bind.rpartition(":")[2] == str(ports["metrics"])
     assert settings.host == Settings.host
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-        asked = container[probe]["httpGet"]
-        assert ports[asked["port"]] == ports["http"]
-        assert 200 in described_statuses("GET", asked["path"])
+        request = container[probe]["httpGet"]
+        assert ports[request["port"]] == ports["http"]
+        assert 200 in described_statuses("GET", request["path"])
     user = re.search(r"^USER (\d+):(\d+)$", dockerfile, re.MULTILINE)
     assert user
     context = pods()[kind]["securityContext"]
     assert (context["runAsUser"], context["runAsGroup"]) == (int(user[1]), int(user[2]))
 
 
-def test_kserves_pod_is_the_deployments() -> None:
+def test_the_inference_service_has_the_same_pod_as_the_deployment() -> None:
     deployment, kserve = pods()["deployment"], pods()["kserve"]
     (ours,), (theirs,) = deployment.pop("containers"), kserve.pop("containers")
     named = {"name": "kserve-container", "imagePullPolicy": "Always"}
@@ -100,10 +100,10 @@ def test_kserves_pod_is_the_deployments() -> None:
 
 
 @pytest.mark.parametrize("kind", ["deployment", "kserve"])
-def test_a_pod_may_do_nothing_it_need_not(kind: str) -> None:
+def test_a_pod_has_least_privilege(kind: str) -> None:
     pod = pods()[kind]
     (container,) = pod["containers"]
-    # what the Pod Security Standard `restricted` asks for, and a read-only root
+    # the Pod Security Standard `restricted`, and a read-only root
     assert container["securityContext"] == {
         "allowPrivilegeEscalation": False,
         "privileged": False,
@@ -133,7 +133,7 @@ def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="session")
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Each overlay in a file, as `kubectl apply -k` would send it."""
+    """Files with the rendered overlays, as `kubectl apply -k` would send them."""
     folder = tmp_path_factory.mktemp("rendered")
     keda = folder / "tree" / "overlays" / "keda" / "kustomization.yaml"
     for file in FOLDER.rglob("*.yaml"):
@@ -155,7 +155,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def objects(file: Path) -> dict[str, dict[str, Any]]:
-    """By kind: there is one of each."""
+    """The objects in a file by kind. There must be only one of each kind."""
     documents = list(yaml.safe_load_all(file.read_text()))
     by_kind = {document["kind"]: document for document in documents}
     assert len(by_kind) == len(documents)
@@ -163,7 +163,7 @@ def objects(file: Path) -> dict[str, dict[str, Any]]:
 
 
 @with_tools
-def test_the_overlays_hold_what_they_say(rendered: dict[str, Path]) -> None:
+def test_the_overlays_contain_the_expected_objects(rendered: dict[str, Path]) -> None:
     base = set(CORE) - {"HorizontalPodAutoscaler"}
     monitored = {"ServiceMonitor", "PrometheusRule"}
     kinds = {name: objects(file).keys() for name, file in rendered.items()}
@@ -187,7 +187,7 @@ def test_the_overlays_hold_what_they_say(rendered: dict[str, Path]) -> None:
 
 @with_tools
 @pytest.mark.parametrize("name", ["dev", "prod", "keda"])
-def test_all_selectors_and_references_meet(rendered: dict[str, Path], name: str) -> None:
+def test_all_selectors_and_references_match(rendered: dict[str, Path], name: str) -> None:
     found = objects(rendered[name])
     deployment, service = found["Deployment"], found["Service"]
     pod = deployment["spec"]["template"]
@@ -219,7 +219,8 @@ def test_all_selectors_and_references_meet(rendered: dict[str, Path], name: str)
 
 
 def validated(file: Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Against the API's schemas, of the oldest and newest versions promised; an unknown field is an error."""
+    """Check a file with Kubernetes' schemas of the oldest and newest supported versions. Unknown fields are
+    errors."""
     core = [each for each in yaml.safe_load_all(file.read_text()) if each["kind"] in CORE]
     (folder / "core.yaml").write_text(yaml.safe_dump_all(core))
     versions = ("-k", "1.27", "-k", "1.32", "-k", "1.37")
@@ -283,9 +284,9 @@ def test_checkov_would_find_something(rendered: dict[str, Path], tmp_path: Path)
     assert "CKV_K8S_22" in done.stdout
 
 
-# what it would have otherwise, and why it is so here
+# policies that are not followed, and why
 ACCEPTED = {
-    "CKV_K8S_15": "dev's image lies on the node already",
+    "CKV_K8S_15": "dev's image is already on the node",
     "CKV_K8S_43": "prod is deployed by digest: docs/kubernetes.md",
 }
 
