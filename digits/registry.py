@@ -1,5 +1,6 @@
-"""Models from MLflow's registry, by its REST API: app.py and digits/server/master.py call `load` with what
-DIGITS_MODEL names, a file or models:/NAME@ALIAS. It writes to no disk and needs none of MLflow's packages.
+"""Loads models from MLflow's registry with its REST API. app.py and digits/server/master.py call `load` with the
+value of DIGITS_MODEL, which is a file or models:/NAME@ALIAS. It writes nothing to disk and needs no package of
+MLflow's.
 
 https://mlflow.org/docs/latest/api_reference/rest-api.html
 """
@@ -23,16 +24,16 @@ from digits import model
 from digits.model import HDF5_MAGIC, MAX_FILE_BYTES, Model, ModelError
 
 NAMED = re.compile(r"models:/(?P<name>[^/@:]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
-# for all that a model takes: gunicorn's master hears no signal meanwhile
+# for the whole model; gunicorn's master handles no signals meanwhile
 SECONDS = 20.0
 
 
 def load(source: Path, compiled_only: bool = False) -> Model:
-    """The model in the file `source`, as digits.model.load has it, or the one that models:/NAME@ALIAS or
-    models:/NAME/VERSION names in the registry at MLFLOW_REGISTRY_URI or MLFLOW_TRACKING_URI.
+    """Load the model from the file `source` with digits.model.load, or from the registry at MLFLOW_REGISTRY_URI or
+    MLFLOW_TRACKING_URI if `source` is models:/NAME@ALIAS or models:/NAME/VERSION.
 
-    From there come three files, mnist.h5, mnist.tflite and mnist.json. The third, the model card, must hold the
-    SHA-256 of the other two. Takes SECONDS at most, looking up names aside. Raises ModelError.
+    The registered model has three files: mnist.h5, mnist.tflite and mnist.json, the model card, which must contain
+    the SHA-256 of the other two. Takes at most SECONDS, in addition to resolving host names. Raises ModelError.
     """
     uri = str(source)
     if not uri.startswith("models:/"):
@@ -47,18 +48,18 @@ def load(source: Path, compiled_only: bool = False) -> Model:
         version = _text(answer, "model_version", "version")
     where = _text(server.ask("model-versions/get-download-uri", name=name, version=version), "artifact_uri")
     h5, compiled, card = (server.artifact(where, f"mnist.{end}") for end in ("h5", "tflite", "json"))
-    told = _json(card, f"The model card of {uri}")
+    facts = _json(card, f"The model card of {uri}")
     sha256 = hashlib.sha256(h5).hexdigest()
-    if told.get("h5_sha256") != sha256 or not h5.startswith(HDF5_MAGIC):
+    if facts.get("h5_sha256") != sha256 or not h5.startswith(HDF5_MAGIC):
         raise ModelError(f"{uri}: mnist.json was not written for this mnist.h5.")
-    if told.get("tflite_sha256") != hashlib.sha256(compiled).hexdigest():
-        raise ModelError(f"{uri}: mnist.tflite is not what was compiled from mnist.h5.")
-    return Model(compiled, sha256[:12], told)
+    if facts.get("tflite_sha256") != hashlib.sha256(compiled).hexdigest():
+        raise ModelError(f"{uri}: mnist.tflite was not compiled from this mnist.h5.")
+    return Model(compiled, sha256[:12], facts)
 
 
 class Server:
-    """An MLflow server that is asked for one model: its address and who asks, from the variables that MLflow's own
-    clients read. Raises ModelError, also for an address that is none."""
+    """Fetches one model from an MLflow server. The address and the credentials come from the environment variables
+    that MLflow's own clients read. Raises ModelError, also for an invalid address."""
 
     def __init__(self, environ: Any) -> None:
         self.url = (environ.get("MLFLOW_REGISTRY_URI") or environ.get("MLFLOW_TRACKING_URI") or "").rstrip(
@@ -66,7 +67,7 @@ class Server:
         )
         if not re.match(r"https?://[^/]", self.url):
             raise ModelError(
-                "MLFLOW_TRACKING_URI must be an MLflow server's address, http://... or https://..."
+                "MLFLOW_TRACKING_URI must be the address of an MLflow server, http://... or https://..."
             )
         self.authorization = ""
         if token := environ.get("MLFLOW_TRACKING_TOKEN"):
@@ -77,24 +78,24 @@ class Server:
         self.deadline = time.monotonic() + SECONDS
 
     def ask(self, route: str, **query: str) -> dict[str, Any]:
-        """The answer of a route of the registry."""
+        """The registry's answer to a GET request."""
         path = f"/api/2.0/mlflow/{route}?{urlencode(query)}"
         return _json(self.get(path), f"MLflow's answer to {route}")
 
     def artifact(self, where: str, name: str) -> bytes:
-        """A file of the folder `where`, which the server must hand out itself."""
+        """A file in the artifact folder `where`, which the server must serve itself."""
         parts = urlsplit(where)
         if parts.scheme != "mlflow-artifacts" or parts.netloc:
             raise ModelError(
-                f"The model is at {where[:200]}: MLflow's server does not hand it out, it needs --serve-artifacts."
+                f"The model is at {where[:200]}, not on MLflow's server. Start that with --serve-artifacts."
             )
         return self.get(f"/api/2.0/mlflow-artifacts/artifacts{quote(parts.path)}/{name}")
 
     def get(self, path: str) -> bytes:
-        """What the server has at `path`."""
+        """The body of the server's answer to GET `path`."""
         request = Request(self.url + path)  # noqa: S310  the address is http or https
         if self.authorization:
-            # not to where a redirection leads
+            # a redirect must not send it to another server
             request.add_unredirected_header("Authorization", self.authorization)
         what = path.partition("?")[0]
         parts, size = [], 0
@@ -111,14 +112,16 @@ class Server:
         except HTTPError as error:
             with error:
                 said = error.read(1000).decode("utf-8", "replace")
-            raise ModelError(f"MLflow answers {error.code} to {what}: {said[:300].strip()}") from None
+            raise ModelError(f"MLflow answered {error.code} to {what}: {said[:300].strip()}") from None
         except (OSError, HTTPException, ValueError) as error:
             reason = error.reason if isinstance(error, URLError) else error
-            raise ModelError(f"MLflow can't be asked for {what}: {reason or type(error).__name__}") from None
+            raise ModelError(
+                f"The request to MLflow for {what} failed: {reason or type(error).__name__}"
+            ) from None
         return b"".join(parts)
 
     def _left(self) -> float:
-        """Seconds that are left."""
+        """The seconds left until the deadline. Raises TimeoutError after it."""
         left = self.deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError(f"it took longer than {SECONDS:.0f} s")
@@ -131,12 +134,12 @@ def _json(body: bytes, what: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):
-        raise ModelError(f"{what} is no JSON object.")
+        raise ModelError(f"{what} is not a JSON object.")
     return document
 
 
 def _text(document: Any, *names: str) -> str:
-    """The text at `names` in an answer of MLflow's."""
+    """The string at the path `names` in an answer from MLflow."""
     for name in names:
         document = document.get(name) if isinstance(document, dict) else None
     if not isinstance(document, str):

@@ -1,5 +1,5 @@
-"""MLflow's side of tests/test_mlflow.py, run by the Python that has MLflow: `python mlflow_clients.py WHAT URL`.
-It prints what it found as JSON."""
+"""Runs MLflow's clients for tests/test_mlflow.py, with the Python interpreter that has MLflow installed: `python
+mlflow_clients.py FUNCTION URL`. It prints the result as JSON."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FLAT = [value for row in IMAGE for value in row]
 
 
 def client(url: str) -> dict[str, Any]:
-    """What MLflow's client says of the service at `url`."""
+    """The answers that MLflow's client gets from the service at `url`."""
     host, port = url.removeprefix("http://").split(":")
     ours = ScoringServerClient(host, port)
     ours.wait_server_ready(timeout=10)
@@ -40,7 +40,7 @@ def client(url: str) -> dict[str, Any]:
 
 
 class Digits(mlflow.pyfunc.PythonModel):
-    """A model that has its answers from the service."""
+    """A model that gets its answers from the service."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -55,7 +55,7 @@ class Digits(mlflow.pyfunc.PythonModel):
 
 
 def pyfunc(url: str) -> list[dict[str, Any]]:
-    """What MLflow's scoring server answers to bodies of each form, with the service for a model."""
+    """The answers of MLflow's scoring server to bodies in each format, with a model that calls the service."""
     frame = pd.DataFrame([FLAT, FLAT])
     bodies = [
         ("application/json", json.dumps({"inputs": [IMAGE, IMAGE]})),
@@ -67,17 +67,17 @@ def pyfunc(url: str) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         mlflow.pyfunc.save_model(f"{folder}/model", python_model=Digits(url), pip_requirements=[])
         model = mlflow.pyfunc.load_model(f"{folder}/model")
-        told = []
+        answers = []
         for kind, body in bodies:
             answer = scoring_server.invocations(body, kind, model, None)
-            told.append(
+            answers.append(
                 {"kind": kind, "body": body, "status": answer.status, "answer": json.loads(answer.response)}
             )
-    return told
+    return answers
 
 
 def tracked(url: str, alias: str) -> dict[str, Any]:
-    """What the server knows of the run behind the registered model's version with an alias."""
+    """The run on the MLflow server that made the registered model with an alias."""
     mlflow.set_tracking_uri(url)
     known = MlflowClient()
     version = known.get_model_version_by_alias("digits", alias)
@@ -104,7 +104,7 @@ def tracked(url: str, alias: str) -> dict[str, Any]:
 
 
 def promote(url: str, version: str) -> str:
-    """Move the alias `champion`."""
+    """Move the alias `champion` to a version."""
     mlflow.set_tracking_uri(url)
     MlflowClient().set_registered_model_alias("digits", "champion", version)
     return version

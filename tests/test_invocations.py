@@ -1,5 +1,5 @@
-"""MLflow's and SageMaker's contract, GET /ping and POST /invocations, against the app. MLflow's own server and
-clients are in tests/test_mlflow.py."""
+"""GET /ping and POST /invocations, the routes of MLflow and SageMaker, with Flask's test client.
+tests/test_mlflow.py uses MLflow's own server and clients."""
 
 from __future__ import annotations
 
@@ -81,23 +81,25 @@ def test_ping_is_200_once_the_model_has_answered(client: Any) -> None:
         (bytes(FLAT) * 3, "application/octet-stream", 3),
     ],
 )
-def test_every_form_gets_predicts_own_probabilities(client: Any, body: Any, kind: str, images: int) -> None:
+def test_every_format_gets_the_same_probabilities_as_predict(
+    client: Any, body: Any, kind: str, images: int
+) -> None:
     data = json.dumps(body) if isinstance(body, dict) else body
     answer = client.post("/invocations", data=data, content_type=kind)
     assert answer.status_code == 200, answer.text
     assert answer.content_type == "application/json"
     assert answer.json.keys() == {"predictions"}
-    told = client.post("/predict?detail=1", json=SAMPLE).json["probabilities"]
+    expected = client.post("/predict?detail=1", json=SAMPLE).json["probabilities"]
     for found in answer.json["predictions"]:
-        assert found == pytest.approx(told, abs=2e-6)
+        assert found == pytest.approx(expected, abs=2e-6)
     assert len(answer.json["predictions"]) == images
     assert answer.headers["X-Model-Version"]
 
 
 @pytest.mark.parametrize("query", ["", "?prepare=none"])
-def test_pictures_are_prepared_as_by_predict(client: Any, query: str) -> None:
+def test_pictures_are_prepared_as_in_predict(client: Any, query: str) -> None:
     form = {"file": (io.BytesIO(picture()), "x.png")}
-    told = client.post(f"/predict{query or '?'}&detail=1", json={"image": B64}).json["probabilities"]
+    expected = client.post(f"/predict{query or '?'}&detail=1", json={"image": B64}).json["probabilities"]
     for answer in (
         client.post(f"/invocations{query}", json={"image": B64}),
         client.post(f"/invocations{query}", json={"images": [B64]}),
@@ -106,7 +108,7 @@ def test_pictures_are_prepared_as_by_predict(client: Any, query: str) -> None:
     ):
         assert answer.status_code == 200, answer.text
         (found,) = answer.json["predictions"]
-        assert found == pytest.approx(told, abs=2e-6)
+        assert found == pytest.approx(expected, abs=2e-6)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +162,7 @@ def test_bad_input_gets_problem_details(client: Any, body: Any, kind: str, statu
     assert says in answer.json["detail"]
 
 
-def test_what_is_taken_is_told(client: Any) -> None:
+def test_another_content_type_gets_a_list_of_accepted_ones(client: Any) -> None:
     answer = client.post("/invocations", data="x", content_type="text/plain")
     assert {"text/csv", "application/json", "image/png", "multipart/form-data"} <= set(
         answer.json["accepted"]
@@ -172,7 +174,7 @@ def test_what_is_taken_is_told(client: Any) -> None:
 @given(
     st.binary(max_size=60) | st.text('0159.,-+eEnai"\n\r\t #', max_size=60).map(str.encode), st.integers(0, 5)
 )
-def test_no_csv_is_more_than_a_problem(made: bytes, place: int) -> None:
+def test_any_csv_gets_images_or_a_problem(made: bytes, place: int) -> None:
     for body in (made, (LINE.encode() + b"\n") * place + made, made + LINE.encode(), NAMES.encode() + made):
         try:
             images = np.stack(mlflow.from_csv(body, 3).values)  # type: ignore[arg-type]
@@ -194,7 +196,7 @@ JSON = st.recursive(
 @given(
     form=st.sampled_from(mlflow.FORMS), value=JSON | st.fixed_dictionaries({"data": JSON, "columns": JSON})
 )
-def test_no_json_is_more_than_a_problem(client: Any, form: str, value: Any) -> None:
+def test_any_json_gets_images_or_a_problem(client: Any, form: str, value: Any) -> None:
     answer = client.post("/invocations", json={form: value})
     assert answer.status_code in (400, 413, 415, 422)
     assert answer.content_type == "application/problem+json"
@@ -202,7 +204,7 @@ def test_no_json_is_more_than_a_problem(client: Any, form: str, value: Any) -> N
 
 @settings(deadline=None)
 @given(st.lists(st.binary(min_size=784, max_size=784), min_size=1, max_size=3), st.booleans())
-def test_bytes_survive_each_way_of_writing_them(images: list[bytes], named: bool) -> None:
+def test_pixels_are_unchanged_in_every_format(images: list[bytes], named: bool) -> None:
     rows = [list(image) for image in images]
     csv = (f"{COUNTED}\n" if named else "") + "\n".join(",".join(map(str, row)) for row in rows)
     made = [

@@ -1,5 +1,5 @@
-"""`make test-mlflow`: MLflow's own server and clients, unmodified, with the service and the training. They have an
-environment of their own, which MLFLOW_TOOLS names."""
+"""The service and training with MLflow's own server and clients. `make test-mlflow` runs these tests, and installs
+MLflow in a separate environment, which MLFLOW_TOOLS names."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def tools() -> Path:
     """MLflow's environment."""
     folder = os.environ.get("MLFLOW_TOOLS")
     if not folder:
-        pytest.fail("run by `make test-mlflow`, which makes MLflow's environment")
+        pytest.fail("run by `make test-mlflow`, which creates MLflow's environment")
     return Path(folder)
 
 
 @pytest.fixture(scope="session")
 def client(tools: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
-    """Run a function of tests/mlflow_clients.py."""
+    """Runs a function of tests/mlflow_clients.py."""
     folder = tmp_path_factory.mktemp("client")
 
     def run(*words: str) -> Any:
@@ -55,18 +55,20 @@ def client(tools: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..
     return run
 
 
-def test_mlflows_client_invokes_the_service(client: Callable[..., Any], server: Server) -> None:
-    told = client("client", server.url)
-    assert told["frame"] == [[2, 10], [7, 7]]
-    assert told["array"] == [[1, 10], [7]]
-    assert "error code 400" in told["refused"]
-    assert "shape [1, 3]" in told["refused"]
+def test_mlflows_client_gets_predictions_from_the_service(client: Callable[..., Any], server: Server) -> None:
+    result = client("client", server.url)
+    assert result["frame"] == [[2, 10], [7, 7]]
+    assert result["array"] == [[1, 10], [7]]
+    assert "error code 400" in result["refused"]
+    assert "shape [1, 3]" in result["refused"]
 
 
-def test_answers_are_those_of_mlflows_scoring_server(client: Callable[..., Any], server: Server) -> None:
-    told = client("pyfunc", server.url)
-    assert len(told) == 5
-    for each in told:
+def test_answers_are_the_same_as_those_of_mlflows_scoring_server(
+    client: Callable[..., Any], server: Server
+) -> None:
+    result = client("pyfunc", server.url)
+    assert len(result) == 5
+    for each in result:
         assert each["status"] == 200
         ours = server.ask("/invocations", each["body"].encode(), Content_Type=each["kind"])
         assert ours.status == 200
@@ -84,7 +86,7 @@ class Registry:
     process: subprocess.Popen[bytes]
 
     def stop(self) -> None:
-        # its workers too; on a busy machine it did not heed SIGTERM for 30 s
+        # the whole process group, and SIGKILL because SIGTERM took more than 30 s on a busy machine
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait(30)
@@ -98,7 +100,7 @@ def until(found: Callable[[], Any], what: str, seconds: float = 90) -> None:
                 return
         except OSError:
             pass
-        assert time.monotonic() < deadline, f"{what} did not come in {seconds} s"
+        assert time.monotonic() < deadline, f"{what} did not happen within {seconds} s"
         time.sleep(0.1)
 
 
@@ -128,14 +130,14 @@ def registry(tools: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         made.stop()
 
 
-def with_skinny(tools: Path, url: str) -> dict[str, str]:
-    """The environment of a training run that finds the locked mlflow-skinny, and MLflow at `url`."""
+def training_environ(tools: Path, url: str) -> dict[str, str]:
+    """The environment of a training run with the locked mlflow-skinny, and with MLflow's server at `url`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
     return kept | {"PYTHONPATH": str(tools / "skinny"), "MLFLOW_TRACKING_URI": url}
 
 
-def logged(tools: Path, url: str, folder: Path) -> str:
-    """Log what lies in a folder as train.py would have; what it said."""
+def log_run(tools: Path, url: str, folder: Path) -> str:
+    """Log the training run in `folder` as train.py does, and return what was written to standard error."""
     code = (
         "import logging, sys; from pathlib import Path; from digits.training import tracking;"
         " logging.basicConfig(level='INFO'); tracking.log_run(Path(sys.argv[1]), register=True)"
@@ -143,7 +145,7 @@ def logged(tools: Path, url: str, folder: Path) -> str:
     done = subprocess.run(
         [sys.executable, "-c", code, folder],
         cwd=ROOT,
-        env=with_skinny(tools, url),
+        env=training_environ(tools, url),
         capture_output=True,
         text=True,
         timeout=120,
@@ -155,7 +157,7 @@ def logged(tools: Path, url: str, folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def trained(tools: Path, registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project in which a small model was trained while MLflow was told."""
+    """A copy of the project in which a small model was trained and logged to MLflow."""
     copy = tmp_path_factory.mktemp("trained") / "project"
     subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", ROOT, copy], check=True)
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
@@ -171,7 +173,7 @@ def trained(tools: Path, registry: Registry, tmp_path_factory: pytest.TempPathFa
         done = subprocess.run(
             [sys.executable, *command],
             cwd=copy,
-            env=with_skinny(tools, registry.url),
+            env=training_environ(tools, registry.url),
             capture_output=True,
             text=True,
             timeout=400,
@@ -185,23 +187,23 @@ def trained(tools: Path, registry: Registry, tmp_path_factory: pytest.TempPathFa
 def test_a_run_is_logged_and_registered(
     client: Callable[..., Any], registry: Registry, trained: Path
 ) -> None:
-    told = client("tracked", registry.url, tracking.ALIAS)
+    result = client("tracked", registry.url, tracking.ALIAS)
     card = json.loads((trained / "models" / "mnist.json").read_text())
-    assert (told["experiment"], told["status"], told["runs"], told["version"]) == (
+    assert (result["experiment"], result["status"], result["runs"], result["version"]) == (
         "digits",
         "FINISHED",
         1,
         "1",
     )
-    assert told["params"]["epochs"] == "2"
-    assert told["params"]["learning_rate"] == str(card["params"]["learning_rate"])
-    assert told["metrics"]["test.accuracy"] == card["test"]["accuracy"]
-    assert told["metrics"]["validation.loss"] == card["validation"]["loss"]
-    assert told["steps"]["train.loss"] == told["steps"]["eval.accuracy"] == [0, 1]
-    assert told["tags"]["mlflow.source.git.commit"] == card["git_revision"]
-    assert told["tags"]["data_sha256"] == card["data_sha256"]
-    assert {"model/mnist.h5", "model/mnist.tflite", "model/mnist.json"} <= set(told["files"])
-    assert {"metrics/metrics.json", "metrics/plots/confusion.csv"} <= set(told["files"])
+    assert result["params"]["epochs"] == "2"
+    assert result["params"]["learning_rate"] == str(card["params"]["learning_rate"])
+    assert result["metrics"]["test.accuracy"] == card["test"]["accuracy"]
+    assert result["metrics"]["validation.loss"] == card["validation"]["loss"]
+    assert result["steps"]["train.loss"] == result["steps"]["eval.accuracy"] == [0, 1]
+    assert result["tags"]["mlflow.source.git.commit"] == card["git_revision"]
+    assert result["tags"]["data_sha256"] == card["data_sha256"]
+    assert {"model/mnist.h5", "model/mnist.tflite", "model/mnist.json"} <= set(result["files"])
+    assert {"metrics/metrics.json", "metrics/plots/confusion.csv"} <= set(result["files"])
 
 
 def test_a_registered_model_is_served_and_replaced(
@@ -215,14 +217,14 @@ def test_a_registered_model_is_served_and_replaced(
     versions = {}
     for name, folder in (("small", trained), ("shipped", ROOT)):
         versions[name] = json.loads((folder / "models" / "mnist.json").read_text())["version"]
-    # as version 2, and as version 3 one whose compiled form is another's
-    assert "logged to MLflow" in logged(tools, registry.url, ROOT)
+    # version 2 is the shipped model, and version 3 has the .tflite of another model
+    assert "logged to MLflow" in log_run(tools, registry.url, ROOT)
     shutil.copytree(ROOT / "metrics", tmp_path / "metrics")
     (tmp_path / "models").mkdir()
     for name in tracking.MODEL_FILES:
         shutil.copy(ROOT / "models" / name, tmp_path / "models")
     shutil.copy(trained / "models" / "mnist.tflite", tmp_path / "models")
-    assert "logged to MLflow" in logged(tools, registry.url, tmp_path)
+    assert "logged to MLflow" in log_run(tools, registry.url, tmp_path)
     assert client("tracked", registry.url, tracking.ALIAS)["version"] == "3"
 
     client("promote", registry.url, "1")
@@ -260,20 +262,20 @@ def test_a_registered_model_is_served_and_replaced(
     server.process.send_signal(signal.SIGHUP)
     until(lambda: len(errors()) == 1, "the error")
     assert "keeping the old model" in errors()[0]
-    assert "mnist.tflite is not what was compiled" in errors()[0]
+    assert "mnist.tflite was not compiled" in errors()[0]
     registry.stop()
     server.process.send_signal(signal.SIGHUP)
     until(lambda: len(errors()) == 2, "the error")
-    assert "MLflow can't be asked" in errors()[1]
+    assert "The request to MLflow for" in errors()[1]
     until(lambda: failed() == f"{failures} 2.0", "the count")
     until(lambda: server.ask("/health/ready").json["model_version"] == versions["shipped"], "the old model")
 
-    # without the registry there is no start, and training goes on
+    # without the registry the service does not start, but training is not affected
     dead = start(wait=False, **named)
     assert dead.process.wait(60) == 1
-    assert "MLflow can't be asked" in dead.output.read_text()
+    assert "The request to MLflow for" in dead.output.read_text()
     begun = time.monotonic()
-    assert "MLflow could not be told of the run" in logged(tools, registry.url, ROOT)
+    assert "MLflow could not be result of the run" in log_run(tools, registry.url, ROOT)
     assert time.monotonic() - begun < 60
 
 

@@ -1,5 +1,5 @@
-"""A model from a registry that is not there, or that answers nonsense: ModelError, in time, and nobody is told who
-asked. A real registry is in tests/test_mlflow.py."""
+"""Errors of MLflow's registry when loading a model: it can't be reached, gives invalid answers or takes too long.
+Also tests that credentials are only sent to the registry. tests/test_mlflow.py uses a real registry."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ SOURCE = Path("models:/digits@champion")
 
 
 @pytest.fixture
-def strange(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[Any], None]], list[Any]]]:
-    """Start a server that answers each request by a function, and name it; the requests' headers are collected."""
+def start_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[Any], None]], list[Any]]]:
+    """Starts a server that answers each request with a function, sets MLFLOW_TRACKING_URI to its address, and
+    returns a list that collects the headers of the requests."""
     servers = []
 
     def start(answer: Callable[[Any], None]) -> list[Any]:
-        heard: list[Any] = []
+        headers: list[Any] = []
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                heard.append(self.headers)
+                headers.append(self.headers)
                 answer(self)
 
             def log_message(self, *args: Any) -> None:
@@ -39,7 +40,7 @@ def strange(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[Any
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
         servers.append(server)
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_port}")
-        return heard
+        return headers
 
     yield start
     for server in servers:
@@ -59,30 +60,30 @@ def answering(body: bytes, status: int = 200, **headers: str) -> Callable[[Any],
 
 
 @pytest.mark.parametrize("uri", ["", "mlflow.example", "ftp://x", "file:///etc", "http://", "sqlite:///x.db"])
-def test_an_address_that_is_none_is_told(monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
+def test_an_invalid_address_is_reported(monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     with pytest.raises(ModelError, match="address"):
         registry.load(SOURCE)
 
 
 @pytest.mark.parametrize("uri", ["models:/digits", "models:/digits@", "models:/digits/x", "models:/a@b/c"])
-def test_a_name_that_is_none_is_told(uri: str) -> None:
+def test_an_invalid_model_name_is_reported(uri: str) -> None:
     with pytest.raises(ModelError, match="neither"):
         registry.load(Path(uri))
 
 
-def test_nobody_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_connection_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
-    with pytest.raises(ModelError, match=r"alias: .*refused"):
+    with pytest.raises(ModelError, match=r"alias failed: .*refused"):
         registry.load(SOURCE)
 
 
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
-        (answering(b"<html>"), "no JSON object"),
-        (answering(b"[" * 100_000), "no JSON object"),
-        (answering(b"\xff"), "no JSON object"),
+        (answering(b"<html>"), "not a JSON object"),
+        (answering(b"[" * 100_000), "not a JSON object"),
+        (answering(b"\xff"), "not a JSON object"),
         (answering(b"{}"), "no model_version.version"),
         (answering(b'{"model_version": {"version": 3}}'), "no model_version.version"),
         (answering(b'{"model_version": {"version": "3"}}'), "no artifact_uri"),
@@ -93,25 +94,25 @@ def test_nobody_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         (answering(b'{"message": "No such alias"}', 404), "404 .*No such alias"),
         (answering(b"{", Content_Length="100"), "ended early"),
-        (answering(b"{", Content_Length="x"), "can't be asked"),
+        (answering(b"{", Content_Length="x"), "The request to MLflow for .* failed"),
         (answering(b"", 302, Location="file:///etc/passwd"), "302"),
-        (lambda handler: None, "can't be asked"),
-        (lambda handler: handler.wfile.write(b"what"), "can't be asked"),
+        (lambda handler: None, "The request to MLflow for .* failed"),
+        (lambda handler: handler.wfile.write(b"what"), "The request to MLflow for .* failed"),
     ],
 )
-def test_nonsense_is_told(strange: Any, answer: Callable[[Any], None], says: str) -> None:
-    strange(answer)
+def test_invalid_answers_are_reported(start_registry: Any, answer: Callable[[Any], None], says: str) -> None:
+    start_registry(answer)
     with pytest.raises(ModelError, match=says):
         registry.load(SOURCE)
 
 
-def test_what_never_ends_is_given_up(strange: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_answer_is_aborted(start_registry: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "SECONDS", 0.5)
 
     def trickle(handler: Any) -> None:
         handler.send_response(200)
         handler.end_headers()
-        # until nobody listens; by then it was given up
+        # ends when the client has closed the connection
         for _ in range(100):
             try:
                 handler.wfile.write(b" ")
@@ -119,7 +120,7 @@ def test_what_never_ends_is_given_up(strange: Any, monkeypatch: pytest.MonkeyPat
                 return
             time.sleep(0.05)
 
-    strange(trickle)
+    start_registry(trickle)
     begun = time.monotonic()
     with pytest.raises(ModelError, match=r"longer than|timed out"):
         registry.load(SOURCE)
@@ -133,15 +134,15 @@ def test_what_never_ends_is_given_up(strange: Any, monkeypatch: pytest.MonkeyPat
         ({"MLFLOW_TRACKING_USERNAME": "me", "MLFLOW_TRACKING_PASSWORD": "x:y"}, "Basic bWU6eDp5"),
     ],
 )
-def test_who_asks_is_told_to_nobody_else(
-    strange: Any, monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], sent: str
+def test_credentials_are_not_sent_to_another_server_after_a_redirect(
+    start_registry: Any, monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], sent: str
 ) -> None:
-    elsewhere = strange(answering(b"{}"))
-    there = os.environ["MLFLOW_TRACKING_URI"]
-    here = strange(answering(b"", 302, Location=f"{there}/x"))
+    elsewhere = start_registry(answering(b"{}"))
+    other = os.environ["MLFLOW_TRACKING_URI"]
+    registry_headers = start_registry(answering(b"", 302, Location=f"{other}/x"))
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ModelError, match=r"no model_version\.version"):
         registry.load(SOURCE)
-    assert here[0]["Authorization"] == sent
+    assert registry_headers[0]["Authorization"] == sent
     assert elsewhere[0]["Authorization"] is None

@@ -1,6 +1,6 @@
-"""POST /invocations, as `mlflow models serve` and SageMaker's containers answer it, so that their clients need no
-change: app.py registers the blueprint, and answers GET /ping. Pixels are 0 to 255, as in POST /predict; errors are
-problem details. docs/mlflow.md shows it.
+"""The route POST /invocations of `mlflow models serve` and SageMaker's containers, so that their clients work
+without changes. app.py registers the blueprint and has the route GET /ping. Pixels are from 0 to 255, as in POST
+/predict, and errors are problem details. docs/mlflow.md describes the requests.
 
 https://mlflow.org/docs/latest/ml/deployment/deploy-model-locally/,
 https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.html
@@ -23,7 +23,7 @@ from digits.serving.inputs import PIXELS, Items
 from digits.serving.protocols import tensors
 from digits.serving.service import service
 
-# what JSON may hold, one of them; the last two as in POST /predict
+# a JSON document has exactly one of these; the last two are those of POST /predict
 FORMS = ("inputs", "instances", "dataframe_split", "image", "images")
 
 bp = Blueprint("mlflow", __name__)
@@ -31,7 +31,7 @@ bp = Blueprint("mlflow", __name__)
 
 @bp.post("/invocations")
 def invocations() -> Response:
-    """Probabilities of each image, in order, whichever way the images came."""
+    """The probabilities of each image, in order."""
     current: Any = request._get_current_object()  # type: ignore[attr-defined]
     items, as_is = inputs.items_of(current, current_app.config["MAX_BATCH"], DECODERS)
     answer = {"predictions": service().classify(inputs.to_batch(items, as_is))}
@@ -39,7 +39,8 @@ def invocations() -> Response:
 
 
 def from_json(body: bytes, max_batch: int) -> Items:
-    """`{"inputs": ...}`, `{"instances": ...}`, `{"dataframe_split": {"data": ...}}`, or what POST /predict takes.
+    """The images in `{"inputs": ...}`, `{"instances": ...}`, `{"dataframe_split": {"data": ...}}`, or a document
+    that POST /predict accepts.
 
     Raises Problem: 400 for malformed JSON or tensors, 413 for more than `max_batch` images, 422 for other objects.
     """
@@ -66,7 +67,7 @@ def from_json(body: bytes, max_batch: int) -> Items:
 
 
 def from_csv(body: bytes, max_batch: int) -> Items:
-    """An image a line, its 784 numbers row by row, after a line of names or without one.
+    """The images in CSV: each line has the 784 numbers of an image, row by row. The first line may contain names.
 
     Raises Problem: 400 for anything else, 413 for more than `max_batch` images.
     """
@@ -82,8 +83,8 @@ def from_csv(body: bytes, max_batch: int) -> Items:
     if _are_names(fields):
         first = next(filled, "")
         if not first:
-            raise Problem(400, "The CSV has names but no image.")
-    # one line more than are taken shows that there are too many
+            raise Problem(400, "The CSV has column names but no image.")
+    # reading one line too many is enough to notice that there are too many
     rows = islice(chain([first], filled), max_batch + 1)
     try:
         array = np.loadtxt(rows, np.float32, comments=None, delimiter=",", quotechar='"', ndmin=2)
@@ -93,8 +94,8 @@ def from_csv(body: bytes, max_batch: int) -> Items:
 
 
 def _are_names(fields: list[str]) -> bool:
-    """Whether a line of CSV holds the columns' names: none is a number, or they count up, which pixels can't do so
-    far. pandas writes 0 to 783 where it was given no names."""
+    """Whether a line of CSV contains column names: it has no numbers, or 784 consecutive numbers, which can't be
+    pixels. By default, pandas names columns 0 to 783."""
     numbers = []
     for field in fields:
         with suppress(ValueError):
