@@ -21,7 +21,7 @@ key: $(SERVE_VENV)/.installed  ## create an API key and the hash for the service
 train: $(VENV)/.installed  ## run the DVC pipeline: data, training, metrics
 	PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m dvc repro
 
-# the same examples in each run: Hypothesis finds new ones when pytest is called without its profile `ci`
+# with this profile Hypothesis uses the same examples in each run; without it, each run tries new ones
 test: $(VENV)/.installed  ## run all tests except the slow end-to-end ones
 	$(PY) -m pytest --hypothesis-profile=ci -m "not e2e and not docker and not terraform and not mlflow and not kubernetes and not bulk"
 
@@ -92,17 +92,17 @@ eval: $(VENV)/.installed  ## measure the accuracy on pictures of each kind (set 
 	test -z "$$MNIST_NPZ" || $(PY) benchmarks/numerals.py
 
 .PHONY: numbers-fit numbers-pictures
-numbers-fit: $(VENV)/.installed  ## fit how hypotheses of a number are weighed (minutes; set MNIST_NPZ)
+numbers-fit: $(VENV)/.installed  ## fit the weights for reading numbers (takes minutes; set MNIST_NPZ)
 	$(PY) benchmarks/numerals_fit.py
 
-numbers-pictures: $(VENV)/.installed  ## draw the pictures of docs/numbers.md anew (set MNIST_NPZ)
+numbers-pictures: $(VENV)/.installed  ## draw the pictures in docs/numbers.md (set MNIST_NPZ)
 	$(PY) benchmarks/numerals_pictures.py
 
 .PHONY: e2e screenshots
 e2e: $(VENV)/.installed  ## run the slow end-to-end tests: the browser, faults under load
 	$(PY) -m pytest -m e2e
 
-screenshots: $(VENV)/.installed  ## renew the screenshots of the drawing page
+screenshots: $(VENV)/.installed  ## take new screenshots of the drawing page
 	SCREENSHOTS=1 $(PY) -m pytest -q -m e2e tests/test_page.py -k screenshots
 
 .PHONY: e2e-docker
@@ -156,17 +156,17 @@ $(TERRAFORM_VENV)/.installed: requirements-terraform.txt
 	$(TERRAFORM_VENV)/bin/python $(PIP) -r requirements-terraform.txt
 	touch $@
 
-# bulk.py: many pictures by Dask; the environment that tests it is the one that runs it, with pytest and moto on top
+# one environment runs and tests bulk.py, so it also has pytest and moto
 BULK_VENV ?= .venv-bulk
 BULK = $(BULK_VENV)/bin/python
 .PHONY: bulk test-bulk bench-bulk
-bulk: $(BULK_VENV)/.installed  ## install what bulk.py needs into .venv-bulk
+bulk: $(BULK_VENV)/.installed  ## install bulk.py's packages into .venv-bulk
 	@echo "$(BULK) bulk.py --help"
 
-test-bulk: $(BULK_VENV)/.installed  ## bulk.py with real schedulers, workers and an S3 server (minutes)
+test-bulk: $(BULK_VENV)/.installed  ## test bulk.py with real schedulers, workers and an S3 server (takes minutes)
 	$(BULK) -m pytest -m bulk tests/test_bulk.py tests/test_bulk_cluster.py
 
-bench-bulk: $(BULK_VENV)/.installed  ## measure bulk.py against its peers (minutes; installs them in .bench)
+bench-bulk: $(BULK_VENV)/.installed  ## compare bulk.py with other tools (takes minutes; installs them in .bench)
 	$(BULK) benchmarks/bulk.py
 
 $(BULK_VENV)/.installed: requirements-bulk-dev.txt
@@ -174,11 +174,11 @@ $(BULK_VENV)/.installed: requirements-bulk-dev.txt
 	$(BULK) $(PIP) -r requirements-bulk-dev.txt
 	touch $@
 
-# MLflow wants an older gunicorn than the service, so its server and clients have an environment of their own. The
-# client that `train.py` imports goes into a folder, which leaves $(VENV) as it is
+# MLflow's server and clients have their own environment, because they require an older gunicorn than the service.
+# mlflow-skinny, which `train.py` imports, is installed into a folder, so that $(VENV) is not changed
 MLFLOW_VENV ?= .venv-mlflow
 .PHONY: test-mlflow
-test-mlflow: $(VENV)/.installed $(MLFLOW_VENV)/.installed  ## tracking, registry and /invocations with MLflow's own server and clients
+test-mlflow: $(VENV)/.installed $(MLFLOW_VENV)/.installed  ## test tracking, registry and /invocations with MLflow's server and clients
 	MLFLOW_TOOLS="$(abspath $(MLFLOW_VENV))" $(PY) -m pytest -m mlflow
 
 $(MLFLOW_VENV)/.installed: requirements-mlflow.txt requirements-mlflow-server.txt
@@ -190,10 +190,10 @@ $(MLFLOW_VENV)/.installed: requirements-mlflow.txt requirements-mlflow-server.tx
 
 KUBERNETES_VENV ?= .venv-kubernetes
 .PHONY: kubernetes kubernetes-check
-kubernetes: $(VENV)/.installed  ## make the Prometheus rules for Kubernetes anew from monitoring/
+kubernetes: $(VENV)/.installed  ## generate the Prometheus rules for Kubernetes from monitoring/
 	$(PY) kubernetes/rules.py
 
-kubernetes-check: $(VENV)/.installed $(KUBERNETES_VENV)/.installed $(TERRAFORM_VENV)/.installed  ## kubernetes/: render, schemas, typed models, checkov; without a cluster
+kubernetes-check: $(VENV)/.installed $(KUBERNETES_VENV)/.installed $(TERRAFORM_VENV)/.installed  ## check kubernetes/ without a cluster: rendering, schemas, typed models, checkov
 	KUBERNETES_TOOLS="$(abspath $(KUBERNETES_VENV))/bin" CHECKOV="$(abspath $(TERRAFORM_VENV))/bin/checkov" $(PY) -m pytest -m kubernetes
 
 $(KUBERNETES_VENV)/.installed: requirements-kubernetes.txt
