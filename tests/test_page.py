@@ -505,7 +505,7 @@ def test_a_server_that_stops_is_said_plainly(browser: Any, start: Any) -> None:
         (422, "too large for a test"),
         (503, "busy"),
         (429, "busy"),
-        (401, "Enter a key"),
+        (401, "Enter an API key"),
         (502, "The service answered 502."),
     ],
 )
@@ -563,7 +563,7 @@ def test_a_wrong_key_is_said_plainly_and_the_model_is_shown_after_the_right_one(
 
     page.route(re.compile("/(predict|model)"), ask_for_key)
     page.goto(server.url)
-    complains(page, "Enter a key")
+    complains(page, "Enter an API key")
     for key in ("wrong", "right"):
         page.fill("#key", key)
         page.get_by_role("button", name="Use it").click()
@@ -585,11 +585,11 @@ def test_a_service_that_wants_a_key_gets_it(browser: Any, start: Callable[..., S
     assert page.locator("#key-form").is_hidden()
     draw(page, DIGITS[1])
     page.wait_for_selector("#key-form:not([hidden])")
-    assert page.locator("#problem").text_content() == "Enter a key to go on."
+    assert page.locator("#problem").text_content() == "Enter an API key to continue."
     for wrong, said in (
-        ("a key with spaces", "That is no API key"),
-        ("schlüssel", "That is no API key"),
-        ("not-this-one", "That key is not accepted."),
+        ("a key with spaces", "This is not an API key"),
+        ("schlüssel", "This is not an API key"),
+        ("not-this-one", "This key is not accepted."),
     ):
         page.fill("#key", wrong)
         page.keyboard.press("Enter")
@@ -779,7 +779,7 @@ def test_the_keyboard_alone_chooses_and_draws_a_number(page: Any) -> None:
 def test_a_picture_without_digits_reads_nothing(page: Any) -> None:
     page.get_by_label("A number").check()
     draw(page, [[(0.2, 0.5), (0.8, 0.5)]])
-    says(page, "There is no digit in it.")
+    says(page, "No digit was found.")
     assert page.locator("#reading").is_hidden()
 
 
@@ -792,7 +792,7 @@ def test_the_model_card_and_confusion_matrix_are_shown(page: Any, server: Server
     cells = page.locator("#confusion tbody td").all_text_contents()
     assert [0 if c == "·" else int(c) for c in cells] == [c for row in matrix for c in row]
     wrong = sum(map(sum, matrix)) - sum(matrix[i][i] for i in range(10))
-    assert f"It misread {wrong} of " in page.locator("#wrong").text_content()
+    assert f"The model misread {wrong} of " in page.locator("#wrong").text_content()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -824,7 +824,7 @@ def test_axe_finds_nothing_and_nothing_overflows(page: Any, scheme: str, width: 
     page.expected_messages.append("Failed to load resource")
     page.route("**/predict*", lambda route: route.fulfill(status=401, json={"detail": "no key"}))
     page.get_by_alt_text("Sample of a 5").click()
-    complains(page, "Enter a key")
+    complains(page, "Enter an API key")
     check()
 
 

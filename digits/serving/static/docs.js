@@ -1,7 +1,7 @@
-// Starts Swagger UI on /docs; validatorUrl would send the description to somebody else's server.
+// Starts Swagger UI on /docs. Without validatorUrl: null it would send the description to another server.
 "use strict";
 
-// requests go to where this page lies, which a proxy may have put below a path
+// send requests to the path of this page, because a proxy may serve it below a prefix
 const root = new URL(".", location.href).pathname.replace(/\/$/, "");
 
 fetch("openapi.json")

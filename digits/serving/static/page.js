@@ -1,26 +1,26 @@
-// The drawing page. What is drawn or chosen goes as a picture to POST /predict?detail=1, or as a number to POST
-// /read, the same way as any client's; the answer fills the page. No framework, no other host.
+// The drawing page. It sends the drawing or a chosen picture to POST /predict?detail=1, or to POST /read for a number,
+// like any other client, and shows the answer. It uses no framework and no other host.
 
 import { clearReading, showReading } from "./reading.js";
 
-const SIDE = 560; // pixels of the pad, whatever size it is shown at
-const PENS = { digit: 36, number: 15 }; // strokes as wide as MNIST's, for a digit that fills the pad or a fifth of it
-const PAUSE = 120; // ms between two requests while a stroke goes on
-const AGAIN = 2000; // ms until a server that can't be reached is asked again
-const LARGE = 1 << 20; // bytes; a picture above that, such as a phone's photograph, goes reduced
-const REDUCED = 2560; // pixels of its longer side then
+const SIDE = 560; // size of the pad in pixels, independent of the size at which it is shown
+const PENS = { digit: 36, number: 15 }; // gives MNIST's stroke width to a digit that fills the pad, or a fifth of it
+const PAUSE = 120; // minimum ms between two requests during a stroke
+const AGAIN = 2000; // ms before retrying when the server can't be reached
+const LARGE = 1 << 20; // bytes; larger pictures, such as a phone's photographs, are reduced before sending
+const REDUCED = 2560; // their longer side in pixels after that
 const TYPES = ["image/png", "image/jpeg", "image/webp", "image/bmp", "image/gif", "image/tiff"];
 
 const $ = (id) => document.getElementById(id);
 const pad = $("pad");
-// read back at every stroke: kept in memory, not on the graphics card
+// keep the pad in memory instead of on the graphics card, because every request reads it
 const paper = pad.getContext("2d", { willReadFrequently: true });
 
 let mode = "digit"; // or "number"
 let strokes = []; // each a list of points {x, y} in pixels of the pad
-let picture = null; // a file or sample instead of strokes: {blob, bitmap, width, height}, the last two as sent
-let pointer = null; // the one that draws; a second finger or a palm does not
-let pen = { x: SIDE / 2, y: SIDE / 2, down: false, shown: false }; // the keyboard's
+let picture = null; // a file or sample instead of strokes: {blob, bitmap, width, height}; the size is that of the blob
+let pointer = null; // the pointer that draws; a second finger or a palm is ignored
+let pen = { x: SIDE / 2, y: SIDE / 2, down: false, shown: false }; // moved by the keyboard
 
 // --- drawing -------------------------------------------------------------------------------------------------
 
@@ -39,7 +39,7 @@ function paint() {
   for (const points of strokes) {
     paper.beginPath();
     paper.moveTo(points[0].x, points[0].y);
-    // through the middles of neighbours, bent by the points: smooth however few there are
+    // curves between the middles of neighbouring points, which look smooth even with few points
     for (let i = 1; i < points.length - 1; i++) {
       const [a, b] = [points[i], points[i + 1]];
       paper.quadraticCurveTo(a.x, a.y, (a.x + b.x) / 2, (a.y + b.y) / 2);
@@ -69,7 +69,7 @@ function paintPen() {
 function place(event) {
   const { left, top } = pad.getBoundingClientRect();
   const scale = SIDE / pad.clientWidth;
-  // clientLeft, clientTop: the border
+  // clientLeft and clientTop are the widths of the border
   return { x: (event.clientX - left - pad.clientLeft) * scale, y: (event.clientY - top - pad.clientTop) * scale };
 }
 
@@ -103,7 +103,7 @@ for (const kind of ["pointerup", "pointercancel"]) {
 function begin(point) {
   picture = null;
   strokes.push([point]);
-  // a screen reader hears the answer to a stroke, not those on the way
+  // a screen reader announces the answer after the stroke, not those during it
   $("said").ariaBusy = true;
 }
 
@@ -140,7 +140,7 @@ pad.addEventListener("keydown", (event) => {
 });
 
 pad.addEventListener("focus", () => {
-  // whoever comes by keyboard sees where the pen is
+  // show the pen to keyboard users
   pen.shown = pointer === null && pad.matches(":focus-visible");
   paint();
   paintPen();
@@ -167,7 +167,7 @@ function clear() {
   forget();
 }
 
-// a stroke that is not over yet is given up
+// end an unfinished stroke
 function liftPen() {
   pointer = null;
   pen.down = false;
@@ -189,7 +189,7 @@ async function show(blob) {
       blob = await reduced(bitmap, scale);
     }
   } catch {
-    // the server may know a format that the browser does not
+    // the server may support a format that the browser does not
     bitmap = new OffscreenCanvas(1, 1);
   }
   strokes = [];
@@ -202,7 +202,7 @@ async function show(blob) {
 function reduced(bitmap, scale) {
   const small = new OffscreenCanvas(Math.ceil(bitmap.width * scale), Math.ceil(bitmap.height * scale));
   const context = small.getContext("2d");
-  // JPEG has no transparency, and what shines through is to be paper
+  // JPEG has no transparency, so transparent parts must become white
   context.fillStyle = "#fff";
   context.fillRect(0, 0, small.width, small.height);
   context.drawImage(bitmap, 0, 0, small.width, small.height);
@@ -220,7 +220,7 @@ document.addEventListener("paste", (event) => {
   const file = [...event.clipboardData.files].find((file) => file.type.startsWith("image/"));
   if (file) show(file);
 });
-// anywhere: a browser would leave the page for a picture that misses the pad
+// on the whole page, because a browser would open a picture that is dropped beside the pad
 document.addEventListener("dragover", (event) => {
   event.preventDefault();
   document.body.classList.add("over");
@@ -233,10 +233,10 @@ document.addEventListener("drop", (event) => {
   if (file) show(file);
 });
 
-function sample(name, what, wanted) {
+function sample(name, what, newMode) {
   const button = document.createElement("button");
   button.type = "button";
-  button.classList.toggle("wide", wanted === "number");
+  button.classList.toggle("wide", newMode === "number");
   const image = document.createElement("img");
   image.src = `static/samples/${name}.png`;
   image.alt = `Sample of a ${what}`;
@@ -248,7 +248,7 @@ function sample(name, what, wanted) {
     } catch {
       return complain("The server can't be reached. Try again in a moment.");
     }
-    choose(wanted);
+    choose(newMode);
     show(blob);
   });
   $("samples").append(button);
@@ -261,16 +261,16 @@ sample("number", "number", "number");
 
 const modes = document.querySelectorAll("[name=mode]");
 
-function choose(wanted) {
-  mode = wanted;
+function choose(newMode) {
+  mode = newMode;
   modes.forEach((radio) => (radio.checked = radio.value === mode));
   document.body.classList.toggle("number", mode === "number");
   liftPen();
   forget(blank() ? undefined : "Reading…");
 }
 
-function read(wanted) {
-  choose(wanted);
+function read(newMode) {
+  choose(newMode);
   if (!blank()) end();
 }
 
@@ -280,15 +280,15 @@ $("as-number").addEventListener("click", () => {
   pad.focus();
 });
 
-// --- asking --------------------------------------------------------------------------------------------------
+// --- requests ------------------------------------------------------------------------------------------------
 
-let asked = 0; // counts requests; only the answer to the newest is shown
-let pending = null; // the one on its way
-let timer = null; // for the next
-let waits = false; // more was drawn while one is on its way
-let last = 0; // when the last one went out
+let latest = 0; // number of the latest request, the only one whose answer is shown
+let pending = null; // the running request
+let timer = null; // for the next request
+let waits = false; // whether the drawing has changed since the running request
+let last = 0; // time of the last request
 
-// while a stroke goes on: one at a time, so that a slow server's answers are seen too
+// during a stroke, send one request at a time, so that the answers of a slow server are shown too
 function soon() {
   waits = pending !== null;
   if (timer === null && !waits) timer = setTimeout(now, Math.max(0, last + PAUSE - performance.now()));
@@ -299,11 +299,11 @@ function again(seconds) {
   timer = setTimeout(now, seconds * 1000);
 }
 
-// the pad as a PNG, without the keyboard's pen. Half its size is enough for a digit; toBlob would wait until the
-// browser is idle, toDataURL does not
+// the pad as a PNG, without the keyboard's pen, and in half the size for a digit; toBlob would wait until the browser
+// is idle, but toDataURL does not
 const half = document.createElement("canvas");
 half.width = half.height = SIDE / 2;
-function drawn() {
+function drawing() {
   paint();
   half.getContext("2d", { willReadFrequently: true }).drawImage(pad, 0, 0, SIDE / 2, SIDE / 2);
   const url = (mode === "number" ? pad : half).toDataURL("image/png");
@@ -328,24 +328,24 @@ function withKey(headers) {
 async function now() {
   stop();
   if (blank()) return;
-  const number = ++asked;
+  const number = ++latest;
   const abort = (pending = new AbortController());
   const begun = (last = performance.now());
-  const blob = picture ? picture.blob : drawn();
+  const blob = picture ? picture.blob : drawing();
   const headers = withKey({ "Content-Type": TYPES.includes(blob.type) ? blob.type : "image/png" });
   let response;
   let body = {};
   try {
     response = await fetch(mode === "number" ? "read" : "predict?detail=1", { method: "POST", headers, body: blob, signal: abort.signal });
-    // what stands between may answer in HTML
+    // a proxy may answer in HTML
     if (/json/.test(response.headers.get("Content-Type"))) body = await response.json();
   } catch {
     response = null;
   }
-  if (number !== asked) return;
+  if (number !== latest) return;
   pending = null;
   if (!response) {
-    complain("The server can't be reached. What you drew is kept; trying again…");
+    complain("The server can't be reached. Your drawing is kept. Trying again…");
     again(AGAIN / 1000);
   } else if (response.ok) {
     $("problem").hidden = $("key-form").hidden = true;
@@ -365,7 +365,7 @@ function refused(response, body) {
     complain("The service is busy. Trying again…");
     again(Number(response.headers.get("Retry-After")) || 1);
   } else if (status === 422 && body.found === "an empty picture") {
-    forget("There is nothing to read in it yet.");
+    forget("Nothing to read yet.");
   } else {
     complain(body.detail ?? `The service answered ${status}.`);
   }
@@ -373,22 +373,22 @@ function refused(response, body) {
 }
 
 function askForKey() {
-  complain(sessionStorage.getItem("key") ? "That key is not accepted." : "Enter a key to go on.");
+  complain(sessionStorage.getItem("key") ? "This key is not accepted." : "Enter an API key to continue.");
   $("key-form").hidden = false;
 }
 
 $("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
   const key = $("key").value.trim();
-  // fetch throws on what no header can hold
-  if (!/^[\x21-\x7e]+$/.test(key)) return complain("That is no API key: it has characters that none has.");
+  // fetch throws if a header contains other characters
+  if (!/^[\x21-\x7e]+$/.test(key)) return complain("This is not an API key: it contains invalid characters.");
   sessionStorage.setItem("key", key);
   $("problem").hidden = $("key-form").hidden = true;
   now();
   if (!$("card").hasChildNodes()) model();
 });
 
-// --- answering -----------------------------------------------------------------------------------------------
+// --- answers -------------------------------------------------------------------------------------------------
 
 const bars = Array.from({ length: 10 }, (_, digit) => {
   const row = document.createElement("li");
@@ -402,14 +402,14 @@ function fill(probabilities) {
   bars.forEach((row, digit) => {
     const share = probabilities?.[digit];
     row.classList.toggle("best", digit === best);
-    // less than a pixel would show as a speck in the round end
+    // a bar of less than a pixel would only show its round end
     row.querySelector(".fill").style.width = share > 0.002 ? `${share * 100}%` : 0;
     row.querySelector(".share").textContent = share === undefined ? "–" : percent(share, 1);
   });
 }
 
 function percent(share, places) {
-  // a no-break space: the sign stays with its number
+  // a no-break space keeps the sign with its number
   return `${(share * 100).toFixed(places)}\u00a0%`;
 }
 
@@ -422,7 +422,7 @@ function answer(found) {
   if (found.unsure) {
     const guess = document.createElement("small");
     guess.textContent = `Best guess: ${found.predicted_digit} (${share})`;
-    // in one go, so that a screen reader says both
+    // in one change, so that a screen reader announces both
     $("said").replaceChildren("This does not look like one digit. ", guess);
   } else {
     $("said").textContent = `It is a ${found.predicted_digit}, with ${share}.`;
@@ -442,17 +442,17 @@ async function answerNumber(found, blob) {
   document.body.classList.toggle("unsure", unsure > 0);
   showReading(found, width, height);
   const [line] = found.lines;
-  if (!line) $("said").textContent = "There is no digit in it.";
+  if (!line) $("said").textContent = "No digit was found.";
   else if (found.lines.length > 1) $("said").textContent = `It reads ${found.lines.length} lines, ${unsure || "none"} of them unsure.`;
   else $("said").textContent = `It ${unsure ? "may read" : "reads"} ${line.text}, with ${percent(line.probability, 1)}.`;
-  // more would not fit on a command line
+  // a larger picture would not fit on a command line
   if (blob.size > 1 << 16) return curl("read");
-  const number = asked;
+  const number = latest;
   const bytes = new Uint8Array(await blob.arrayBuffer());
-  if (number === asked) curl("read", btoa(String.fromCharCode(...bytes)));
+  if (number === latest) curl("read", btoa(String.fromCharCode(...bytes)));
 }
 
-// data: a picture in base64; without it, one is to be read from a file
+// data: a picture in base64; without it, the command reads a file
 function curl(path, data) {
   const key = sessionStorage.getItem("key") ? ` -H "X-API-Key: YOUR_KEY"` : "";
   const kind = data ? "application/json" : "image/jpeg";
@@ -461,7 +461,7 @@ function curl(path, data) {
   $("copy").disabled = false;
 }
 
-// an answer to something else must not stand beside a problem
+// remove the previous answer, and show a problem
 function complain(text) {
   empty("No answer.");
   $("problem").textContent = text;
@@ -470,7 +470,7 @@ function complain(text) {
 
 function forget(text = "Nothing drawn yet.") {
   stop();
-  asked++;
+  latest++;
   $("said").ariaBusy = false;
   $("problem").hidden = true;
   empty(text);
@@ -497,7 +497,7 @@ function copies(button, source) {
       await navigator.clipboard.writeText(source.textContent);
       button.textContent = "Copied";
     } catch {
-      // no clipboard without https or permission: select it, so that the keys copy it
+      // without HTTPS or permission there is no clipboard, so select the text for copying with the keyboard
       getSelection().selectAllChildren(source);
       button.textContent = "Selected";
     }
@@ -519,7 +519,7 @@ async function model() {
     complain("The server can't be reached.");
   }
   if (!card) return setTimeout(model, AGAIN);
-  const origin = { mnist: "MNIST", synthetic: "digits drawn by the computer" };
+  const origin = { mnist: "MNIST", synthetic: "synthetic digits" };
   const tests = card.confusion_matrix?.flat().reduce((a, b) => a + b);
   const facts = {
     Version: card.version,
@@ -553,7 +553,7 @@ function mistakes(matrix, tests) {
   const [worst] = wrong;
   const all = wrong.reduce((sum, { count }) => sum + count, 0);
   const often = all ? `, most often a ${worst.is} as a ${worst.said} (${worst.count} times)` : "";
-  $("wrong").textContent = `It misread ${all} of ${tests.toLocaleString("en")} test images${often}.`;
+  $("wrong").textContent = `The model misread ${all} of ${tests.toLocaleString("en")} test images${often}.`;
   const head = $("confusion").createTHead().insertRow();
   cell(head, "td", "");
   for (let said = 0; said < 10; said++) cell(head, "th", said, "col");
@@ -571,6 +571,6 @@ function mistakes(matrix, tests) {
 }
 
 paint();
-// a browser keeps the choice over a reload
+// browsers keep the choice when the page is reloaded
 choose(document.querySelector("[name=mode]:checked").value);
 model();

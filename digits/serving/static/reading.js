@@ -1,9 +1,9 @@
-// What the page shows of a number that was read: a box around each digit over the pad, with its value, and the text
-// to copy. What is unsure has another colour, and is dashed.
+// Shows the answer of POST /read: a box with the value around each digit on the pad, and the text for copying. Unsure
+// digits have another colour and dashed boxes.
 
-const SIDE = 560; // of the pad and of the boxes' drawing
-const LARGEST = 26; // a value's size, where the box is not too small for it
-const READABLE = 7;
+const SIDE = 560; // size of the pad and of the SVG with the boxes
+const LARGEST = 26; // maximum font size of a value
+const READABLE = 7; // values that would be smaller are not shown
 
 const boxes = document.getElementById("boxes");
 const text = document.getElementById("text");
@@ -15,7 +15,7 @@ function make(name, attributes, parent) {
   return made;
 }
 
-// width and height: of the picture as it was sent; it is shown in the middle of the pad
+// width, height: size of the picture as it was sent, which is centred on the pad
 export function showReading(reading, width, height) {
   clearReading();
   document.getElementById("reading").hidden = !reading.text;
@@ -28,7 +28,7 @@ export function showReading(reading, width, height) {
       text.append(shown);
     }
   });
-  // of a format that the browser can't show
+  // the browser can't show the picture's format
   if (width <= 1) return;
   const scale = Math.min(SIDE / width, SIDE / height);
   const [left, top] = [(SIDE - width * scale) / 2, (SIDE - height * scale) / 2];
@@ -42,7 +42,7 @@ export function showReading(reading, width, height) {
       make("rect", box, group);
       const size = Math.min(LARGEST, box.height * 0.6);
       if (size < READABLE) continue;
-      // above the box, or below it at the upper edge
+      // above the box, or below it if it is at the top
       const y = box.y > size ? box.y - size * 0.2 : box.y + box.height + size;
       const at = `translate(${box.x + box.width / 2} ${y}) scale(${size})`;
       make("text", { transform: at }, group).textContent = doubt ? `${digit.digit}?` : digit.digit;
