@@ -152,7 +152,7 @@ def test_a_picture_sent_as_raw_pixels_is_told_its_type(client: FlaskClient, kind
     for body in (whole, whole + bytes(-len(whole) % 784)):
         answer = client.post("/predict", data=body, content_type="application/octet-stream")
         assert answer.status_code == 415
-        assert answer.json["detail"].endswith(f"send it with Content-Type: {kind}.")
+        assert answer.json["detail"].endswith(f"Send it with Content-Type: {kind}.")
 
 
 @pytest.mark.parametrize("scale", [1, 255])

@@ -206,7 +206,7 @@ def test_a_model_that_misreads_plain_digits_is_warned_of(caplog: pytest.LogCaptu
     classifier.probabilities = lambda images: really(images / 255)  # type: ignore[method-assign]
     warn_of_misreading(classifier)
     (message,) = caplog.messages
-    assert "of ten plain digits right" in message
+    assert "of ten sample digits correctly" in message
 
 
 @pytest.mark.parametrize("suffix", [".h5", ".tflite"])

@@ -1,5 +1,5 @@
-"""What the app's requests and responses have in common: `Request`, which app.py sets as the request class, limits
-the body and keeps it in memory, and `json_response` is what the routes answer with."""
+"""The app's requests and responses: `Request`, which app.py sets as the request class, limits bodies and keeps
+them in memory, and `json_response` creates the answers of all routes."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Request(flask.Request):
 
     @cached_property
     def stream(self) -> IO[bytes]:
-        """The body. Raises Problem 415 if it is compressed, and RequestEntityTooLarge, as it is read if its length
-        is not known before."""
+        """The body. Raises Problem 415 if it is compressed, and RequestEntityTooLarge; if the length is not known
+        in advance, only while it is read."""
         if self.environ.get("HTTP_CONTENT_ENCODING", "").strip().lower() not in ("", "identity"):
             raise Problem(415, "Compressed bodies are not accepted.", headers={"Accept-Encoding": "identity"})
         length = self.environ.get("CONTENT_LENGTH", "")
@@ -37,7 +37,7 @@ class Request(flask.Request):
         if not length:
             bounded: Any = BoundedStream(self.environ["wsgi.input"], limit, is_max=True)
             return bounded
-        # it ends by itself, and Werkzeug's limit would double its cost
+        # the stream ends at its length, and Werkzeug's limit would double the cost of reading it
         return self.environ["wsgi.input"] if length.isdecimal() and int(length) <= limit else super().stream
 
 
@@ -48,7 +48,8 @@ def json_response(value: object, status: int = 200) -> flask.Response:
 
 
 class BoundedStream(LimitedStream):
-    """A stream that raises RequestEntityTooLarge where Werkzeug's own cuts what it reads at once to the limit."""
+    """A stream that raises RequestEntityTooLarge at the limit, where Werkzeug's class would silently end the
+    body."""
 
     def readall(self) -> bytes:
         data = super().readall()

@@ -1,6 +1,6 @@
-"""What gunicorn's master prepares once and its workers inherit by fork. digits/server/master.py fills
-`inherited` in; app.py and digits/serving/metrics.py read it. In a process that gunicorn did not start it
-stays as it is here."""
+"""The state that gunicorn's master prepares once, and that its workers inherit when they are forked.
+digits/server/master.py sets the fields of `inherited`, and app.py and digits/serving/metrics.py read them. Without
+gunicorn they keep their defaults."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from digits.model import Classifier
 class Inherited:
     """classifier: the loaded model. api_keys: hashes of the accepted API keys, 32 bytes each.
 
-    slot: which set of metrics files this process writes; a worker's is a number, the master's "master".
+    slot: the set of metrics files that this process writes; a number for workers, and "master" for the master.
     """
 
     classifier: Classifier | None = None

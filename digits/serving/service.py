@@ -71,7 +71,7 @@ class Service:
             probabilities = np.concatenate(parts)
         metrics.inference.observe(perf_counter() - begun)
         if len(probabilities) == 1:
-            # for a row of ten, NumPy is ten times slower
+            # NumPy is ten times slower for a row of ten
             row = probabilities[0].tolist()
             best = max(row)
             digit = row.index(best)
@@ -96,7 +96,8 @@ class Service:
 
     @contextmanager
     def lent_classifier(self) -> Iterator[Classifier]:
-        """A classifier for a thread of its own: gevent's locks, which the shared one has, are not for threads."""
+        """A separate classifier for a thread, because the shared one has gevent's locks, which don't work across
+        threads."""
         try:
             lent = self._spare.pop()
         except IndexError:
@@ -146,8 +147,8 @@ def warn_of_misreading(classifier: Classifier) -> None:
     right = int((classifier.probabilities(images).argmax(1) == np.arange(10)).sum())
     if right < MIN_SAMPLES_READ:
         log.warning(
-            "The model reads %d of ten plain digits right: it must take values from 0 to 1, ink bright on black, "
-            "without a Rescaling layer of its own.",
+            "The model reads only %d of ten sample digits correctly. Its input must have values from 0 to 1 and "
+            "bright ink on black, so it must not contain a Rescaling layer.",
             right,
             extra={"model_version": classifier.version},
         )
