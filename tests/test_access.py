@@ -46,7 +46,7 @@ def ask(server: Server, path: str, **headers: str) -> Any:
 
 
 @pytest.mark.parametrize("path", PREDICTIONS)
-def test_predictions_want_one_of_the_keys(guarded: Server, path: str) -> None:
+def test_predictions_require_one_of_the_keys(guarded: Server, path: str) -> None:
     for key in (OLD, NEW):
         assert ask(guarded, path, X_API_Key=key).status == 200
         assert ask(guarded, path, Authorization=f"Bearer {key}").status == 200
@@ -77,7 +77,7 @@ def test_predictions_want_one_of_the_keys(guarded: Server, path: str) -> None:
             assert list(answer.json) == ["error"]
 
 
-def test_every_post_there_is_wants_a_key_and_nothing_else_does(guarded: Server) -> None:
+def test_every_post_requires_a_key_and_nothing_else_does(guarded: Server) -> None:
     version = guarded.ask("/").json["model"]["version"]
     for template, operations in guarded.ask("/openapi.json").json["paths"].items():
         path = template.replace("{name}", "docs.js").replace("{filename}", "page.css")
@@ -90,7 +90,7 @@ def test_every_post_there_is_wants_a_key_and_nothing_else_does(guarded: Server) 
     assert guarded.ask("/predict").status == 405
 
 
-def test_without_a_key_the_body_is_neither_read_nor_taken_for_a_request(guarded: Server) -> None:
+def test_without_a_key_the_body_is_neither_read_nor_parsed_as_a_request(guarded: Server) -> None:
     with connect(guarded) as sock:
         for body in (b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n", b"x" * 20_000):
             sock.sendall(
@@ -101,7 +101,7 @@ def test_without_a_key_the_body_is_neither_read_nor_taken_for_a_request(guarded:
         assert b"h5_sha256" in read_answer(sock)
 
 
-def test_every_hash_is_compared_and_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_hash_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[bytes] = []
 
     def compare(a: bytes, b: bytes) -> bool:
@@ -116,7 +116,7 @@ def test_every_hash_is_compared_and_in_constant_time(monkeypatch: pytest.MonkeyP
         assert compared == hashes
 
 
-def test_the_command_makes_a_key_and_its_hash() -> None:
+def test_the_command_prints_a_key_and_its_hash() -> None:
     pairs = set()
     for _ in range(2):
         out = subprocess.run(
@@ -143,7 +143,7 @@ def test_keys_are_read_from_setting_and_file_together(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "# none left\n", "sha256:12", OLD, "md5:" + "0" * 32, "\xff"])
-def test_a_setting_that_names_no_key_is_refused_and_not_shown(tmp_path: Path, content: str) -> None:
+def test_a_setting_without_valid_hashes_is_refused_and_not_quoted(tmp_path: Path, content: str) -> None:
     file = tmp_path / "keys"
     file.write_bytes(content.encode("latin-1"))
     with pytest.raises(SettingError, match="DIGITS_API_KEYS_FILE") as error:
@@ -153,7 +153,7 @@ def test_a_setting_that_names_no_key_is_refused_and_not_shown(tmp_path: Path, co
         keys.load(Settings(api_keys_file=str(tmp_path / "none")))
 
 
-def test_a_key_instead_of_its_hash_stops_the_start_and_is_not_told(start: Callable[..., Server]) -> None:
+def test_a_key_instead_of_its_hash_prevents_the_start_and_is_not_logged(start: Callable[..., Server]) -> None:
     server = start(wait=False, DIGITS_API_KEYS=OLD)
     assert server.process.wait(20) == 1
     output = server.output.read_text()
@@ -207,7 +207,7 @@ def test_keys_are_rotated_by_sighup_and_a_bad_file_changes_nothing(
             time.sleep(0.05)
 
 
-def test_the_client_gives_its_key(guarded: Server) -> None:
+def test_the_client_sends_its_key(guarded: Server) -> None:
     def run(*args: str, **environ: str) -> subprocess.CompletedProcess[str]:
         env = {k: v for k, v in os.environ.items() if k != "DIGITS_API_KEY"} | environ
         command = [sys.executable, "predicted.py", "--url", guarded.url, *args]
@@ -262,7 +262,7 @@ def get(url: str, **headers: str) -> int:
             return error.code
 
 
-def test_metrics_have_an_address_of_their_own_if_wanted(start: Callable[..., Server]) -> None:
+def test_metrics_can_have_a_separate_address(start: Callable[..., Server]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     server = start(DIGITS_METRICS_BIND=f"127.0.0.1:{port}")
@@ -286,7 +286,7 @@ def test_metrics_have_an_address_of_their_own_if_wanted(start: Callable[..., Ser
 
 
 @pytest.mark.parametrize("value", ["9100", "127.0.0.1", "127.0.0.1:x", ":9100", "127.0.0.1:5000"])
-def test_an_address_for_metrics_that_makes_no_sense_is_refused(value: str) -> None:
+def test_an_invalid_address_for_metrics_is_refused(value: str) -> None:
     with pytest.raises(SettingError, match="DIGITS_METRICS_BIND"):
         Settings.from_env({"DIGITS_METRICS_BIND": value})
 
@@ -307,7 +307,7 @@ PREFLIGHT = {
 }
 
 
-def test_without_the_setting_other_sites_pages_get_no_permission(client: Any) -> None:
+def test_without_the_setting_pages_of_other_sites_may_not_call(client: Any) -> None:
     for answer in (
         client.options("/predict", headers=PREFLIGHT),
         client.post("/predict", json=SAMPLE, headers={"Origin": "https://good.example"}),
@@ -315,7 +315,7 @@ def test_without_the_setting_other_sites_pages_get_no_permission(client: Any) ->
         assert not [name for name, _ in answer.headers if name.startswith("Access-Control")]
 
 
-def test_pages_of_the_origins_named_may_call() -> None:
+def test_pages_of_listed_origins_may_call() -> None:
     client = client_with(
         DIGITS_CORS_ORIGINS="https://good.example, http://localhost:3000", DIGITS_API_KEYS=hashed(OLD)
     )
@@ -349,7 +349,7 @@ def test_pages_of_the_origins_named_may_call() -> None:
     assert "Access-Control-Allow-Methods" not in client.options("/predict").headers
 
 
-def test_all_origins_may_be_named_by_a_star() -> None:
+def test_a_star_allows_all_origins() -> None:
     answer = client_with(DIGITS_CORS_ORIGINS="*").options("/predict", headers=PREFLIGHT)
     assert answer.headers["Access-Control-Allow-Origin"] == "*"
 
@@ -357,7 +357,7 @@ def test_all_origins_may_be_named_by_a_star() -> None:
 @pytest.mark.parametrize(
     "value", ["good.example", "https://good.example/", "null", "https://*.example", "a, *"]
 )
-def test_an_origin_that_is_none_is_refused(value: str) -> None:
+def test_an_invalid_origin_is_refused(value: str) -> None:
     with pytest.raises(SettingError, match="DIGITS_CORS_ORIGINS"):
         Settings.from_env({"DIGITS_CORS_ORIGINS": value})
 
@@ -365,7 +365,7 @@ def test_an_origin_that_is_none_is_refused(value: str) -> None:
 @pytest.mark.parametrize(
     "path", ["/", "/static/page.js", "/static/none", "/model", "/docs", "/docs/swagger-ui-bundle.js"]
 )
-def test_pages_tell_the_browser_what_they_may_do(server: Server, path: str) -> None:
+def test_pages_have_security_headers(server: Server, path: str) -> None:
     headers = server.ask(path, Accept="text/html").headers
     policy = dict(part.partition(" ")[::2] for part in headers["content-security-policy"].split("; "))
     assert policy["default-src"] == "'none'"
@@ -377,7 +377,7 @@ def test_pages_tell_the_browser_what_they_may_do(server: Server, path: str) -> N
     assert headers["cross-origin-resource-policy"] == "same-origin"
 
 
-def test_no_answer_is_of_a_kind_that_a_browser_would_run(server: Server) -> None:
+def test_no_answer_has_a_type_that_a_browser_would_run(server: Server) -> None:
     attack = "<script>alert(1)</script>"
     for answer in (
         server.ask(f"/{attack.replace('<', '%3C').replace('>', '%3E')}"),
@@ -392,7 +392,7 @@ def test_no_answer_is_of_a_kind_that_a_browser_would_run(server: Server) -> None
 # logs
 
 
-def test_no_client_can_forge_a_line_of_the_log_or_put_a_secret_or_an_image_there(
+def test_clients_cannot_forge_log_lines_and_no_secret_or_image_is_logged(
     start: Callable[..., Server],
 ) -> None:
     server = start(DIGITS_LOG_LEVEL="debug", DIGITS_API_KEYS=hashed(OLD), WEB_CONCURRENCY="1")

@@ -109,7 +109,7 @@ def test_a_batch_is_answered_in_order(server: Server) -> None:
     assert found[1]["predicted_probability"] == pytest.approx(seven["predicted_probability"], abs=1e-5)
 
 
-def test_answers_name_the_model(server: Server) -> None:
+def test_answers_name_the_model_version(server: Server) -> None:
     version = server.ask("/").json["model"]["version"]
     assert re.fullmatch("[0-9a-f]{12}", version)
     assert server.ask("/predict", SAMPLE).headers["x-model-version"] == version
@@ -144,7 +144,7 @@ def test_answers_name_the_model(server: Server) -> None:
         ({"images": [[0] * 784] * 1025}, 413, "images", "1025 images"),
     ],
 )
-def test_a_bad_body_is_refused_with_what_is_wrong(
+def test_a_bad_body_is_refused_with_the_reason(
     server: Server, body: Any, status: int, field: str | None, found: str | None
 ) -> None:
     answer = server.ask("/predict", body, Content_Type="application/json")
@@ -185,7 +185,7 @@ def test_a_body_over_the_limit_is_413(server: Server) -> None:
     assert "33554432" in answer.json["detail"]
 
 
-def test_a_fault_is_500_and_tells_nothing(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_error_is_500_and_reveals_nothing(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(images: Any) -> None:
         raise RuntimeError("secret")
 
@@ -205,7 +205,7 @@ def test_readiness_waits_for_the_first_answer(client: Any) -> None:
     assert client.get("/health/live").status_code == 200
 
 
-def test_a_sane_request_id_is_kept_and_another_replaced(server: Server) -> None:
+def test_a_valid_request_id_is_kept_and_an_invalid_one_replaced(server: Server) -> None:
     assert server.ask("/", X_Request_ID="order-66.a:b_c").headers["x-request-id"] == "order-66.a:b_c"
     for bad in ("with space", "x" * 129, 'quote"'):
         given = server.ask("/", X_Request_ID=bad).headers["x-request-id"]
@@ -276,7 +276,7 @@ def test_unsure_images_are_counted_and_logged(start: Any) -> None:
     assert logged == {"one": 1, "five": 5, "another-protocol": 1}
 
 
-def test_a_method_of_any_name_makes_no_series_of_its_own(server: Server) -> None:
+def test_unknown_methods_share_one_series(server: Server) -> None:
     server.ask("/", method="BREW")
     methods = {dict(labels)["method"] for labels in samples(server, "flask_http_request_total")}
     assert "BREW" not in methods
@@ -289,7 +289,7 @@ def test_the_index_lists_every_route(server: Server, client: Any) -> None:
     assert listed == {re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule) for rule in rules}
 
 
-def test_a_browser_gets_the_page_and_everyone_else_json(server: Server) -> None:
+def test_browsers_get_the_page_and_other_clients_json(server: Server) -> None:
     page = server.ask("/", Accept="text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8")
     assert page.headers["content-type"].startswith("text/html")
     assert "'unsafe-inline'" not in page.headers["content-security-policy"]

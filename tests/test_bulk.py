@@ -518,7 +518,7 @@ def test_progress_is_a_line_on_a_terminal_and_json_elsewhere(scans: Path) -> Non
             assert (line["pictures"], line["of"], line["workers"], line["seconds_left"]) == (10, 20, 2, 10)
 
 
-def test_the_columns_are_described() -> None:
+def test_columns_and_options_are_documented() -> None:
     document = (ROOT / "docs" / "bulk.md").read_text()
     for name in Options(read=True).schema.names:
         assert f"| `{name}` |" in document

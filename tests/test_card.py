@@ -41,7 +41,7 @@ def project(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["digits/serving/static/page.css", "README.md", "dvc.lock"])
-def test_a_revision_is_clean_after_a_change_of_what_does_not_train(project: Path, name: str) -> None:
+def test_a_revision_is_clean_if_only_unrelated_files_have_changed(project: Path, name: str) -> None:
     (project / name).write_text("changed")
     assert revision(project) == git(project, "rev-parse", "HEAD")
 
@@ -57,7 +57,7 @@ def test_a_revision_is_clean_after_a_change_of_what_does_not_train(project: Path
         "digits/training/new.py",
     ],
 )
-def test_a_revision_is_dirty_after_a_change_of_what_trains(project: Path, name: str) -> None:
+def test_a_revision_is_dirty_if_training_code_has_changed(project: Path, name: str) -> None:
     (project / name).write_text("changed")
     assert revision(project) == git(project, "rev-parse", "HEAD") + "-dirty"
 

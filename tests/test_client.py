@@ -62,18 +62,18 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_without_a_url_it_asks_port_5000_here() -> None:
+def test_without_a_url_it_uses_port_5000_on_localhost() -> None:
     assert "http://localhost:5000" in run("--help").stdout
 
 
-def test_the_sample_is_printed_as_the_service_answers(server: Server) -> None:
+def test_the_answer_to_the_sample_is_printed_unchanged(server: Server) -> None:
     done = run(url=server.url)
     assert done.returncode == 0
     assert json.loads(done.stdout) == server.ask("/predict", SAMPLE).json
     assert done.stderr == ""
 
 
-def test_a_folder_is_a_row_an_image_in_order_with_the_failures_named(server: Server, folder: Path) -> None:
+def test_a_folder_gives_a_row_per_image_in_order_including_failures(server: Server, folder: Path) -> None:
     done = run(folder, "--format", "jsonl", url=server.url)
     assert done.returncode == 1
     rows = [json.loads(line) for line in done.stdout.splitlines()]
@@ -107,7 +107,7 @@ def test_text_and_csv_have_the_same_rows(server: Server, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5, 64])
-def test_a_refused_image_takes_no_other_with_it(server: Server, tmp_path: Path, batch: int) -> None:
+def test_a_refused_image_does_not_affect_the_others(server: Server, tmp_path: Path, batch: int) -> None:
     bad = {3, 4, 11}
     with (tmp_path / "many.jsonl").open("w") as file:
         for i in range(20):
@@ -129,13 +129,13 @@ def test_a_refused_image_takes_no_other_with_it(server: Server, tmp_path: Path, 
     ],
     ids=["picture", "json", "indented json", "picture in json"],
 )
-def test_standard_input_is_told_by_its_content(server: Server, stdin: bytes) -> None:
+def test_the_format_of_standard_input_is_recognized(server: Server, stdin: bytes) -> None:
     done = run("-", url=server.url, stdin=stdin)
     assert done.stdout.split("\t")[1] == "7"
     assert done.returncode == 0
 
 
-def test_blank_lines_before_the_first_request_are_passed_over(server: Server) -> None:
+def test_blank_lines_before_the_first_request_are_skipped(server: Server) -> None:
     sample = json.dumps(SAMPLE).encode()
     done = run("-", url=server.url, stdin=b"\n \r\n" + sample + b"\n\n" + sample)
     assert [line.split("\t")[:2] for line in done.stdout.splitlines()] == [
@@ -159,13 +159,13 @@ def test_lines_on_standard_input_are_answered_as_they_come(server: Server) -> No
         assert client.wait(10) == 0
 
 
-def test_a_name_that_is_no_text_comes_out_as_it_went_in(server: Server, tmp_path: Path) -> None:
+def test_a_file_name_that_is_not_utf_8_is_printed_unchanged(server: Server, tmp_path: Path) -> None:
     name = os.fsdecode(os.fsencode(tmp_path) + b"/\xe9\xff.png")
     Path(name).write_bytes(png())
     assert run(name, url=server.url).stdout.startswith(f"{name}\t7\t")
 
 
-def test_a_file_that_is_not_there_is_named_and_the_rest_done(server: Server, tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_and_the_others_are_sent(server: Server, tmp_path: Path) -> None:
     done = run(tmp_path / "gone.png", ROOT / "sample_request.json", url=server.url)
     first, second = done.stdout.splitlines()
     assert "gone.png\tfailed\tcan't be read: No such file" in first
@@ -173,7 +173,7 @@ def test_a_file_that_is_not_there_is_named_and_the_rest_done(server: Server, tmp
     assert done.returncode == 1
 
 
-def test_nobody_listening_is_said_at_once() -> None:
+def test_a_refused_connection_is_reported_at_once() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         done = run(url=f"http://127.0.0.1:{unused.getsockname()[1]}")
@@ -193,7 +193,7 @@ def test_an_empty_folder_is_wrong_usage(tmp_path: Path) -> None:
     assert run(tmp_path).returncode == 2
 
 
-def test_a_reader_that_has_enough_ends_it_quietly(server: Server, tmp_path: Path) -> None:
+def test_a_closed_output_ends_the_client_silently(server: Server, tmp_path: Path) -> None:
     (tmp_path / "many.jsonl").write_text((json.dumps(SAMPLE) + "\n") * 3000)
     client = [
         sys.executable,
@@ -212,7 +212,7 @@ def test_a_reader_that_has_enough_ends_it_quietly(server: Server, tmp_path: Path
         assert process.wait(20) == 141
 
 
-def test_long_work_shows_its_progress_on_a_terminal_only(flaky: Flaky, tmp_path: Path) -> None:
+def test_a_long_run_shows_its_progress_on_a_terminal_only(flaky: Flaky, tmp_path: Path) -> None:
     for i in range(8):
         (tmp_path / f"{i}.png").write_bytes(png())
     flaky.seconds = 0.3
@@ -308,7 +308,7 @@ def flaky() -> Iterator[Flaky]:
     [refuse(429), refuse(502), refuse(503), hang_up, half],
     ids=["429", "502", "503", "no answer", "half an answer"],
 )
-def test_what_passes_is_tried_again_after_growing_pauses(
+def test_temporary_failures_are_retried_with_growing_pauses(
     flaky: Flaky, failure: Callable[[FlakyHandler], None]
 ) -> None:
     flaky.plan = [failure, failure]
@@ -328,7 +328,7 @@ def test_retry_after_is_honoured(flaky: Flaky) -> None:
     assert second - first >= 1
 
 
-def test_it_gives_up_in_the_end_and_goes_on_with_the_rest(flaky: Flaky) -> None:
+def test_after_the_last_retry_it_continues_with_the_others(flaky: Flaky) -> None:
     flaky.plan = [refuse(503), refuse(503)]
     sample = str(ROOT / "sample_request.json")
     done = run(sample, sample, "--retries=1", "--batch=1", "--jobs=1", url=flaky.url)
@@ -338,7 +338,7 @@ def test_it_gives_up_in_the_end_and_goes_on_with_the_rest(flaky: Flaky) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 404, 500, 307])
-def test_what_does_not_pass_is_not_tried_again(flaky: Flaky, status: int) -> None:
+def test_permanent_failures_are_not_retried(flaky: Flaky, status: int) -> None:
     flaky.plan = [refuse(status, Location="http://127.0.0.1:9/")]
     done = run(url=flaky.url)
     assert done.returncode == 1
@@ -346,7 +346,7 @@ def test_what_does_not_pass_is_not_tried_again(flaky: Flaky, status: int) -> Non
     assert len(flaky.asked) == 1
 
 
-def test_a_wrong_key_stops_it_before_the_rest(flaky: Flaky) -> None:
+def test_a_wrong_key_stops_the_run(flaky: Flaky) -> None:
     flaky.plan = [refuse(401)] * 9
     sample = str(ROOT / "sample_request.json")
     done = run(*[sample] * 9, "--batch=1", "--jobs=1", url=flaky.url)
@@ -411,9 +411,7 @@ def test_a_failure_counts_for_more_than_an_unsure_answer(flaky: Flaky, tmp_path:
 
 
 @pytest.mark.parametrize("options", [[], ["--format=text"]], ids=["a single request", "rows"])
-def test_an_older_service_is_asked_as_before_and_cannot_promise_to_be_sure(
-    flaky: Flaky, options: list[str]
-) -> None:
+def test_an_older_service_works_without_the_option_sure(flaky: Flaky, options: list[str]) -> None:
     sample = ROOT / "sample_request.json"
     done = run(sample, *options, url=flaky.url)
     assert (done.returncode, done.stderr) == (0, "")
@@ -424,7 +422,7 @@ def test_an_older_service_is_asked_as_before_and_cannot_promise_to_be_sure(
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[1, 2]", b'{"status": "fine"}'])
-def test_another_service_is_noticed(flaky: Flaky, body: bytes) -> None:
+def test_an_answer_from_another_service_is_reported(flaky: Flaky, body: bytes) -> None:
     flaky.plan = [lambda handler: handler.answer(200, body)]
     done = run(ROOT / "sample_request.json", "--format=text", url=flaky.url)
     assert done.returncode == 2
@@ -447,7 +445,7 @@ def test_read_prints_the_lines(server: Server, tmp_path: Path) -> None:
     assert run("--read", "-", url=server.url, stdin=number("4725")).stdout.removesuffix("\n") == "4725"
 
 
-def test_read_takes_folders_and_patterns_and_names_each_picture(server: Server, tmp_path: Path) -> None:
+def test_read_accepts_folders_and_patterns_and_names_each_picture(server: Server, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(number("4725", "316"))
     (tmp_path / "b.png").write_bytes(number("4")[:99])
     (tmp_path / "c.png").write_bytes(number(""))
@@ -463,7 +461,7 @@ def test_read_takes_folders_and_patterns_and_names_each_picture(server: Server, 
     assert run("--read", f"{tmp_path}/*.png", url=server.url).stdout == done.stdout
 
 
-def test_read_has_all_in_json_and_a_row_a_digit_in_csv(server: Server, tmp_path: Path) -> None:
+def test_read_writes_everything_as_json_and_a_row_per_digit_as_csv(server: Server, tmp_path: Path) -> None:
     picture = number("4725", "316")
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_bytes(picture)
@@ -483,9 +481,7 @@ def test_read_has_all_in_json_and_a_row_a_digit_in_csv(server: Server, tmp_path:
     assert torn["error"]
 
 
-def test_read_passes_on_what_is_known_of_a_line_and_counts_unsure_ones(
-    server: Server, tmp_path: Path
-) -> None:
+def test_read_sends_its_options_and_counts_unsure_lines(server: Server, tmp_path: Path) -> None:
     (tmp_path / "scan.png").write_bytes(number("4725"))
     done = run("--read", tmp_path / "scan.png", "--length=3", "--sure", url=server.url)
     text, unsure = done.stdout.split()
@@ -495,11 +491,11 @@ def test_read_passes_on_what_is_known_of_a_line_and_counts_unsure_ones(
 @pytest.mark.parametrize(
     "args", [["--read"], ["--read", "--no-prepare", "x.png"], ["--length", "3", "x.png"]]
 )
-def test_what_makes_no_sense_together_is_wrong_usage(args: list[str]) -> None:
+def test_options_that_exclude_each_other_are_wrong_usage(args: list[str]) -> None:
     assert run(*args).returncode == 2
 
 
-def test_it_needs_the_standard_library_alone() -> None:
+def test_it_only_needs_the_standard_library() -> None:
     code = "import sys, predicted; print(*{name.split('.')[0] for name in sys.modules} - sys.stdlib_module_names)"
     loaded = subprocess.run(
         [sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True

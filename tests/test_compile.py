@@ -133,7 +133,7 @@ def test_the_command_writes_the_compiled_model_and_prints_nothing(made: Made) ->
     assert (made.folder / "good.tflite").read_bytes()[4:8] == b"TFL3"
 
 
-def test_what_the_command_leaves_is_what_a_start_without_tensorflow_takes(
+def test_a_start_without_tensorflow_uses_what_the_command_has_compiled(
     made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -178,7 +178,7 @@ def test_a_model_that_must_not_be_served_is_refused(made: Made, kind: str, messa
     assert not outcome["ran"]
 
 
-def test_the_command_refuses_a_model_with_code_in_a_line(made: Made, tmp_path: Path) -> None:
+def test_the_command_refuses_a_model_with_code_in_one_line(made: Made, tmp_path: Path) -> None:
     done = compile_it(made.folder / "lambda.h5", tmp_path / "out.tflite")
     assert done.returncode == 1
     assert "Lambda layer" in done.stderr.splitlines()[-1]
@@ -242,7 +242,7 @@ def with_part(part: object) -> dict[str, Any]:
     ],
     ids=lambda part: f"{part.get('module')}.{part['class_name']}",
 )
-def test_a_description_that_names_anything_but_plain_layers_is_refused(tmp_path: Path, part: object) -> None:
+def test_a_configuration_with_anything_but_plain_layers_is_refused(tmp_path: Path, part: object) -> None:
     check(written(tmp_path / "plain.h5", CONFIG))
     deeper = with_part({"class_name": "ReLU", "config": {"a": [[part]]}})
     for number, config in enumerate((with_part(part), deeper)):
@@ -255,7 +255,7 @@ def test_a_description_that_names_anything_but_plain_layers_is_refused(tmp_path:
     [b"", b"\x80\x04\x95", b"[" * 30_000, b"{}x", json.dumps(CONFIG).encode("utf-16"), b"\xff"],
     ids=range(6),
 )
-def test_a_description_that_is_no_json_is_refused(tmp_path: Path, config: bytes) -> None:
+def test_a_configuration_that_is_not_json_is_refused(tmp_path: Path, config: bytes) -> None:
     with h5py.File(tmp_path / "bad.h5", "w") as file:
         file.attrs["model_config"] = np.void(config) if config else config
     with pytest.raises(CompileError, match="not a model that Keras saved"):
@@ -293,19 +293,19 @@ def test_a_small_file_that_declares_huge_weights_is_refused(tmp_path: Path) -> N
         check(path)
 
 
-def test_links_in_a_circle_end(tmp_path: Path) -> None:
+def test_circular_links_are_followed_once(tmp_path: Path) -> None:
     path = written(tmp_path / "circle.h5", CONFIG)
     with h5py.File(path, "a") as file:
         file["model_weights/again"] = file["model_weights"]
     check(path)
 
 
-def test_the_shipped_model_is_plain() -> None:
+def test_the_shipped_model_is_accepted() -> None:
     check(ROOT / "models" / "mnist.h5")
 
 
 @pytest.mark.parametrize("content", [b"", b"\x89HDF\r\n\x1a\n", b"\x89HDF\r\n\x1a\n" + bytes(4096), b"no"])
-def test_a_file_that_is_no_model_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_model_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "bad.h5").write_bytes(content)
     with pytest.raises(CompileError, match="is not a model that Keras saved") as error:
         check(tmp_path / "bad.h5")

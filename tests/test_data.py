@@ -44,7 +44,7 @@ def test_the_canonical_file_is_the_same_whatever_the_source(
     )
 
 
-def test_keras_is_asked_where_no_file_is_named(mnist: dict[str, np.ndarray], tmp_path: Path) -> None:
+def test_keras_downloads_mnist_if_no_file_is_named(mnist: dict[str, np.ndarray], tmp_path: Path) -> None:
     # only the download itself is stood in for: the tests run where no data set hub is reached
     code = """
 import os, sys
@@ -63,7 +63,7 @@ main()
     np.testing.assert_array_equal(load(tmp_path / "a.npz")["x_test"], mnist["x_test"])
 
 
-def test_offline_there_is_one_message_with_both_ways_out(tmp_path: Path) -> None:
+def test_offline_the_message_names_both_alternatives(tmp_path: Path) -> None:
     out = tmp_path / "data" / "a.npz"
     # a proxy where nothing listens: no address is reached
     dead = dict.fromkeys(("https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY"), "http://127.0.0.1:9")
@@ -79,7 +79,7 @@ def test_offline_there_is_one_message_with_both_ways_out(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("error", "reason"), [(TimeoutError(), "TimeoutError"), (OSError("gone\nfor good"), "gone")]
 )
-def test_a_download_that_fails_is_told_with_or_without_a_message(
+def test_a_failed_download_is_reported_with_or_without_a_message(
     monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
 ) -> None:
     def load_data() -> None:
@@ -102,7 +102,7 @@ def test_a_download_that_fails_is_told_with_or_without_a_message(
         (None, "does not exist"),
     ],
 )
-def test_a_file_that_is_no_npz_is_named(tmp_path: Path, content: bytes | None, message: str) -> None:
+def test_a_file_that_is_not_an_npz_is_reported(tmp_path: Path, content: bytes | None, message: str) -> None:
     path = tmp_path / "mnist.npz"
     if content is not None:
         path.write_bytes(content)
@@ -111,7 +111,7 @@ def test_a_file_that_is_no_npz_is_named(tmp_path: Path, content: bytes | None, m
     assert not path.exists() if content is None else path.read_bytes() == content
 
 
-def test_a_truncated_file_is_named_and_left_untouched(tmp_path: Path) -> None:
+def test_a_truncated_file_is_reported_and_not_changed(tmp_path: Path) -> None:
     path = tmp_path / "mnist.npz"
     write(draw(train=50, test=10, seed=1), path)
     whole = path.read_bytes()
@@ -124,7 +124,7 @@ def test_a_truncated_file_is_named_and_left_untouched(tmp_path: Path) -> None:
     assert not (tmp_path / "out.npz").exists()
 
 
-def test_other_images_do_not_pass_for_mnist(tmp_path: Path) -> None:
+def test_other_images_are_not_accepted_as_mnist(tmp_path: Path) -> None:
     arrays = draw(train=50, test=10, seed=1)
     with pytest.raises(DataError, match="other content"):
         verify(arrays, "it")
@@ -142,7 +142,7 @@ def test_one_changed_pixel_is_noticed(mnist: dict[str, np.ndarray]) -> None:
         verify(arrays, "it")
 
 
-def test_where_the_canonical_file_is_missing_the_way_to_it_is_told(tmp_path: Path) -> None:
+def test_if_the_canonical_file_is_missing_the_message_says_how_to_create_it(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"digits\.npz is missing: run `dvc repro`"):
         load(tmp_path / "digits.npz")
 
@@ -158,7 +158,7 @@ def test_the_idx_hash_counts_the_header() -> None:
     assert idx_sha256(flat) != idx_sha256(square)
 
 
-def test_drawn_digits_have_mnists_form() -> None:
+def test_synthetic_digits_have_mnists_form() -> None:
     arrays = draw(train=300, test=40, seed=3)
     x, y = arrays["x_train"], arrays["y_train"]
     assert (x.shape, x.dtype, y.shape, y.dtype) == ((300, 28, 28), np.uint8, (300,), np.uint8)
@@ -191,19 +191,19 @@ def test_a_split_that_leaves_a_part_empty_is_refused(
         split(n, validation, calibration_fraction, seed=1)
 
 
-def test_no_digits_are_drawn_where_none_are_wanted() -> None:
+def test_zero_synthetic_digits_are_allowed() -> None:
     arrays = draw(0, 0, seed=3)
     assert arrays["x_train"].shape == arrays["x_test"].shape == (0, 28, 28)
     assert arrays["y_train"].shape == arrays["y_test"].shape == (0,)
 
 
-def test_drawn_digits_depend_on_the_seed_alone() -> None:
+def test_synthetic_digits_only_depend_on_the_seed() -> None:
     first, again, other = draw(60, 5, seed=4), draw(60, 5, seed=4), draw(60, 5, seed=5)
     np.testing.assert_array_equal(first["x_train"], again["x_train"])
     assert (first["x_train"] != other["x_train"]).any()
 
 
-def test_digits_of_low_resolution_have_mnists_form_and_show_the_same() -> None:
+def test_low_resolution_digits_have_mnists_form_and_show_the_same() -> None:
     # brings TensorFlow, which the other tests here do without
     from digits.training.augment import low_resolution
 

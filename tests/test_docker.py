@@ -214,7 +214,7 @@ def test_a_killed_container_is_restarted(stack: Stack) -> None:
     print(f"killed to answering again: {time.monotonic() - begun:.1f} s")
 
 
-def test_it_runs_with_nothing_but_what_it_needs(stack: Stack) -> None:
+def test_it_runs_with_least_privilege(stack: Stack) -> None:
     container = stack.container("service")
     facts = json.loads(command("docker", "inspect", container))[0]
     assert facts["Config"]["User"] == "10001:10001"
@@ -310,7 +310,7 @@ def test_size_start_memory_and_stop(stack: Stack) -> None:
         assert stop <= 3
 
 
-def test_a_change_of_code_rebuilds_in_seconds(stack: Stack, tmp_path: Path) -> None:
+def test_a_rebuild_after_a_code_change_takes_seconds(stack: Stack, tmp_path: Path) -> None:
     for name in command("git", "ls-files").splitlines():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, tmp_path / name)
@@ -334,7 +334,7 @@ def test_a_change_of_code_rebuilds_in_seconds(stack: Stack, tmp_path: Path) -> N
     assert took <= 20
 
 
-def test_the_train_container_runs_the_pipeline_and_its_files_are_the_caller_s(
+def test_the_train_container_runs_the_pipeline_and_its_files_belong_to_the_caller(
     stack: Stack, tmp_path: Path
 ) -> None:
     begun = time.monotonic()

@@ -202,7 +202,7 @@ def test_sigterm_under_load_loses_no_accepted_request(start, offer):
     assert sum(line.get("status") == 200 and line.get("method") == "POST" for line in server.log()) == good
 
 
-def test_kill_9_of_a_worker_fails_only_what_it_had_in_work(start, offer):
+def test_kill_9_of_a_worker_only_fails_its_own_requests(start, offer):
     server = start(**PATIENT)
     load = offer(server, connections=16, seconds=7)
     seen = []
@@ -301,7 +301,7 @@ def picture():
     ("what", "seconds"),
     [("pictures", 30), ("single images as JSON", 10), ("single images, each on a new connection", 10)],
 )
-def test_overload_is_refused_and_what_is_served_stays_quick(start, offer, what, seconds):
+def test_overload_is_refused_and_served_requests_stay_fast(start, offer, what, seconds):
     server = start()
     request = picture() if what == "pictures" else post()
     keep = "new connection" not in what
@@ -432,7 +432,7 @@ ROUNDS = 7
 
 
 @pytest.mark.parametrize("trouble", TROUBLE)
-def test_slow_and_broken_clients_cost_the_others_nothing(patient, trouble):
+def test_slow_and_broken_clients_do_not_slow_others_down(patient, trouble):
     server = patient
 
     def measure():
@@ -477,7 +477,7 @@ def read_all(client):
     return data
 
 
-def test_broken_requests_get_an_answer_where_one_can_be_given(server):
+def test_broken_requests_get_an_answer_if_possible(server):
     with closing(connect(server, head(10).encode() + b"1234")) as client:
         client.shutdown(socket.SHUT_WR)
         answer = read_all(client)
@@ -504,7 +504,7 @@ def test_broken_requests_get_an_answer_where_one_can_be_given(server):
     assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"200", b"200", b"422"]
 
 
-def test_a_request_that_never_gets_whole_is_told_so(start):
+def test_a_request_that_is_never_completed_is_refused(start):
     server = start(DIGITS_RECEIVE_SECONDS="1")
     with closing(connect(server, head(10).encode() + b"1234")) as client:
         answer = read_all(client)
@@ -513,7 +513,7 @@ def test_a_request_that_never_gets_whole_is_told_so(start):
     assert counted(server, "flask_http_request_total", status=408, url_rule="/predict") == 1
 
 
-def test_more_connections_than_descriptors_close_the_idlest(start):
+def test_more_connections_than_descriptors_close_the_longest_idle(start):
     server = start(within=("prlimit", "--nofile=800:800"), WEB_CONCURRENCY="1", **PATIENT)
     workers = workers_of(server, 1)
     idle = [connect(server, b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n") for _ in range(150)]
@@ -539,7 +539,7 @@ def failing(start, **options):
     return said
 
 
-def test_metrics_folder_that_is_none_stops_the_start_with_a_line(start, tmp_path):
+def test_metrics_folder_that_is_invalid_prevents_the_start(start, tmp_path):
     (tmp_path / "file").touch()
     said = failing(start, PROMETHEUS_MULTIPROC_DIR=str(tmp_path / "file"))
     assert "no place for the workers' metrics files" in said
@@ -553,7 +553,7 @@ def mounted():
     return lambda mounts: ("unshare", "-m", "sh", "-c", f'{mounts} && exec "$@"', "sh")
 
 
-def test_full_or_read_only_metrics_folder_stops_the_start_with_a_line(start, mounted, tmp_path):
+def test_full_or_read_only_metrics_folder_prevents_the_start(start, mounted, tmp_path):
     for options, reason in (("size=64k", "No space left on device"), ("ro", "Read-only file system")):
         said = failing(
             start,
@@ -564,14 +564,14 @@ def test_full_or_read_only_metrics_folder_stops_the_start_with_a_line(start, mou
         assert reason in said
 
 
-def test_without_shared_memory_it_serves(start, mounted):
+def test_without_shared_memory_it_works(start, mounted):
     server = start(within=mounted("mount -t tmpfs -o ro tmpfs /dev/shm"))
     assert server.ask("/predict", json.loads(SAMPLE)).status == 200
     assert answered(server, 200) == 1
     assert server.stop() == 0
 
 
-def test_on_a_read_only_disk_it_serves(start, mounted):
+def test_on_a_read_only_disk_it_works(start, mounted):
     server = start(
         within=mounted("mount -o bind / / && mount -o remount,ro,bind / && mount -t tmpfs tmpfs /dev/shm")
     )
@@ -579,7 +579,7 @@ def test_on_a_read_only_disk_it_serves(start, mounted):
     assert server.stop() == 0
 
 
-def test_when_shared_memory_gets_full_it_goes_on_through_kill_and_reload(start, mounted, offer):
+def test_when_shared_memory_gets_full_it_survives_kill_and_reload(start, mounted, offer):
     server = start(within=mounted("mount -t tmpfs -o size=8m tmpfs /dev/shm"), **PATIENT)
     load = offer(server, connections=4, seconds=8)
     filler = Path(f"/proc/{server.process.pid}/root/dev/shm/filler")
@@ -642,7 +642,7 @@ time.time_ns = lambda: int(jumped() * 1e9)
 """
 
 
-def test_clock_that_jumps_disturbs_nothing(start, offer, tmp_path):
+def test_clock_that_jumps_only_changes_dates(start, offer, tmp_path):
     # the wall clock only: nothing but the date of log lines and answers may hang on it
     (tmp_path / "sitecustomize.py").write_text(CLOCK)
     clock = tmp_path / "clock"

@@ -120,7 +120,7 @@ def test_a_smuggled_request_is_refused_and_the_connection_closed(
     assert json.loads(got.partition(b"\r\n\r\n")[2])["status"] in (400, 501)
 
 
-def test_what_follows_a_whole_request_is_a_request(server: Server) -> None:
+def test_bytes_after_a_complete_request_are_the_next_request(server: Server) -> None:
     # so the absence of a second answer above means something
     got = said(server, GOOD + HIDDEN.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"), True)
     assert got.count(b"HTTP/1.1 200") == 2
@@ -161,7 +161,7 @@ def test_an_absurd_length_is_refused_at_once(
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
     ],
 )
-def test_what_is_no_http_gets_a_problem_in_json(server: Server, request_bytes: bytes, status: int) -> None:
+def test_invalid_http_gets_problem_details(server: Server, request_bytes: bytes, status: int) -> None:
     got = said(server, request_bytes, False)
     assert got.startswith(b"HTTP/1.1 %d " % status), got
     problem = json.loads(got.partition(b"\r\n\r\n")[2])
@@ -170,13 +170,13 @@ def test_what_is_no_http_gets_a_problem_in_json(server: Server, request_bytes: b
     assert any(line.get("request_id") == problem["request_id"] for line in server.log())
 
 
-def test_only_http_1_0_needs_no_host(server: Server) -> None:
+def test_a_host_header_is_required_except_in_http_1_0(server: Server) -> None:
     assert said(server, b"GET /health/live HTTP/1.0\r\n\r\n", False).endswith(LIVE)
     got = said(server, GOOD + GOOD.replace(b"Host: x\r\n", b""), False)
     assert re.findall(rb"HTTP/1.1 (\d+)", got) == [b"200", b"400"]
 
 
-def test_a_client_cannot_move_the_path_or_the_scheme_by_headers(server: Server) -> None:
+def test_headers_cannot_change_the_path_or_the_scheme(server: Server) -> None:
     # loopback is a proxy that gunicorn would trust
     for headers in (
         {"SCRIPT_NAME": "/nope"},
@@ -284,7 +284,7 @@ def test_a_strange_number_is_a_number_or_a_4xx(server: Server, path: str, pixel:
     ],
     ids=range(25),
 )
-def test_json_made_to_hurt_is_4xx(server: Server, path: str, body: bytes) -> None:
+def test_malicious_json_is_4xx(server: Server, path: str, body: bytes) -> None:
     workers = [psutil.Process(worker) for worker in server.children()]
     spent = sum(sum(worker.cpu_times()[:2]) for worker in workers)
     answer = server.ask(path, body, Content_Type="application/json")
@@ -339,7 +339,7 @@ ANY = NESTED | st.lists(FLAT, max_size=2)
         {}, optional={"instances": ANY, "inputs": ANY, "signature_name": st.text(max_size=3) | st.none()}
     )
 )
-def test_anything_sent_as_to_tensorflow_serving_is_2xx_or_4xx(small_app: Any, document: Any) -> None:
+def test_any_tensorflow_serving_request_is_2xx_or_4xx(small_app: Any, document: Any) -> None:
     answer = small_app.post("/v1/models/mnist:predict", data=json.dumps(document))
     assert answer.status_code == 200 or 400 <= answer.status_code < 500
     assert list(answer.json) in (["error"], ["predictions"], ["outputs"])
@@ -377,9 +377,7 @@ OUTPUTS = st.lists(
     st.binary(max_size=800) | st.sampled_from([bytes(784), bytes(3136)]),
     st.none() | st.integers(-5, 5) | st.text(max_size=5),
 )
-def test_anything_sent_as_to_kserve_is_2xx_or_4xx(
-    small_app: Any, document: Any, tail: bytes, length: Any
-) -> None:
+def test_any_kserve_request_is_2xx_or_4xx(small_app: Any, document: Any, tail: bytes, length: Any) -> None:
     head = json.dumps(document).encode()
     headers = {}
     if isinstance(length, int):
@@ -445,7 +443,7 @@ def test_any_form_is_2xx_or_4xx(small_app: Any, path: str, parts: list[Any], bou
     assert answer.is_json or answer.content_type == "application/problem+json"
 
 
-def test_a_large_form_touches_no_disk(small_app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_form_is_not_written_to_disk(small_app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("werkzeug.formparser.SpooledTemporaryFile", None)
     head = b'--frontier\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'
     body = head + bytes(900_000) + b"\r\n--frontier--\r\n"

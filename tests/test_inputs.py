@@ -120,7 +120,7 @@ def test_a_cmyk_jpeg_and_a_float_tiff_are_read() -> None:
 
 
 @pytest.mark.parametrize("turn", range(1, 9))
-def test_a_cameras_rotation_mark_is_obeyed(turn: int) -> None:
+def test_a_cameras_rotation_mark_is_applied(turn: int) -> None:
     undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}
     picture = scene().convert("RGB")
     if turn in undo:
@@ -138,12 +138,12 @@ def test_polarity_makes_no_difference() -> None:
 
 
 @pytest.mark.parametrize("size", [(28, 28), (60, 60), (300, 220), (1000, 1000), (3000, 2000)])
-def test_a_digit_of_any_share_of_the_picture_is_found(size: tuple[int, int]) -> None:
+def test_a_digit_of_any_size_in_the_picture_is_found(size: tuple[int, int]) -> None:
     height = 20 if size == (28, 28) else 44
     assert digit(encoded(scene(size=size, height=height))) == 7
 
 
-def test_shadow_and_noise_are_survived() -> None:
+def test_a_digit_is_read_despite_shadow_and_noise() -> None:
     rng = np.random.default_rng(5)
     grey = np.asarray(scene(), np.float32) * 0.55 + 90
     grey = grey * np.linspace(0.5, 1, 300)[None, :] * np.linspace(1, 0.8, 220)[:, None]
@@ -173,7 +173,7 @@ def test_a_digit_that_fills_its_picture_is_read(dark: bool, height: int) -> None
 
 
 @pytest.mark.parametrize("width", [4, 8, 14, 20, 28, 40])
-def test_an_upright_bar_is_centred_and_a_1(width: int) -> None:
+def test_a_vertical_bar_is_centred_and_read_as_a_1(width: int) -> None:
     picture = Image.new("L", (280, 280), 255)
     ImageDraw.Draw(picture).line([(140, 50), (140, 230)], fill=0, width=width)
     image = prepare([encoded(picture)], ["image"])[0].astype(float)
@@ -184,7 +184,7 @@ def test_an_upright_bar_is_centred_and_a_1(width: int) -> None:
 
 @pytest.mark.parametrize(("margin", "width"), [(0, 2), (5, 3), (10, 6)])
 @pytest.mark.parametrize("size", [(220, 220), (1200, 1000)], ids=["small", "large"])
-def test_a_frame_is_no_part_of_the_digit(margin: int, width: int, size: tuple[int, int]) -> None:
+def test_a_frame_is_not_part_of_the_digit(margin: int, width: int, size: tuple[int, int]) -> None:
     # in a large picture the digit is looked at twice, the second time with the frame nearly out of sight
     picture = scene(size=size, height=120)
     box = (margin, margin, size[0] - 1 - margin, size[1] - 1 - margin)
@@ -197,7 +197,7 @@ def test_a_frame_is_no_part_of_the_digit(margin: int, width: int, size: tuple[in
 
 @pytest.mark.parametrize("slope", [0, 8])
 @pytest.mark.parametrize("lying", [True, False], ids=["level", "upright"])
-def test_ruled_lines_that_touch_the_digit_are_no_part_of_it(lying: bool, slope: int) -> None:
+def test_ruled_lines_that_touch_the_digit_are_not_part_of_it(lying: bool, slope: int) -> None:
     ruled, plain = (scene(size=(260, 240), height=150) for _ in range(2))
     left, top, _, bottom = ImageOps.invert(plain.convert("L")).getbbox()
     pen = ImageDraw.Draw(ruled)
@@ -226,7 +226,7 @@ def test_a_digit_across_a_shadows_hard_edge_is_read(shade: float) -> None:
     assert digit(encoded(Image.fromarray(grey.astype(np.uint8)))) == 7
 
 
-def test_a_table_and_a_neighbour_cut_off_are_no_part_of_the_digit() -> None:
+def test_table_lines_and_a_cut_off_neighbour_are_not_part_of_the_digit() -> None:
     picture = scene(size=(245, 200), height=110)
     pen = ImageDraw.Draw(picture)
     for line in ((25, 0, 25, 200), (225, 0, 225, 200), (0, 14, 245, 16), (0, 172, 245, 170)):
@@ -285,7 +285,7 @@ def test_an_empty_picture_is_422(server: Server, level: int) -> None:
     assert answer.json["found"] == "an empty picture"
 
 
-def test_noise_alone_is_no_digit() -> None:
+def test_noise_alone_is_not_a_digit() -> None:
     noise = np.random.default_rng(1).normal(128, 10, (200, 200)).clip(0, 255).astype(np.uint8)
     with pytest.raises(PictureError, match="shows nothing"):
         prepare([encoded(Image.fromarray(noise))], ["image"])
@@ -309,7 +309,7 @@ def test_a_form_with_one_file_gets_one_answer_and_with_more_a_list(server: Serve
     assert [a["predicted_digit"] for a in answer.json["predictions"]] == [7, 7, 7]
 
 
-def test_a_form_takes_as_many_files_as_a_batch_and_says_so_of_more(server: Server) -> None:
+def test_a_form_may_have_as_many_files_as_a_batch(server: Server) -> None:
     most = Settings().max_batch
     picture = encoded(Image.fromarray(SEVEN), "PNG")
     body, kind = form(*[("file", picture)] * most)
@@ -330,7 +330,7 @@ def test_a_small_batch_limit_leaves_room_for_a_forms_other_fields() -> None:
     assert answer.json["predicted_digit"] == 7
 
 
-def test_a_bad_file_of_a_form_is_named(server: Server) -> None:
+def test_a_bad_file_in_a_form_is_named(server: Server) -> None:
     body, kind = form(("file", encoded(scene())), ("file", b"no picture"))
     answer = server.ask("/predict", body, Content_Type=kind)
     assert answer.status == 415
@@ -339,7 +339,7 @@ def test_a_bad_file_of_a_form_is_named(server: Server) -> None:
     assert server.ask("/predict", body, Content_Type=kind).status == 422
 
 
-def test_raw_pixels_give_what_json_gives(server: Server) -> None:
+def test_raw_pixels_get_the_same_answer_as_json(server: Server) -> None:
     one = server.ask("/predict", SEVEN.tobytes(), Content_Type="application/octet-stream")
     assert one.json == server.ask("/predict", SAMPLE).json
     many = server.ask("/predict", SEVEN.tobytes() * 3, Content_Type="application/octet-stream")
@@ -370,21 +370,21 @@ def test_base64_and_data_urls_are_read(server: Server) -> None:
         ({"images": [base64.b64encode(encoded(scene())).decode(), SAMPLE["image"]]}, 422, "images"),
     ],
 )
-def test_strings_that_are_no_picture_are_refused(
+def test_strings_that_are_not_pictures_are_refused(
     server: Server, document: dict[str, Any], status: int, field: str
 ) -> None:
     answer = server.ask("/predict", document)
     assert (answer.status, answer.json["field"]) == (status, field)
 
 
-def test_prepare_none_takes_a_small_picture_as_it_is(server: Server) -> None:
+def test_prepare_none_uses_a_28x28_picture_unchanged(server: Server) -> None:
     picture = encoded(Image.fromarray(SEVEN))
     answer = server.ask("/predict?prepare=none&detail=1", picture, Content_Type="image/png")
     assert answer.json["image"] == SAMPLE["image"]
     assert server.ask("/predict?prepare=none", encoded(scene()), Content_Type="image/png").status == 422
 
 
-def test_detail_adds_all_probabilities_and_the_image_seen(server: Server) -> None:
+def test_detail_adds_all_probabilities_and_the_networks_input(server: Server) -> None:
     answer = server.ask("/predict?detail=1", SAMPLE).json
     assert answer["image"] == SAMPLE["image"]
     assert len(answer["probabilities"]) == 10
@@ -434,7 +434,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(
     assert set(decoded) == {scene().size}
 
 
-def test_many_pictures_may_not_be_large_together(server: Server) -> None:
+def test_the_total_size_of_many_pictures_is_limited(server: Server) -> None:
     body, kind = form(*[("file", png_header(4000, 4000))] * 5)
     answer = server.ask("/predict", body, Content_Type=kind)
     assert answer.status == 413
@@ -474,7 +474,7 @@ def test_a_scan_and_a_phones_photo_are_read(
     ],
     ids=["RGBA", "RGB", "GIF", "WEBP", "TIFF", "progressive"],
 )
-def test_the_largest_pictures_take_no_more_than_a_worker_may(
+def test_the_largest_pictures_stay_within_a_workers_memory(
     tmp_path: Path, size: tuple[int, int], kind: str, mode: str, options: dict[str, Any]
 ) -> None:
     (tmp_path / "picture").write_bytes(large(size, kind, mode, **options))
@@ -491,7 +491,7 @@ def test_the_largest_pictures_take_no_more_than_a_worker_may(
     assert int(done.stdout.split()[-1]) < 400 * 1024
 
 
-def test_a_progressive_jpeg_counts_with_its_coefficients() -> None:
+def test_a_progressive_jpeg_counts_with_the_memory_for_its_coefficients() -> None:
     # at an eighth it has a megapixel, its coefficients have 300 MB
     size = (8160, 6120)
     with pytest.raises(PictureError) as refusal:
@@ -499,7 +499,7 @@ def test_a_progressive_jpeg_counts_with_its_coefficients() -> None:
     assert refusal.value.status == 413
 
 
-def test_many_photos_may_be_large_together_as_little_of_them_is_decoded() -> None:
+def test_many_large_photos_are_accepted_because_they_are_decoded_at_a_smaller_size() -> None:
     photo = large((4962, 7014), "JPEG", "RGB")
     assert prepare([photo] * 5, ["image"] * 5).shape == (5, 28, 28)
     with pytest.raises(PictureError, match="together") as refusal:
@@ -507,7 +507,7 @@ def test_many_photos_may_be_large_together_as_little_of_them_is_decoded() -> Non
     assert refusal.value.status == 413
 
 
-def test_a_caller_may_have_huge_pictures_put_off() -> None:
+def test_a_caller_can_postpone_huge_pictures() -> None:
     # no pixels follow the header: whoever decodes it fails
     header = png_header(4000, 2000)
     with pytest.raises(HugePictures) as huge:
@@ -521,7 +521,7 @@ def test_a_caller_may_have_huge_pictures_put_off() -> None:
     assert prepare([photo], ["image"], max_pixels=3_000_000).any()
 
 
-def test_a_large_picture_to_be_taken_as_it_is_is_refused_before_it_is_decoded() -> None:
+def test_a_large_picture_with_prepare_none_is_refused_before_it_is_decoded() -> None:
     with pytest.raises(PictureError, match="28x28"):
         prepare([png_header(4000, 2000)], ["image"], as_is=True)
 

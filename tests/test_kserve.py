@@ -55,7 +55,9 @@ def test_tritonclient_infers(
 
 
 @pytest.mark.parametrize(("sure", "unsure"), [("0", False), ("1", True)])
-def test_tritonclient_gets_unsure_if_it_asks(start: Callable[..., Server], sure: str, unsure: bool) -> None:
+def test_tritonclient_gets_unsure_if_it_requests_it(
+    start: Callable[..., Server], sure: str, unsure: bool
+) -> None:
     http = pytest.importorskip("tritonclient.http")
     server = start(DIGITS_SURE=sure, WEB_CONCURRENCY="1")
     given = http.InferInput("image", [3, 28, 28], "FP32")
@@ -95,7 +97,7 @@ def test_tritonclient_gets_digits_and_probabilities_if_it_names_none(triton: Any
     assert [output["name"] for output in result.get_response()["outputs"]] == ["probabilities", "digit"]
 
 
-def test_tritonclient_asks_for_health_and_metadata(triton: Any) -> None:
+def test_tritonclient_gets_health_and_metadata(triton: Any) -> None:
     assert triton.is_server_live()
     assert triton.is_server_ready()
     assert triton.is_model_ready("mnist")
@@ -140,7 +142,7 @@ def test_data_is_nested_or_flat(server: Server, data: Any, shape: list[int], dat
     assert len(probabilities["data"]) == 10
 
 
-def test_without_an_id_there_is_none_in_the_answer(server: Server) -> None:
+def test_the_answer_has_no_id_if_the_request_has_none(server: Server) -> None:
     assert "id" not in server.ask(f"{MODEL}/infer", tensor(UINT8.tolist(), [1, 28, 28])).json
 
 
@@ -252,7 +254,7 @@ def test_a_wrong_length_of_bytes_is_400(server: Server, length: str | None, tail
     assert says in answer.json["error"]
 
 
-def test_bytes_that_no_tensor_names_are_400(server: Server) -> None:
+def test_bytes_beyond_the_tensors_are_400(server: Server) -> None:
     head = json.dumps(GOOD).encode()
     answer = server.ask(f"{MODEL}/infer", head + b"x", Inference_Header_Content_Length=str(len(head)))
     assert answer.status == 400

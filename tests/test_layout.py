@@ -49,14 +49,14 @@ def test_a_module_imports_only_what_its_package_may(path):
         ("app", {"tensorflow", "keras", "digits.training", "dask", "distributed", "pyarrow"}),
     ],
 )
-def test_importing_a_part_loads_nothing_of_the_others(module, without):
+def test_importing_a_package_does_not_load_the_others(module, without):
     code = f"import sys, {module}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not without & set(done.stdout.split())
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_file_is_short_and_opens_with_one_paragraph(path):
+def test_every_file_is_short_and_begins_with_one_paragraph(path):
     source = path.read_text()
     assert len(source.splitlines()) <= 400
     assert ast.get_docstring(ast.parse(source))

@@ -65,7 +65,7 @@ WAYS = (*TO_255, "v1", "v1 columns", "v2 FP32")
 @pytest.mark.parametrize(
     ("value", "kind"), [*itertools.product((0, 1), WAYS), *itertools.product((200,), TO_255)]
 )
-def test_an_image_without_a_digit_shows_nothing(client: FlaskClient, kind: str, value: int) -> None:
+def test_a_blank_image_is_refused(client: FlaskClient, kind: str, value: int) -> None:
     status, said = ask(client, kind, np.full((28, 28), value, np.uint8))
     assert status == (400 if kind.startswith("v") else 422)
     assert "shows nothing: its pixels hardly differ." in said
@@ -74,14 +74,14 @@ def test_an_image_without_a_digit_shows_nothing(client: FlaskClient, kind: str, 
 @pytest.mark.parametrize(
     ("mask", "kind"), [*itertools.product((True,), TO_255), *itertools.product((False,), TO_255[:5])]
 )
-def test_pixels_from_0_to_1_are_told_to_be_multiplied(client: FlaskClient, kind: str, mask: bool) -> None:
+def test_pixels_from_0_to_1_get_a_hint_to_multiply_them(client: FlaskClient, kind: str, mask: bool) -> None:
     pixels = (SEVEN > 99).astype(np.uint8) if mask else SEVEN / 255
     status, said = ask(client, kind, pixels)
     assert status == (400 if kind.startswith("v") else 422)
     assert "has values from 0 to 1: multiply them by 255." in said
 
 
-def test_the_image_that_shows_nothing_is_named(client: FlaskClient) -> None:
+def test_a_blank_image_in_a_batch_is_named(client: FlaskClient) -> None:
     raw = np.stack([SEVEN, SEVEN, 0 * SEVEN])
     answer = client.post("/predict", data=raw.tobytes(), content_type="application/octet-stream")
     assert answer.json["field"] == "image 2 of the body"
@@ -117,13 +117,13 @@ def test_a_data_url_may_be_percent_encoded(client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize("text", ["a", "!!!!", "a=b=", "é", "abcde"])
-def test_what_is_not_base64_is_said_to_be_none(client: FlaskClient, text: str) -> None:
+def test_invalid_base64_is_reported(client: FlaskClient, text: str) -> None:
     answer = client.post("/predict", json={"image": text})
     assert answer.status_code == 422
     assert answer.json["detail"] == "image is neither pixels nor base64."
 
 
-def test_a_file_input_that_was_left_empty_is_passed_over(client: FlaskClient) -> None:
+def test_an_empty_file_input_is_skipped(client: FlaskClient) -> None:
     def answer(*files: tuple[io.BytesIO, str, str]) -> Any:
         return client.post("/predict", data={"a": list(files)}, content_type="multipart/form-data")
 
@@ -135,14 +135,16 @@ def test_a_file_input_that_was_left_empty_is_passed_over(client: FlaskClient) ->
     assert answer((io.BytesIO(), "x.png", "image/png")).status_code == 415
 
 
-def test_a_form_without_a_boundary_is_told_so(client: FlaskClient) -> None:
+def test_a_form_without_a_boundary_is_400(client: FlaskClient) -> None:
     answer = client.post("/predict", data=b"--b\r\n", content_type="multipart/form-data")
     assert answer.status_code == 400
     assert "has no boundary" in answer.json["detail"]
 
 
 @pytest.mark.parametrize("kind", PICTURES)
-def test_a_picture_sent_as_raw_pixels_is_told_its_type(client: FlaskClient, kind: str) -> None:
+def test_a_picture_sent_as_raw_pixels_is_refused_with_its_content_type(
+    client: FlaskClient, kind: str
+) -> None:
     from PIL import Image
 
     file = io.BytesIO()
@@ -164,7 +166,7 @@ def test_raw_floats_are_not_read_as_bytes(client: FlaskClient, kind: str, scale:
     assert "must be one byte each" in answer.json["detail"]
 
 
-def test_raw_bytes_are_not_taken_for_floats(client: FlaskClient) -> None:
+def test_raw_bytes_are_not_mistaken_for_floats(client: FlaskClient) -> None:
     images = draw(0, 200, 1)["x_test"]
     # one by one in fours and eights, as floats would be
     for count in (4, 8, 200):
@@ -187,7 +189,7 @@ def test_raw_bytes_are_not_taken_for_floats(client: FlaskClient) -> None:
     ],
     ids=json.dumps,
 )
-def test_null_is_as_good_as_absent_in_the_open_inference_protocol(
+def test_null_means_absent_in_the_open_inference_protocol(
     client: FlaskClient, change: dict[str, Any]
 ) -> None:
     document = {"inputs": [tensor(SEVEN.reshape(-1).tolist())]} | change
@@ -197,14 +199,14 @@ def test_null_is_as_good_as_absent_in_the_open_inference_protocol(
     assert digit["data"] == [7]
 
 
-def test_null_is_as_good_as_absent_in_tensorflow_servings(client: FlaskClient) -> None:
+def test_null_means_absent_in_tensorflow_servings_protocol(client: FlaskClient) -> None:
     document = {"instances": [(SEVEN / 255).tolist()], "inputs": None, "signature_name": None}
     assert client.post(V1, json=document).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/predict", V1, V2])
 @pytest.mark.parametrize("coding", ["identity", "Identity", "gzip", "br"])
-def test_a_compressed_body_is_refused_as_such_and_identity_is_none(
+def test_a_compressed_body_is_refused_but_identity_is_accepted(
     client: FlaskClient, path: str, coding: str
 ) -> None:
     document = {
@@ -221,7 +223,7 @@ def test_a_compressed_body_is_refused_as_such_and_identity_is_none(
 
 
 @pytest.mark.parametrize("path", ["/v1/models/digits:predict", "/v2/models/digits/infer", "/v2/models/x"])
-def test_another_models_name_is_told_the_right_one(client: FlaskClient, path: str) -> None:
+def test_an_unknown_model_name_gets_the_right_one(client: FlaskClient, path: str) -> None:
     answer = client.post(path, json={})
     assert answer.status_code == 404
     assert "The name of the model is mnist" in answer.json["error"]
@@ -237,7 +239,7 @@ def test_another_models_name_is_told_the_right_one(client: FlaskClient, path: st
     ],
 )
 @pytest.mark.parametrize("path", [V1, V2])
-def test_values_out_of_range_get_the_advice_that_helps(
+def test_values_out_of_range_get_a_helpful_hint(
     client: FlaskClient, path: str, value: float, said: str
 ) -> None:
     pixels = (SEVEN / 255).reshape(-1).tolist()
@@ -248,7 +250,7 @@ def test_values_out_of_range_get_the_advice_that_helps(
     assert answer.json["error"].endswith(said)
 
 
-def test_a_busy_picture_is_not_said_to_be_plain(client: FlaskClient) -> None:
+def test_the_error_for_a_busy_picture_does_not_call_it_blank(client: FlaskClient) -> None:
     from PIL import Image
 
     file = io.BytesIO()

@@ -49,7 +49,7 @@ def test_the_shipped_model_loads_without_compiling(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, BATCH_SIZE - 1, BATCH_SIZE, BATCH_SIZE + 1, 3 * BATCH_SIZE + 5])
-def test_a_batch_gets_the_answers_its_images_get_alone(n: int) -> None:
+def test_a_batch_gets_the_same_answers_as_single_images(n: int) -> None:
     classifier = Classifier(load(SHIPPED))
     together = classifier.probabilities(IMAGES[:n])
     assert together.shape == (n, 10)
@@ -86,7 +86,7 @@ def test_the_threshold_comes_from_the_card(given: dict[str, float], threshold: f
 
 
 @pytest.mark.parametrize("value", [1.5, -0.1, float("nan"), True, None, "0.9"])
-def test_a_threshold_that_makes_no_sense_is_refused(value: Any) -> None:
+def test_an_invalid_threshold_is_refused(value: Any) -> None:
     with pytest.raises(ModelError, match=r"sure_threshold .* must be a number from 0 to 1"):
         Classifier(replace(load(SHIPPED), card={"sure_threshold": value}))
 
@@ -102,7 +102,7 @@ def test_a_file_that_is_not_hdf5_is_refused(files: Path) -> None:
         load(files)
 
 
-def test_a_tflite_that_does_not_fit_is_not_served(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tflite_that_does_not_match_is_not_served(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_tensorflow(monkeypatch)
     content = bytearray(files.with_suffix(".tflite").read_bytes())
     content[len(content) // 2] ^= 1
@@ -137,7 +137,7 @@ def rewritten(files: Path, h5: bytes, tflite: bytes) -> None:
 
 
 @pytest.mark.parametrize("share", [0, 0.001, 0.1, 0.5, 0.9, 0.9999])
-def test_a_truncated_network_is_refused_even_if_its_hash_fits(files: Path, share: float) -> None:
+def test_a_truncated_network_is_refused_even_if_its_hash_matches(files: Path, share: float) -> None:
     whole = files.with_suffix(".tflite").read_bytes()
     rewritten(files, files.read_bytes(), whole[: int(len(whole) * share)])
     with pytest.raises(ModelError, match="can't be run"):
@@ -166,7 +166,7 @@ def test_pickles_and_archives_are_never_opened(
     "card",
     [b"", b"\xff", b"[" * 100_000, b'{"h5_sha256":NaN', b"[]", b"null", b'{"h5_sha256":["x"]}', b'"x"'],
 )
-def test_a_file_that_is_no_card_is_as_good_as_none(
+def test_a_file_that_is_not_a_model_card_is_ignored(
     files: Path, card: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_tensorflow(monkeypatch)
@@ -195,7 +195,7 @@ def test_a_missing_tflite_is_compiled(files: Path, monkeypatch: pytest.MonkeyPat
     assert compiled == ["there is no mnist.tflite"]
 
 
-def test_a_model_that_misreads_plain_digits_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_model_that_misreads_the_sample_digits_gets_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     model = load(SHIPPED)
     own = {"name": "own", "version": model.version, "h5_sha256": model.card["h5_sha256"]}
     classifier = Classifier(replace(model, card=own))
@@ -210,7 +210,7 @@ def test_a_model_that_misreads_plain_digits_is_warned_of(caplog: pytest.LogCaptu
 
 
 @pytest.mark.parametrize("suffix", [".h5", ".tflite"])
-def test_a_file_of_any_size_is_not_read_to_its_end(
+def test_a_huge_file_is_not_read_completely(
     files: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = files.with_suffix(suffix).stat().st_size
@@ -221,7 +221,7 @@ def test_a_file_of_any_size_is_not_read_to_its_end(
         load(files)
 
 
-def test_what_is_served_is_what_was_hashed_while_files_are_swapped(
+def test_the_served_bytes_are_the_hashed_ones_while_files_are_swapped(
     files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_tensorflow(monkeypatch)
@@ -294,7 +294,7 @@ def version_after(server: Server, wanted: str, seconds: float = 10) -> str:
         time.sleep(0.05)
 
 
-def test_an_own_h5_is_compiled_at_start_and_from_then_on_cached(
+def test_a_custom_h5_is_compiled_at_the_first_start_and_then_cached(
     files: Path, start: Callable[..., Server]
 ) -> None:
     # in other bytes than the card names, and beside it what is no card
@@ -311,7 +311,7 @@ def test_an_own_h5_is_compiled_at_start_and_from_then_on_cached(
     assert compiled[0].stat().st_mtime_ns == before
 
 
-def test_a_model_that_cannot_be_served_stops_the_start_with_a_reason(
+def test_a_model_that_cannot_be_served_prevents_the_start_with_a_reason(
     files: Path, start: Callable[..., Server]
 ) -> None:
     files.write_bytes(b"not a model")
@@ -321,7 +321,7 @@ def test_a_model_that_cannot_be_served_stops_the_start_with_a_reason(
     assert "Traceback" not in server.output.read_text()
 
 
-def test_sighup_takes_a_new_model_and_keeps_the_old_one_if_the_new_is_bad(
+def test_sighup_loads_a_new_model_and_keeps_the_old_one_if_the_new_is_bad(
     files: Path, start: Callable[..., Server]
 ) -> None:
     server = start(DIGITS_MODEL=str(files))

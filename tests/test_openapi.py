@@ -69,7 +69,7 @@ def test_every_parameter_the_code_reads_is_described() -> None:
     assert read == told
 
 
-def test_the_description_names_what_the_code_takes() -> None:
+def test_the_description_lists_what_the_code_accepts() -> None:
     paths, schemas = DESCRIBED["paths"], DESCRIBED["components"]["schemas"]
     assert set(paths["/predict"]["post"]["requestBody"]["content"]) == set(ACCEPTED_TYPES)
     assert set(paths["/read"]["post"]["requestBody"]["content"]) == {*reading.DECODERS, FORM}
@@ -96,7 +96,7 @@ def test_the_description_names_what_the_code_takes() -> None:
     assert columns["properties"]["inputs"]["anyOf"][-1]["required"] == [tfserving.INPUT]
 
 
-def test_nothing_is_left_to_fill_in_and_keys_are_told_only_where_they_are_wanted() -> None:
+def test_placeholders_are_replaced_and_keys_are_only_described_if_required() -> None:
     for guarded in (False, True):
         told = json.dumps(describe("ab12", 4, guarded))
         assert not re.search(r"MAX_BATCH|VERSION|x-shared", told)
@@ -104,7 +104,7 @@ def test_nothing_is_left_to_fill_in_and_keys_are_told_only_where_they_are_wanted
         assert ("securitySchemes" in told) == ('"401"' in told) == ('"security"' in told) == guarded
 
 
-def test_an_undescribed_status_is_noticed() -> None:
+def test_an_undescribed_status_is_detected() -> None:
     assert described_statuses("POST", "/predict") >= {200, 400, 413, 415, 422}
     assert 418 not in described_statuses("POST", "/predict")
     assert described_statuses("DELETE", "/predict") == {405}
@@ -179,7 +179,7 @@ class Files(HTMLParser):
         self.inline |= self.in_script and bool(data.strip())
 
 
-def test_the_page_has_its_files_from_here_and_nothing_inline(server: Server) -> None:
+def test_the_page_only_uses_local_files_and_nothing_inline(server: Server) -> None:
     page = server.ask("/docs")
     assert page.headers["content-type"].startswith("text/html")
     policy = page.headers["content-security-policy"]

@@ -45,7 +45,7 @@ def test_every_kind_gives_images_in_mnists_form(kind: str, digits: tuple[np.ndar
     assert len({image.tobytes() for image in images}) == 12
 
 
-def test_a_kind_is_switched_off_and_the_others_stay(digits: tuple[np.ndarray, np.ndarray]) -> None:
+def test_a_kind_with_weight_zero_is_left_out(digits: tuple[np.ndarray, np.ndarray]) -> None:
     both = outliers.draw(20, *digits, 1, {"signs": 1, "lines": 1})
     one = outliers.draw(10, *digits, 1, {"signs": 0, "lines": 1})
     assert list(one) == ["lines"]
@@ -64,7 +64,7 @@ def test_params_name_every_kind() -> None:
     assert set(PARAMS["outliers"]["kinds"]) == set(outliers.KINDS)
 
 
-def test_outliers_are_made_of_whatever_digits_there_are() -> None:
+def test_outliers_can_be_made_from_few_digits() -> None:
     arrays = draw_digits(1, 0, 4)
     made = outliers.draw(22, arrays["x_train"], arrays["y_train"], 1, ALL)
     assert set(made) == set(ALL)
@@ -94,7 +94,7 @@ def test_the_contact_sheet_shows_each_kind(digits: tuple[np.ndarray, np.ndarray]
         assert (sheet[row * 30 : row * 30 + 28, 80:108] == images[0]).all()
 
 
-def test_the_threshold_keeps_the_share_of_digits() -> None:
+def test_the_threshold_keeps_the_given_share_of_digits_sure() -> None:
     evaluate = pytest.importorskip("digits.training.evaluate")
     digits = np.linspace(0.001, 1, 1000)
     threshold = evaluate.sure_threshold(digits, np.array([0.1, 0.9]), 0.99)
@@ -105,7 +105,7 @@ def test_the_threshold_keeps_the_share_of_digits() -> None:
     assert evaluate.sure_threshold(np.zeros(5), np.array([]), 0.99) > 0
 
 
-def test_what_is_no_digit_is_folded_into_ten_low_probabilities() -> None:
+def test_the_eleventh_output_becomes_ten_low_probabilities() -> None:
     network = pytest.importorskip("digits.training.network")
     scores = 30 * np.eye(11, dtype=np.float32)
     scores[network.NO_DIGIT, 4] = 1
@@ -127,7 +127,7 @@ def test_the_network_that_is_served_folds_as_numpy_does() -> None:
     assert served.shape == (5, 10)
 
 
-def test_digits_of_fonts_are_the_same_by_seed() -> None:
+def test_printed_digits_only_depend_on_the_seed() -> None:
     (images, labels), (again, _) = digits_of_fonts(12, 1), digits_of_fonts(12, 1)
     assert images.tobytes() == again.tobytes()
     assert images.shape == (12, 28, 28)

@@ -258,7 +258,7 @@ def test_a_finger_and_a_pen_draw(open_page: Any, kind: str) -> None:
     assert page.evaluate("scrollY") == 0
 
 
-def test_asks_while_one_draws_and_always_after_the_last_stroke(page: Any) -> None:
+def test_requests_are_sent_while_drawing_and_always_after_the_last_stroke(page: Any) -> None:
     asked: list[tuple[float, bytes]] = []
 
     def note(route: Any) -> None:
@@ -315,7 +315,7 @@ def test_an_answer_that_comes_after_clear_is_dropped(page: Any) -> None:
     assert page.locator("#said").text_content() == "Nothing drawn yet."
 
 
-def test_a_slow_server_is_heard_while_one_still_draws(page: Any) -> None:
+def test_answers_of_a_slow_server_are_shown_while_drawing(page: Any) -> None:
     page.route("**/predict*", lambda route: (page.wait_for_timeout(400), route.continue_()))
     page.expected_messages.append("net::ERR_ABORTED")
     line = curve(DIGITS[1][0], 40)
@@ -406,7 +406,7 @@ def test_a_mouse_needs_no_camera(page: Any) -> None:
     assert page.locator("label.camera").is_hidden()
 
 
-def test_a_file_that_is_no_picture_is_refused_plainly(page: Any, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_picture_is_refused_with_a_message(page: Any, tmp_path: Path) -> None:
     page.expected_messages.append("Failed to load resource")
     (tmp_path / "letter.png").write_text("Dear all,")
     page.set_input_files("#file", tmp_path / "letter.png")
@@ -462,7 +462,7 @@ def test_the_keyboard_s_pen_is_shown_but_not_sent(page: Any) -> None:
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
-def test_the_curl_line_works_when_pasted(page: Any) -> None:
+def test_the_curl_command_works_when_pasted(page: Any) -> None:
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     draw(page, DIGITS[7])
     says(page, "a 7")
@@ -477,7 +477,7 @@ def test_the_curl_line_works_when_pasted(page: Any) -> None:
     assert f"{json.loads(done.stdout)['predicted_probability'] * 100:.1f}\xa0%" == shown
 
 
-def test_an_offline_server_is_said_plainly_and_asked_again(page: Any) -> None:
+def test_an_offline_server_is_reported_and_retried(page: Any) -> None:
     page.expected_messages.append("net::ERR_")
     page.route("**/predict*", lambda route: route.abort("connectionrefused"))
     draw(page, DIGITS[1])
@@ -487,7 +487,7 @@ def test_an_offline_server_is_said_plainly_and_asked_again(page: Any) -> None:
     assert page.locator("#problem").is_hidden()
 
 
-def test_a_server_that_stops_is_said_plainly(browser: Any, start: Any) -> None:
+def test_a_server_that_stops_is_reported(browser: Any, start: Any) -> None:
     server = start()
     page = browser.new_page()
     page.goto(server.url)
@@ -509,7 +509,7 @@ def test_a_server_that_stops_is_said_plainly(browser: Any, start: Any) -> None:
         (502, "The service answered 502."),
     ],
 )
-def test_a_refusal_is_said_plainly(page: Any, status: int, said: str) -> None:
+def test_a_refusal_is_reported(page: Any, status: int, said: str) -> None:
     page.expected_messages.append("Failed to load resource")
     answers = iter([status])
     keys: list[str | None] = []
@@ -549,7 +549,7 @@ def test_a_refusal_is_said_plainly(page: Any, status: int, said: str) -> None:
         assert "secret" not in page.locator("#curl").text_content()
 
 
-def test_a_wrong_key_is_said_plainly_and_the_model_is_shown_after_the_right_one(
+def test_a_wrong_key_is_reported_and_the_model_is_shown_after_the_right_one(
     open_page: Any, server: Server
 ) -> None:
     page = open_page()
@@ -575,7 +575,7 @@ def test_a_wrong_key_is_said_plainly_and_the_model_is_shown_after_the_right_one(
     says(page, "a 7")
 
 
-def test_a_service_that_wants_a_key_gets_it(browser: Any, start: Callable[..., Server]) -> None:
+def test_the_page_asks_for_a_required_key_and_sends_it(browser: Any, start: Callable[..., Server]) -> None:
     key = "a-key-for-a-test"
     server = start(DIGITS_API_KEYS=f"sha256:{hashlib.sha256(key.encode()).hexdigest()}")
     context = browser.new_context(viewport={"width": 1100, "height": 900})
@@ -625,7 +625,7 @@ def answer_unsurely(page: Any) -> None:
     page.route("**/predict*", unsure)
 
 
-def test_an_unsure_answer_is_said_plainly(page: Any) -> None:
+def test_an_unsure_answer_is_reported(page: Any) -> None:
     answer_unsurely(page)
     page.get_by_alt_text("Sample of a 4").click()
     says(page, "This does not look like one digit. Best guess: 4 (50.0\xa0%)")
@@ -640,7 +640,7 @@ def test_an_unsure_answer_is_said_plainly(page: Any) -> None:
     assert page.locator("#said small").count() == 0
 
 
-def test_a_service_that_is_unsure_is_believed(browser: Any, start: Callable[..., Server]) -> None:
+def test_the_page_shows_what_the_service_calls_unsure(browser: Any, start: Callable[..., Server]) -> None:
     server = start(DIGITS_SURE="1", WEB_CONCURRENCY="1")
     page = browser.new_page()
     page.goto(server.url)
@@ -703,7 +703,7 @@ def test_the_sample_of_a_number_is_read_and_its_text_copied(page: Any) -> None:
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
-def test_the_curl_line_reads_the_number_when_pasted(page: Any) -> None:
+def test_the_curl_command_reads_the_number_when_pasted(page: Any) -> None:
     page.get_by_alt_text("Sample of a number").click()
     says(page, "It reads 40725")
     page.get_by_text("/read").wait_for()
@@ -737,7 +737,7 @@ def test_a_phone_s_photograph_of_a_number_has_its_boxes_in_place(open_page: Any,
         assert abs(y - (2400 + 270) / 4000) < 0.02
 
 
-def test_an_unsure_digit_is_told_apart_not_by_its_colour_alone(page: Any) -> None:
+def test_unsure_digits_differ_by_more_than_their_colour(page: Any) -> None:
     def unsure(route: Any) -> None:
         answer = route.fetch().json()
         answer["lines"][0]["unsure"] = answer["lines"][0]["digits"][1]["unsure"] = True
@@ -776,7 +776,7 @@ def test_the_keyboard_alone_chooses_and_draws_a_number(page: Any) -> None:
     reads(page, "77")
 
 
-def test_a_picture_without_digits_reads_nothing(page: Any) -> None:
+def test_a_picture_without_digits_has_no_text(page: Any) -> None:
     page.get_by_label("A number").check()
     draw(page, [[(0.2, 0.5), (0.8, 0.5)]])
     says(page, "No digit was found.")
@@ -862,7 +862,7 @@ def test_the_answer_feels_instant(page: Any) -> None:
     assert median <= 100
 
 
-def test_the_page_is_what_the_policy_allows(server: Server) -> None:
+def test_the_page_follows_its_content_security_policy(server: Server) -> None:
     html = server.ask("/", Accept="text/html").body.decode()
     assert not re.search(r"<script(?![^>]*src=)|style=|\son[a-z]+=|https?://", html)
 

@@ -151,7 +151,7 @@ def test_validation_figures_come_from_images_that_nothing_was_fitted_to(trained:
     assert card["validation"]["loss"] == pytest.approx(-np.log(np.maximum(right, 1e-7)).mean(), rel=1e-3)
 
 
-def test_afterwards_nothing_is_out_of_date(trained: Path) -> None:
+def test_after_a_run_nothing_is_out_of_date(trained: Path) -> None:
     assert "up to date" in run(trained, "dvc", "status").stdout
     done = run(trained, "dvc", "repro")
     assert "Running stage" not in done.stdout
@@ -200,7 +200,7 @@ def test_two_runs_with_one_seed_give_the_same_bytes(trained: Path, small_runs: d
     assert again.read_bytes() == (trained / "models" / "mnist.h5").read_bytes()
 
 
-def test_a_run_on_a_handful_of_images_and_nothing_besides_works_without_git(
+def test_a_run_with_a_handful_of_images_works_without_git(
     small_runs: dict[str, Any],
 ) -> None:
     done = small_runs["a handful"]
@@ -220,7 +220,7 @@ def test_an_unknown_kind_of_outlier_is_named() -> None:
         outliers.draw(4, images, labels, 1, {"cats": 1})
 
 
-def test_a_run_with_too_few_images_says_so(trained: Path, small_runs: dict[str, Any]) -> None:
+def test_a_run_with_too_few_images_is_refused(trained: Path, small_runs: dict[str, Any]) -> None:
     done = small_runs["too few"]
     assert done["error"] == 2
     assert "--limit: at least 3 images" in done["printed"]
@@ -231,7 +231,7 @@ def test_a_run_with_too_few_images_says_so(trained: Path, small_runs: dict[str, 
     assert written.read_bytes() == (trained / "models" / "mnist.json").read_bytes()
 
 
-def test_a_run_that_is_stopped_leaves_the_old_model_whole(trained: Path, tmp_path: Path) -> None:
+def test_a_run_that_is_stopped_keeps_the_old_model(trained: Path, tmp_path: Path) -> None:
     for name in ("models", "metrics"):
         shutil.copytree(trained / name, tmp_path / name)
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}

@@ -55,7 +55,7 @@ def read(client: Any, picture: bytes, query: str = "") -> Any:
     return answer.json
 
 
-def test_a_picture_s_digits_are_answered_line_by_line_each_in_its_box(server: Server) -> None:
+def test_the_digits_of_a_picture_are_returned_line_by_line_with_their_boxes(server: Server) -> None:
     picture = number("40725", "316")
     answer = server.ask("/read", encoded(picture), Content_Type="image/png")
     assert answer.status == 200
@@ -78,7 +78,7 @@ def test_a_picture_s_digits_are_answered_line_by_line_each_in_its_box(server: Se
             assert np.abs(np.subtract((x, y, x + width, y + height), wanted)).max() <= 4
 
 
-def test_json_and_forms_are_taken_and_several_pictures_get_a_list(client: Any) -> None:
+def test_json_and_forms_are_accepted_and_several_pictures_get_a_list(client: Any) -> None:
     text = base64.b64encode(NUMBER).decode()
     alone = read(client, NUMBER)
     assert alone["text"] == "4725"
@@ -103,7 +103,9 @@ def test_json_and_forms_are_taken_and_several_pictures_get_a_list(client: Any) -
     ],
     ids=["pixels", "several", "other pixels", "raw pixels"],
 )
-def test_pixels_are_refused_with_where_to_send_them(client: Any, body: Any, field: str, found: str) -> None:
+def test_pixels_are_refused_with_a_reference_to_predict(
+    client: Any, body: Any, field: str, found: str
+) -> None:
     sent = (
         {"data": body, "content_type": "application/octet-stream"}
         if isinstance(body, bytes)
@@ -115,7 +117,7 @@ def test_pixels_are_refused_with_where_to_send_them(client: Any, body: Any, fiel
     assert "For pixels use POST /predict" in answer.json["detail"]
 
 
-def test_what_predict_refuses_is_refused(client: Any) -> None:
+def test_pictures_that_predict_refuses_are_refused(client: Any) -> None:
     assert client.post("/read", data=b"{", content_type="application/json").status_code == 400
     assert client.post("/read", json={"images": ["AAAA"] * 4}).status_code == 413
     assert client.post("/read", data=b"no picture", content_type="image/png").status_code == 415
@@ -126,7 +128,7 @@ def test_what_predict_refuses_is_refused(client: Any) -> None:
     assert client.post("/read", data=NUMBER[:200], content_type="image/png").status_code == 422
 
 
-def test_pictures_may_not_be_large_together(client: Any) -> None:
+def test_the_total_size_of_pictures_is_limited(client: Any) -> None:
     body, kind = form(*[("file", png_header(5000, 5000))] * 3)
     answer = client.post("/read", data=body, content_type=kind)
     assert answer.status_code == 413
@@ -138,21 +140,21 @@ def test_an_empty_picture_has_no_text(client: Any) -> None:
     assert read(client, empty) == {"text": "", "lines": [], "marks": []}
 
 
-def test_boxes_are_in_the_picture_as_its_camera_s_mark_turns_it(client: Any) -> None:
+def test_boxes_refer_to_the_picture_after_its_rotation(client: Any) -> None:
     upright, exif = number("4725"), Image.Exif()
     exif[0x0112] = 6
     lying = encoded(upright.transpose(Image.Transpose.ROTATE_90), exif=exif)
     assert read(client, lying) == read(client, encoded(upright))
 
 
-def test_a_length_is_kept_to(client: Any) -> None:
+def test_lines_have_the_requested_length(client: Any) -> None:
     assert read(client, NUMBER, "?length=4")["text"] == "4725"
     (line,) = read(client, NUMBER, "?length=3")["lines"]
     assert len(line["text"]) == len(line["digits"]) == 3
     assert line["unsure"]
 
 
-def test_other_readings_are_listed_if_asked_for(client: Any) -> None:
+def test_alternatives_are_listed_if_requested(client: Any) -> None:
     (line,) = read(client, NUMBER, "?alternatives=3")["lines"]
     others = line["alternatives"]
     assert 1 <= len(others) <= 3
@@ -178,7 +180,7 @@ def test_other_readings_are_listed_if_asked_for(client: Any) -> None:
     ],
     ids=lambda query: query[:20],
 )
-def test_an_option_that_is_none_is_422(client: Any, query: str) -> None:
+def test_an_invalid_option_is_422(client: Any, query: str) -> None:
     answer = client.post(f"/read?{query}", data=NUMBER, content_type="image/png")
     assert answer.status_code == 422
     assert answer.json["field"] == query.split("=")[0]
@@ -222,7 +224,7 @@ def test_an_unsure_picture_s_answer_links_to_read(client: Any) -> None:
     assert link(json={"image": [[128, 0] * 14] * 28}) is None
 
 
-def test_readings_and_predictions_wait_for_their_own_kind_only() -> None:
+def test_readings_and_predictions_do_not_wait_for_each_other() -> None:
     threads = Threads(1, max_wait=0.1)
     reading = gevent.spawn(threads.run, lambda: time.sleep(0.6), "reading")
     gevent.sleep(0.05)
@@ -234,7 +236,7 @@ def test_readings_and_predictions_wait_for_their_own_kind_only() -> None:
 
 
 @pytest.mark.e2e
-def test_long_readings_hold_up_no_prediction(start: Any) -> None:
+def test_long_readings_do_not_delay_predictions(start: Any) -> None:
     server = start(WEB_CONCURRENCY="1", DIGITS_THREADS="1", DIGITS_MAX_WAIT_MS="2000")
     page = encoded(number(*["4072531698" * 4] * 12))
     seven = encoded(scene())

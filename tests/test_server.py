@@ -94,7 +94,7 @@ def until(condition, seconds=60):
 # how the app is built
 
 
-def test_importing_the_factory_builds_no_app():
+def test_importing_the_factory_creates_no_app():
     code = "import app, sys; from app import create_app; print('app' in vars(app), len(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split()[0] == "False"
@@ -106,7 +106,7 @@ def test_gunicorn_serves_the_factory_as_it_serves_the_app(start):
     assert server.stop() == 0
 
 
-def test_below_a_proxys_path_everything_answers_with_and_without_it(start):
+def test_routes_answer_with_and_without_the_prefix_of_a_proxy(start):
     server = start(SCRIPT_NAME="/digits/", WEB_CONCURRENCY="1")
 
     def get(path):
@@ -146,7 +146,7 @@ def test_pipelined_requests_are_answered_in_order(server):
     assert json.loads(found[-1][2])["predicted_digit"] == 7
 
 
-def test_a_client_that_stops_in_the_middle_of_a_body_delays_no_others(server):
+def test_a_client_that_stops_in_the_middle_of_a_body_does_not_delay_others(server):
     with closing(connect(server)) as slow:
         slow.sendall(head(len(SAMPLE), JSON.strip()) + SAMPLE[:100])
         # on every worker; each has 20 s, and the slow one 60 s
@@ -169,7 +169,7 @@ def test_an_incomplete_body_is_400_whatever_its_framing(server, lines):
     assert (status, headers["content-type"]) == (400, "application/problem+json")
 
 
-def test_a_reset_in_the_middle_of_a_body_is_no_server_error(start):
+def test_a_reset_in_the_middle_of_a_body_is_not_a_server_error(start):
     server = start(WEB_CONCURRENCY="1")
     for request in (head(1000, JSON.strip()) + b"{", chunked(SAMPLE, 100, JSON.strip())[:500]):
         with closing(connect(server)) as client:
@@ -240,7 +240,7 @@ def test_a_chunked_body_at_the_limit_is_read(small):
 @pytest.mark.parametrize("path", ["/nothing", "/health/live", "/predict"])
 @pytest.mark.parametrize("size", [1000, LIMIT])
 @pytest.mark.parametrize("frame", ["length", "chunked"])
-def test_the_connection_header_says_what_happens_to_it(small, path, size, frame):
+def test_the_connection_header_says_what_happens_to_the_connection(small, path, size, frame):
     kind = "Content-Type: text/plain"
     body = bytes(size)
     request = (

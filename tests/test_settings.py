@@ -14,7 +14,7 @@ from digits.server.cpus import usable_cpus
 from digits.serving.settings import SettingError, Settings
 
 
-def test_without_environment_the_defaults_hold() -> None:
+def test_without_variables_the_defaults_apply() -> None:
     assert Settings.from_env({}) == Settings()
     assert Settings().model.name == "mnist.h5"
 
@@ -60,7 +60,7 @@ def test_a_value_is_read_in_each_of_its_spellings(name: str, text: str, field: s
         ("DIGITS_SURE", "99%"),
     ],
 )
-def test_nonsense_is_refused_naming_the_variable(name: str, value: str) -> None:
+def test_an_invalid_value_is_refused_with_the_name_of_the_variable(name: str, value: str) -> None:
     with pytest.raises(SettingError, match=f"{name}='{value}'"):
         Settings.from_env({name: value})
 
@@ -80,7 +80,7 @@ def test_the_server_says_which_setting_is_wrong_without_a_traceback(start) -> No
         ({"http_protocols": ["h1", "h2"]}, "only supports HTTP/1.1"),
     ],
 )
-def test_options_of_gunicorn_that_undo_a_setting_stop_the_start(
+def test_gunicorn_options_that_undo_a_setting_prevent_the_start(
     monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], message: str
 ) -> None:
     from digits.server.worker import Worker

@@ -55,7 +55,7 @@ def locked(name: str) -> list[tuple[Requirement, list[str], list[str]]]:
 
 
 @pytest.mark.parametrize("name", LOCKS)
-def test_a_lock_pins_what_its_input_asks_for_and_each_file_by_its_hash(name: str) -> None:
+def test_a_lock_pins_what_its_input_requires_with_a_hash_for_each_file(name: str) -> None:
     asked, there = wanted(name), locked(name)
     assert len(there) > len(asked)
     names = {canonicalize_name(pin.name) for pin, _, _ in there}
@@ -79,12 +79,12 @@ def test_a_lock_pins_what_its_input_asks_for_and_each_file_by_its_hash(name: str
 
 
 @pytest.mark.parametrize("name", LOCKS)
-def test_a_lock_names_no_index_and_no_place(name: str) -> None:
+def test_a_lock_contains_no_index_and_no_path(name: str) -> None:
     text = (ROOT / f"{name}.txt").read_text()
     assert not re.search(r"https?://|file:|--(extra-)?index-url|--find-links|@ |/\w+/", text)
 
 
-def test_all_locks_that_can_agree_do() -> None:
+def test_all_locks_that_can_agree_have_the_same_versions() -> None:
     dev = {canonicalize_name(pin.name): {str(pin.specifier)} for pin, _, _ in locked("requirements-dev")}
     for pin, _, _ in locked("requirements-dev"):
         dev[canonicalize_name(pin.name)].add(str(pin.specifier))
@@ -93,7 +93,7 @@ def test_all_locks_that_can_agree_do() -> None:
             assert str(pin.specifier) in dev.get(canonicalize_name(pin.name), {str(pin.specifier)}), pin
 
 
-def test_what_is_installed_asks_for_nothing_that_is_not_locked() -> None:
+def test_installed_packages_require_nothing_that_is_not_locked() -> None:
     # this environment is the largest lock's; each package says itself what it needs
     pins = {canonicalize_name(pin.name): pin for pin, _, _ in locked("requirements-dev") if applies(pin)}
     extras: dict[str, set[str]] = {}
@@ -127,7 +127,7 @@ def applies(pin: Requirement) -> bool:
 
 
 @pytest.mark.e2e
-def test_the_bill_of_materials_is_the_lock(tmp_path: Path) -> None:
+def test_the_bill_of_materials_lists_the_locked_packages(tmp_path: Path) -> None:
     before = {path: path.read_bytes() for path in ROOT.glob("sbom-*.json")}
     try:
         subprocess.run(["make", "sbom"], cwd=ROOT, check=True, capture_output=True, timeout=600)

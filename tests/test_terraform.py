@@ -301,20 +301,20 @@ def test_a_first_deployment_makes_the_repository_before_the_image(deploy: Callab
     assert any("-backend-config=key=digits-dev.tfstate" in call for call in calls)
 
 
-def test_a_deployment_builds_what_is_not_pushed_yet(deploy: Callable[..., Any]) -> None:
+def test_a_deployment_builds_an_image_that_is_not_pushed_yet(deploy: Callable[..., Any]) -> None:
     steps = [" ".join(call.split()[:2]) for call in changes(deploy("dev")[1])]
     assert steps == ["make -C", "docker tag", "docker login", "docker push", "terraform apply"]
     assert changes(deploy("dev", pushed=True)[1]) == ["terraform apply 0123456789ab"]
 
 
-def test_a_rollback_takes_an_image_that_is_there(deploy: Callable[..., Any]) -> None:
+def test_a_rollback_uses_an_existing_image(deploy: Callable[..., Any]) -> None:
     code, calls = deploy("dev", "earlier", pushed=True, dirty=" M app.py")
     assert (code, changes(calls)) == (0, ["terraform apply earlier"])
     code, calls = deploy("dev", "never-pushed")
     assert (code, changes(calls)) == (1, [])
 
 
-def test_a_deployment_refuses_what_no_commit_names(deploy: Callable[..., Any]) -> None:
+def test_a_deployment_refuses_an_unknown_commit(deploy: Callable[..., Any]) -> None:
     code, calls = deploy("dev", dirty=" M app.py")
     assert (code, changes(calls)) == (2, [])
     assert deploy("staging")[0] == 2

@@ -90,7 +90,7 @@ def test_a_version_is_served_by_its_number_only(server: Server) -> None:
     assert server.ask(f"{MODEL}/versions/3:predict", body).status == 404
 
 
-def test_metadata_names_what_goes_in_and_out(server: Server) -> None:
+def test_metadata_describes_inputs_and_outputs(server: Server) -> None:
     told = server.ask(f"{MODEL}/metadata").json
     assert told["model_spec"]["name"] == "mnist"
     signature = told["metadata"]["signature_def"]["signature_def"]["serving_default"]
@@ -161,6 +161,6 @@ def test_the_example_in_the_documentation_of_tf_serving_works_with_plain_urllib(
         assert response.status == 200
 
 
-def test_the_models_are_listed_as_kserves_v1_client_asks_for_them(server: Server) -> None:
+def test_the_models_are_listed_for_kserves_v1_client(server: Server) -> None:
     answer = server.ask("/v1/models")
     assert (answer.status, answer.json) == (200, {"models": ["mnist"]})
