@@ -1,5 +1,5 @@
-"""What the tests share: the shipped model, MNIST where it is at hand, an app in this process, and real gunicorn
-processes (`start`, `server`)."""
+"""Fixtures of the tests: MNIST if it is available, an app in this process, and real gunicorn processes (`start`,
+`server`)."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-# `make test-bulk` has what these need
+# their packages are only installed for `make test-bulk`
 collect_ignore = [] if importlib.util.find_spec("distributed") else ["test_bulk.py", "test_bulk_cluster.py"]
 SAMPLE = json.loads((ROOT / "sample_request.json").read_text())
 
 
 @dataclass
 class Answer:
-    """An HTTP answer: status, headers (names in lower case), body."""
+    """An HTTP answer: status, headers (with names in lower case) and body."""
 
     status: int
     headers: dict[str, str]
@@ -42,7 +42,7 @@ class Answer:
 
 @dataclass
 class Server:
-    """A running gunicorn: where it listens, its master process, where its output goes."""
+    """A running gunicorn: its port, its master process, and the file with its output."""
 
     url: str
     process: subprocess.Popen[bytes]
@@ -51,11 +51,12 @@ class Server:
 
     @property
     def port(self) -> int:
-        """Where it listens on 127.0.0.1."""
+        """The address at which it listens on 127.0.0.1."""
         return int(self.url.rsplit(":", 1)[1])
 
     def ask(self, path: str, body: Any = None, method: str | None = None, **headers: str) -> Answer:
-        """Send a request; a body that is not bytes goes as JSON. Header names: _ stands for -."""
+        """Send a request. A body that is not bytes is sent as JSON. In the names of headers, _ is replaced by
+        -."""
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         if body is not None and not isinstance(body, bytes):
             body = json.dumps(body).encode()
@@ -67,14 +68,14 @@ class Server:
         except urllib.error.HTTPError as error:
             with error:
                 answer = Answer(error.code, _lower(error.headers), error.read())
-        # so no test can meet a status that the API's description does not name
+        # every status that a test gets must be in the OpenAPI document
         guarded = any(name.startswith("DIGITS_API_KEYS") for name in self.environ)
         known = described_statuses(request.get_method(), path, guarded)
         assert answer.status in known, "not in digits/serving/openapi.yaml"
         return answer
 
     def log(self) -> list[dict[str, Any]]:
-        """The JSON lines of its output so far."""
+        """The lines of JSON that it has written so far."""
         lines = self.output.read_text().splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
 
@@ -84,7 +85,7 @@ class Server:
         return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
     def stop(self, sig: int = signal.SIGTERM) -> int:
-        """Stop it if it runs; its exit code."""
+        """Stop it if it is running, and return its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(sig)
         try:
@@ -94,12 +95,12 @@ class Server:
             raise
 
 
-# what the session has started
+# the servers that the session has started
 STARTED: list[Server] = []
 
 
 def described_statuses(method: str, path: str, guarded: bool = False) -> set[int]:
-    """The statuses that /openapi.json names for a request, with API keys or without."""
+    """The statuses in /openapi.json for a request, including those for API keys."""
     from digits.serving.openapi import describe
 
     operations: dict[str, Any] = {}
@@ -119,10 +120,10 @@ def _lower(headers: Any) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
-    """Start gunicorn as shipped, two workers, on a free port, with the given environment on top.
+    """Starts gunicorn as shipped, with two workers, on a free port and with additional environment variables.
 
-    within: a command that runs the one it is given, as `env` does. target: what gunicorn serves. program: what
-    Python runs instead.
+    within: a command that runs another command, such as `env`. target: the app that gunicorn serves. program: the
+    arguments of Python to use instead.
     """
 
     def start(
@@ -143,13 +144,13 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Se
         STARTED.append(server)
         if not wait:
             return server
-        # compiling a model first takes seconds, on a busy machine many
+        # if a model has to be compiled, the start takes seconds, and longer on a busy machine
         deadline = time.monotonic() + 90
         while time.monotonic() < deadline and process.poll() is None:
             listening = [line for line in server.log() if line["message"].startswith("Listening at: ")]
             if listening:
                 # "Listening at: http://127.0.0.1:40123 (4711)"
-                # and after a comma where else, if the metrics have an address of their own
+                # followed by a comma and another address, if the metrics have one
                 server.url = listening[0]["message"].split()[2].split(",")[0]
                 try:
                     if server.ask("/health/ready").status == 200:
@@ -161,7 +162,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Se
         raise AssertionError(f"gunicorn did not become ready:\n{output.read_text()}")
 
     yield start
-    # each takes a second or two to stop
+    # each takes one or two seconds to stop
     for server in STARTED:
         server.process.terminate()
     for server in STARTED:
@@ -170,8 +171,8 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Se
 
 @pytest.fixture(autouse=True)
 def servers_of_a_test_end_with_it() -> Iterator[None]:
-    """Tell what a test has started for itself to stop: dozens of idle services would slow the others down."""
-    # fixtures of a wider scope come before this one
+    """Stops the servers that a test has started, because dozens of idle ones would slow down other tests."""
+    # fixtures of a wider scope have started theirs before
     before = len(STARTED)
     yield
     for server in STARTED[before:]:
@@ -180,13 +181,13 @@ def servers_of_a_test_end_with_it() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def server(start: Callable[..., Server]) -> Server:
-    """One running service for all tests that leave it as it is."""
+    """A running service that is shared by all tests that don't change it."""
     return start()
 
 
 @pytest.fixture
 def client() -> Any:
-    """A Flask test client of an app of its own."""
+    """A Flask test client with its own app."""
     from app import create_app
     from digits.serving.settings import Settings
 
@@ -195,7 +196,7 @@ def client() -> Any:
 
 @pytest.fixture(scope="session")
 def mnist() -> dict[str, np.ndarray]:
-    """MNIST's arrays from the file that MNIST_NPZ names; without it the test is skipped."""
+    """MNIST's arrays from the file that MNIST_NPZ names. Tests are skipped without it."""
     path = os.environ.get("MNIST_NPZ")
     if not path:
         pytest.skip("needs MNIST: set MNIST_NPZ to a local mnist.npz")

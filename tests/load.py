@@ -1,5 +1,5 @@
-"""Load on the service, counted to the request: tests/test_faults.py starts it as a process of its own, so that it
-shares no lock with the test. Every request's fate is a line in the file it writes.
+"""Generates load and records the result of every request. tests/test_faults.py starts it as a separate process, so
+that it does not compete with the test for Python's lock. It writes an array with one row per request.
 
     python tests/load.py '{"port": 5000, "connections": 16, "seconds": 5, "out": "fates.npy"}'
 """
@@ -20,12 +20,13 @@ from typing import Any
 
 import numpy as np
 
-# fates that are no HTTP status: nobody listens; the connection ended before the answer did; no answer in time;
-# an answer that is not the right one
+# results other than an HTTP status: the connection was refused; it was closed before the end of the answer; there
+# was no answer in time; the answer was wrong
 REFUSED, LOST, SILENT, WRONG = -1, -2, -3, -4
 
-# sent: seconds on the monotonic clock. took: seconds from the connection (the request, if it was kept) to the end
-# of the answer. kept: whether the connection had been used before. version: of the model, 0 if none is named
+# sent: seconds on the monotonic clock. took: seconds from connecting (on a persistent connection, from the
+# request) to the end of the answer. kept: whether the connection had been used before. version: the model's, 0 if
+# unknown
 FATE = np.dtype(
     [("sent", "f8"), ("took", "f8"), ("status", "i4"), ("kept", "?"), ("version", "i8"), ("retry", "?")]
 )
@@ -34,7 +35,7 @@ SAMPLE = (Path(__file__).resolve().parent.parent / "sample_request.json").read_b
 
 
 def post(body: bytes = SAMPLE, kind: str = "application/json", path: str = "/predict") -> bytes:
-    """A request as it goes over the wire."""
+    """The bytes of a request."""
     head = (
         f"POST {path} HTTP/1.1\r\nHost: test\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
     )
@@ -43,7 +44,7 @@ def post(body: bytes = SAMPLE, kind: str = "application/json", path: str = "/pre
 
 @dataclass(eq=False)
 class Client:
-    """A connection: what of its request is still to be sent, what has come of the answer."""
+    """A connection, with the unsent rest of its request and the received part of the answer."""
 
     socket: socket.socket
     started: float
@@ -56,10 +57,11 @@ class Client:
 
 @dataclass
 class Load:
-    """Requests to 127.0.0.1:port for some seconds.
+    """Sends requests to 127.0.0.1:port for some seconds.
 
-    rate: requests a second, whatever becomes of them, on at most `connections`; None: each connection sends the
-    next when it has its answer. keep: whether a connection is used again. expect: what a 200 must contain.
+    rate: requests per second, independent of the answers, on at most `connections`; None: each connection sends
+    its next request after the answer. keep: whether connections are persistent. expect: bytes that a 200 must
+    contain.
     """
 
     port: int
@@ -72,7 +74,7 @@ class Load:
     patience: float = 10.0
 
     def run(self) -> np.ndarray:
-        """Send, and return every request's fate."""
+        """Send the requests, and return the result of each."""
         self.poll = select.epoll()
         self.clients: dict[int, Client] = {}
         self.free: deque[Client] = deque()
@@ -118,7 +120,7 @@ class Load:
         self.poll.register(sock, select.EPOLLIN | select.EPOLLOUT)
 
     def ask(self, client: Client) -> None:
-        """The next request on a kept connection."""
+        """Send the next request on a persistent connection."""
         client.started, client.answer, client.kept, client.busy = time.monotonic(), b"", True, True
         client.unsent = self.request
         self.write(client)
@@ -131,7 +133,7 @@ class Load:
         except BlockingIOError:
             pass
         except OSError:
-            # an answer may lie there all the same
+            # an answer may have arrived anyway
             client.unsent = b""
 
     def happened(self, client: Client, event: int) -> None:
@@ -190,7 +192,7 @@ class Load:
             return
         self.forget(client)
         if self.rate is None and now < self.end:
-            # whoever is refused tries again a little later, as a client would
+            # after a refusal, retry a little later, like a client
             if status == REFUSED:
                 time.sleep(0.001)
             self.connect()
@@ -203,19 +205,19 @@ class Load:
 
 
 class Running:
-    """A Load in a process of its own."""
+    """A Load in a separate process."""
 
     def __init__(self, out: Path, **options: Any) -> None:
         self.out = out
         options = {k: v.decode("latin-1") if isinstance(v, bytes) else v for k, v in options.items()}
         command = [sys.executable, __file__, json.dumps(options | {"out": str(out)})]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE)
-        # Python takes its time to start
+        # Python needs some time to start
         assert self.process.stdout
         assert self.process.stdout.readline() == b"begun\n"
 
     def fates(self) -> np.ndarray:
-        """Wait for its end; each request's fate."""
+        """Wait until it has ended, and return the result of each request."""
         assert self.process.wait(200) == 0
         return np.load(self.out)
 

@@ -1,4 +1,4 @@
-"""Who may call and what is told to whom: API keys, the metrics' own address, other sites' pages, logs."""
+"""Access control: API keys, the separate address of the metrics, pages of other sites, and what is logged."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from test_openapi import CONFIG
 from digits.serving import keys
 from digits.serving.settings import SettingError, Settings
 
-# as digits/serving/keys.py makes them: not beginning with a dash
+# in the format of digits/serving/keys.py: they don't begin with a dash
 OLD, NEW = ("k" + secrets.token_urlsafe(32) for _ in range(2))
 PREDICTIONS = bodies(b"0")
 
@@ -37,7 +37,7 @@ def hashed(key: str) -> str:
 
 @pytest.fixture(scope="module")
 def guarded(start: Callable[..., Server]) -> Server:
-    """A service that takes OLD and NEW."""
+    """A service that accepts the keys OLD and NEW."""
     return start(DIGITS_API_KEYS=f"{hashed(OLD)},{hashed(NEW)}")
 
 
@@ -51,7 +51,7 @@ def test_predictions_require_one_of_the_keys(guarded: Server, path: str) -> None
         assert ask(guarded, path, X_API_Key=key).status == 200
         assert ask(guarded, path, Authorization=f"Bearer {key}").status == 200
         assert ask(guarded, path, Authorization=f"bearer  {key} ").status == 200
-        # a proxy's own
+        # may be meant for a proxy
         assert ask(guarded, path, Authorization="Basic eDp5", X_API_Key=key).status == 200
     for headers, error in (
         ({}, None),
@@ -85,7 +85,7 @@ def test_every_post_requires_a_key_and_nothing_else_does(guarded: Server) -> Non
         for method in operations:
             answer = guarded.ask(path, b"{}" if method == "post" else None, method.upper())
             assert answer.status == (401 if method == "post" else 200), path
-    # what is not there is not there
+    # unknown routes are 404 without a key too
     assert guarded.ask("/nope", b"", "POST").status == 404
     assert guarded.ask("/predict").status == 405
 
@@ -166,7 +166,7 @@ def status_becomes(server: Server, key: str, wanted: int) -> bool:
     deadline = time.monotonic() + 15
     while (found := ask(server, "/predict", X_API_Key=key).status) != wanted and time.monotonic() < deadline:
         time.sleep(0.05)
-    # the old workers linger a moment
+    # the old workers may still answer for a moment
     return found == wanted
 
 
@@ -193,7 +193,7 @@ def test_keys_are_rotated_by_sighup_and_a_bad_file_changes_nothing(
     while not any("keeping the old API keys" in line["message"] for line in server.log()):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    # nor does a worker that comes later read the file
+    # a worker that is started later does not read the file either
     for worker in server.children():
         os.kill(worker, signal.SIGKILL)
     deadline = time.monotonic() + 15
@@ -229,7 +229,7 @@ def test_the_client_sends_its_key(guarded: Server) -> None:
 
 @pytest.mark.e2e
 def test_schemathesis_finds_nothing_with_keys(start: Callable[..., Server]) -> None:
-    # its check ignored_auth tries each prediction without a key and with a wrong one
+    # its check ignored_auth calls each route for predictions without a key and with a wrong one
     server = start(DIGITS_MAX_BATCH="4", DIGITS_API_KEYS=hashed(OLD))
     done = subprocess.run(
         [
@@ -252,7 +252,7 @@ def test_schemathesis_finds_nothing_with_keys(start: Callable[..., Server]) -> N
 
 
 def get(url: str, **headers: str) -> int:
-    """The status of a GET."""
+    """The status of the answer to a GET request."""
     names = {name.replace("_", "-"): value for name, value in headers.items()}
     try:
         with urllib.request.urlopen(urllib.request.Request(url, headers=names), timeout=10) as answer:
@@ -268,7 +268,7 @@ def test_metrics_can_have_a_separate_address(start: Callable[..., Server]) -> No
     server = start(DIGITS_METRICS_BIND=f"127.0.0.1:{port}")
     own = f"http://127.0.0.1:{port}"
     assert server.ask("/predict", SAMPLE).status == 200
-    # nothing a client says opens the other door
+    # headers can't give access to the other address
     for path in ("/metrics", "/metrics/", "//metrics", "/metrics?x", "/%6detrics", "/static/../metrics"):
         for headers in (
             {},
@@ -329,7 +329,7 @@ def test_pages_of_listed_origins_may_call() -> None:
     for key, status in ((OLD, 200), ("wrong", 401)):
         headers = {"Origin": "http://localhost:3000", "X-API-Key": key}
         answer = client.post("/predict", json=SAMPLE, headers=headers)
-        # also what failed can be read by the page
+        # the page can read errors too
         assert answer.status_code == status
         assert answer.headers["Access-Control-Allow-Origin"] == "http://localhost:3000"
         assert "X-Request-ID" in answer.headers["Access-Control-Expose-Headers"]
@@ -344,7 +344,7 @@ def test_pages_of_listed_origins_may_call() -> None:
     ):
         answer = client.options("/predict", headers=PREFLIGHT | {"Origin": origin})
         assert "Access-Control-Allow-Origin" not in answer.headers
-        # or a cache would give this answer to a page that may
+        # otherwise a cache might send this answer to a page of a listed origin
         assert "Origin" in answer.headers["Vary"]
     assert "Access-Control-Allow-Methods" not in client.options("/predict").headers
 
@@ -426,7 +426,7 @@ def test_clients_cannot_forge_log_lines_and_no_secret_or_image_is_logged(
                 sock.shutdown(socket.SHUT_WR)
                 while sock.recv(65536):
                     pass
-    # a key or an image where neither belongs
+    # a key or an image in unexpected places
     predict = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     for request in (
         predict + key,

@@ -1,4 +1,4 @@
-"""POST /predict as JSON, errors, health, logs and metrics, against real gunicorn with two workers."""
+"""POST /predict as JSON, errors, health checks, logs and metrics, with a real gunicorn and two workers."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_every_shape_of_an_image_gets_the_same_answer(server: Server, image: Any
 
 
 def predict(body: Any, sure: float | None = None, card: dict[str, Any] | None = None) -> Any:
-    """What an app answers whose DIGITS_SURE is `sure`, and whose model has such a card."""
+    """The answer of an app with the setting DIGITS_SURE=`sure` and a model with this card."""
     from app import create_app
     from digits.model import Classifier, load
     from digits.serving.settings import Settings
@@ -250,7 +250,7 @@ def test_metrics_count_exactly_across_workers(start: Any) -> None:
     total = samples(server, "flask_http_request_total")
     assert total[("method", "POST"), ("status", "200"), ("url_rule", "/predict")] == 41
     assert total[("method", "POST"), ("status", "422"), ("url_rule", "/predict")] == 7
-    # one series for all that is not there
+    # one series for all unknown paths
     assert total[("method", "GET"), ("status", "404"), ("url_rule", "none")] == 2
     count = samples(server, "flask_http_request_duration_seconds_count")
     assert count[("method", "POST"), ("status", "200"), ("url_rule", "/predict")] == 41

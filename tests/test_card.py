@@ -1,4 +1,5 @@
-"""What the model card says of where a model comes from, and that a fact which can't be had costs no training."""
+"""The facts in the model card about a model's origin. A fact that can't be determined must not fail the
+training."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ def git(folder: Path, *words: str) -> str:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A git repository with this project's dvc.yaml and a few files of its layout, all committed."""
+    """A git repository with this project's dvc.yaml and some of its files, all committed."""
     for name in (
         "train.py",
         "params.yaml",

@@ -1,4 +1,4 @@
-"""predicted.py as its users run it: a process, against the real service and against one that fails on purpose."""
+"""predicted.py as a process, with the real service and with one that fails on purpose."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SEVEN = {"predicted_digit": 7, "predicted_probability": 0.9}
 
 
 def run(*args: Any, url: str = "", stdin: bytes = b"", **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run the client; what it wrote is text."""
+    """Run the client, and return its output as text."""
     command = [sys.executable, str(ROOT / "predicted.py"), *map(str, args), *(["--url", url] if url else [])]
     env = {k: v for k, v in os.environ.items() if k != "DIGITS_API_KEY"} | environ
     done = subprocess.run(command, input=stdin, capture_output=True, timeout=60, env=env)
@@ -49,7 +49,7 @@ def png(size: int = 112) -> bytes:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Pictures and requests, good and bad, in folders."""
+    """Folders with valid and invalid pictures and requests."""
     (tmp_path / "sub" / "deeper").mkdir(parents=True)
     (tmp_path / "a.png").write_bytes(png())
     (tmp_path / "b.json").write_text(json.dumps(SAMPLE, indent=1))
@@ -180,7 +180,7 @@ def test_a_refused_connection_is_reported_at_once() -> None:
     assert done.returncode == 2
     assert "No answer from" in done.stderr
     assert "Traceback" not in done.stderr
-    # five tries would take 15 s and more
+    # five retries would take more than 15 s
     assert "trying again" not in done.stderr
 
 
@@ -225,14 +225,14 @@ def test_a_long_run_shows_its_progress_on_a_terminal_only(flaky: Flaky, tmp_path
     os.close(ours)
     os.close(theirs)
     assert "50% of 8, 4 done" in shown
-    # taken away at the end
+    # removed at the end
     assert shown.endswith("\x1b[K")
     assert run(*args).stderr == ""
 
 
 class Flaky(ThreadingHTTPServer):
-    """A service that does to each request what `plan` says next, and then gives each image `found`: by default
-    what an older service answers, which does not say which answers are unsure."""
+    """A service that handles each request with the next step of `plan`, and after these answers `found` for each
+    image. By default `found` is the answer of an older service, which does not say which answers are unsure."""
 
     daemon_threads = True
 
@@ -246,7 +246,7 @@ class Flaky(ThreadingHTTPServer):
 
 
 class FlakyHandler(BaseHTTPRequestHandler):
-    """One request to Flaky."""
+    """The handler of Flaky's requests."""
 
     server: Flaky
 
@@ -379,7 +379,7 @@ def test_a_row_says_that_it_is_unsure(flaky: Flaky, tmp_path: Path) -> None:
     ]
     assert [row["unsure"] for row in csv.DictReader(io.StringIO(table.stdout))] == ["true", "false"]
     assert [json.loads(line)["unsure"] for line in lines.stdout.splitlines()] == [True, False]
-    # who does not ask for sure answers only has got what they asked for
+    # without --sure, unsure answers are not an error
     assert {done.returncode for done in (text, table, lines)} == {0}
     assert text.stderr == ""
 
@@ -430,7 +430,7 @@ def test_an_answer_from_another_service_is_reported(flaky: Flaky, body: bytes) -
 
 
 def number(*lines: str) -> bytes:
-    """A picture of lines of digits."""
+    """A picture with lines of digits."""
     out = io.BytesIO()
     drawn(*lines).save(out, "PNG")
     return out.getvalue()
@@ -440,7 +440,7 @@ def test_read_prints_the_lines(server: Server, tmp_path: Path) -> None:
     (tmp_path / "scan.png").write_bytes(number("4725", "316"))
     done = run("--read", tmp_path / "scan.png", url=server.url)
     assert (done.returncode, done.stderr) == (0, "")
-    # a line that is unsure says so behind a tab
+    # an unsure line is marked after a tab
     assert [line.removesuffix("\tunsure") for line in done.stdout.splitlines()] == ["4725", "316"]
     assert run("--read", "-", url=server.url, stdin=number("4725")).stdout.removesuffix("\n") == "4725"
 

@@ -1,4 +1,4 @@
-"""Which .h5 files are compiled for serving and which are refused before Keras may touch them."""
+"""Compiling .h5 files for serving, and refusing unsafe ones before Keras reads them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from conftest import ROOT
 from digits.model import Classifier, ModelError, load
 from digits.training.compile import CompileError, check
 
-# every Keras model that these tests need, made and compiled in one process: TensorFlow takes seconds to start
+# creates and compiles all models in one process, because TensorFlow takes seconds to start
 MAKE = """
 import contextlib, io, json, sys
 from pathlib import Path
@@ -67,7 +67,7 @@ for kind, steps in kinds.items():
     keras.Sequential(steps).save(folder / f"{kind}.h5")
 keras.Sequential(kinds["good"]).save_weights(folder / "only.weights.h5")
 (folder / "truncated.h5").write_bytes((folder / "good.h5").read_bytes()[:-3000])
-# what Keras says of a model that it cannot load changes with its version, and some errors say nothing
+# Keras's messages for models that it can't load change with its version, and some errors have none
 really = keras.models.load_model
 failing = {
     "no message": NotImplementedError(),
@@ -81,7 +81,7 @@ def load_model(path, compile):
 keras.models.load_model = load_model
 for name in failing:
     (folder / f"{name}.h5").write_bytes((folder / "good.h5").read_bytes())
-# building a model may have run its layer already
+# building a model may already have run its layer
 mark.unlink(missing_ok=True)
 
 outcomes = {}
@@ -101,7 +101,7 @@ print(json.dumps(outcomes))
 
 @dataclass
 class Made:
-    """A folder of .h5 files, and what became of compiling each."""
+    """A folder with .h5 files, and the result of compiling each."""
 
     folder: Path
     outcomes: dict[str, Any]
@@ -129,7 +129,7 @@ def compile_it(path: Path, out: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_command_writes_the_compiled_model_and_prints_nothing(made: Made) -> None:
-    # had it printed anything, `made` could not have been read
+    # anything else that was printed would have made its JSON invalid
     assert (made.folder / "good.tflite").read_bytes()[4:8] == b"TFL3"
 
 
@@ -139,7 +139,7 @@ def test_a_start_without_tensorflow_uses_what_the_command_has_compiled(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     Classifier(load(made.folder / "good.h5"))
     classifier = Classifier(load(made.folder / "logits.h5"))
-    # its outputs were given their softmax
+    # a softmax was added to its outputs
     assert classifier.probabilities(np.ones((3, 28, 28, 1), np.float32)).sum(1) == pytest.approx(1)
     with pytest.raises(ModelError, match=r"run: python -m digits.training.compile \S*nested.h5,"):
         load(made.folder / "nested.h5")
@@ -174,7 +174,7 @@ def test_a_model_that_must_not_be_served_is_refused(made: Made, kind: str, messa
     assert message in outcome["error"]
     assert len(outcome["error"].splitlines()) == 1
     assert outcome["begin"] == ""
-    # of all models so far: none of their code has run
+    # for all models so far: none of their code was run
     assert not outcome["ran"]
 
 
@@ -201,7 +201,7 @@ CONFIG = {
 
 
 def written(path: Path, config: object) -> Path:
-    """An .h5 with that description and no weights."""
+    """An .h5 with this configuration and without weights."""
     with h5py.File(path, "w") as file:
         file.attrs["model_config"] = config if isinstance(config, bytes) else json.dumps(config)
         file.create_group("model_weights")
@@ -209,7 +209,7 @@ def written(path: Path, config: object) -> Path:
 
 
 def with_part(part: object) -> dict[str, Any]:
-    """CONFIG with that as a layer's activation, where a description is at its deepest."""
+    """CONFIG with this activation in a layer, which is the deepest place in a configuration."""
     config: dict[str, Any] = copy.deepcopy(CONFIG)
     config["config"]["layers"][2]["config"]["activation"] = part
     return config

@@ -1,4 +1,5 @@
-"""Where the images come from: a named file, Keras, or drawn; verified, and written alike whatever the source."""
+"""The sources of the images: a file, Keras, or synthetic digits. They are verified, and written in the same
+format."""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ def test_the_canonical_file_is_the_same_whatever_the_source(
     path = os.environ["MNIST_NPZ"]
     assert run("--npz", path, "--out", str(tmp_path / "a.npz")).returncode == 0
     assert run("--out", str(tmp_path / "b.npz"), MNIST_NPZ=path).returncode == 0
-    # other order, compressed: the file differs, what is written does not
+    # another order and compression change the input file, but not the output
     np.savez_compressed(tmp_path / "other.npz", **{name: mnist[name] for name in sorted(mnist)})
     assert run("--npz", str(tmp_path / "other.npz"), "--out", str(tmp_path / "c.npz")).returncode == 0
     assert (
@@ -45,7 +46,7 @@ def test_the_canonical_file_is_the_same_whatever_the_source(
 
 
 def test_keras_downloads_mnist_if_no_file_is_named(mnist: dict[str, np.ndarray], tmp_path: Path) -> None:
-    # only the download itself is stood in for: the tests run where no data set hub is reached
+    # only the download is replaced, because the tests also run without network access
     code = """
 import os, sys
 import keras, numpy
@@ -65,7 +66,7 @@ main()
 
 def test_offline_the_message_names_both_alternatives(tmp_path: Path) -> None:
     out = tmp_path / "data" / "a.npz"
-    # a proxy where nothing listens: no address is reached
+    # a proxy that does not exist, so that no address can be reached
     dead = dict.fromkeys(("https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY"), "http://127.0.0.1:9")
     done = run("--out", str(out), KERAS_HOME=str(tmp_path / "keras"), no_proxy="", NO_PROXY="", **dead)
     assert done.returncode == 1
@@ -85,7 +86,7 @@ def test_a_failed_download_is_reported_with_or_without_a_message(
     def load_data() -> None:
         raise error
 
-    # Keras is stood in for, as its import takes seconds; the test above asks the real one
+    # Keras is replaced, because importing it takes seconds; the test above uses the real one
     mnist = SimpleNamespace(load_data=load_data)
     monkeypatch.setitem(sys.modules, "keras", SimpleNamespace(datasets=SimpleNamespace(mnist=mnist)))
     monkeypatch.setattr("socket.setdefaulttimeout", lambda seconds: None)
@@ -204,7 +205,7 @@ def test_synthetic_digits_only_depend_on_the_seed() -> None:
 
 
 def test_low_resolution_digits_have_mnists_form_and_show_the_same() -> None:
-    # brings TensorFlow, which the other tests here do without
+    # imports TensorFlow, which the other tests in this file don't need
     from digits.training.augment import low_resolution
 
     images = draw(200, 0, seed=3)["x_train"]

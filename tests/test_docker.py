@@ -1,9 +1,9 @@
-"""The images and `docker compose up` with a real engine: built, started, predicted through the published
-port, counted in Prometheus, alerted in Alertmanager, killed, stopped. `make e2e-docker` runs it and prints
-the figures.
+"""Tests the images and `docker compose up` with a real engine: building, starting, predictions through the
+published port, counts in Prometheus, alerts in Alertmanager, killing and stopping. `make e2e-docker` runs these
+tests and prints their measurements.
 
-Where images can't be pulled, DOCKER_READY names a command that makes an engine and the base images ready and
-prints what to export; .ci/run sets it.
+If images can't be pulled, DOCKER_READY names a command that prepares an engine and the base images, and prints
+environment variables to export; .ci/run sets it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def command(*words: str, check: bool = True, **environ: str) -> str:
 
 
 def until(seconds: float, what: str, found: Callable[[], Any]) -> Any:
-    """What `found` returns once that is true; fails after `seconds`."""
+    """Wait until `found` returns something true, and return it. Fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -68,11 +68,11 @@ def free_port() -> int:
 
 
 class Stack:
-    """The running compose project."""
+    """The running Compose project."""
 
     def __init__(self, folder: Path) -> None:
         self.ports = {name: free_port() for name in SERVICES}
-        # the same rules with short windows and no waiting: half an hour would be long for a test
+        # the same rules with short windows and without waiting, which would take half an hour
         rules, alerts = ((ROOT / "monitoring" / f).read_text() for f in ("rules.yml", "alerts.yml"))
         shorter = (
             re.sub(r"\[(30m|1h|6h|1d|15m|5m)\]", "[30s]", rules),
@@ -116,7 +116,7 @@ class Stack:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The project, built and up: service, Prometheus and Alertmanager; of Grafana only the files are tested."""
+    """Builds and starts the service, Prometheus and Alertmanager. Grafana is not started; its files are tested."""
     if ready := os.environ.get("DOCKER_READY"):
         done = subprocess.run(["sh", "-c", ready], capture_output=True, text=True, check=False)
         for name, value in re.findall(
@@ -157,7 +157,7 @@ def test_every_panel_shows_data(stack: Stack) -> None:
         stack.predict(body)
         with pytest.raises(urllib.error.HTTPError):
             stack.predict(b"{}")
-        # of the day before there is nothing to show yet
+        # there is no data from the day before
         return all(stack.query(expression.replace(" offset 1d", "")) for expression in queries())
 
     until(60, "data in every panel", all_there)
@@ -166,7 +166,7 @@ def test_every_panel_shows_data(stack: Stack) -> None:
         print(panel["title"])
         for target in panel["targets"]:
             for series in stack.query(target["expr"]):
-                # as Grafana names it
+                # Grafana's format of names
                 name = re.sub(
                     r"{{(\w+)}}", lambda m, s=series: s["metric"].get(m[1], ""), target["legendFormat"]
                 )
@@ -185,13 +185,13 @@ def test_the_images_own_tools_accept_rules_alerts_and_configuration(stack: Stack
     assert "SUCCESS" in run(prometheus, "promtool", "check", "rules", "rules.yml", "alerts.yml")
     assert "SUCCESS" in run(prometheus, "promtool", "test", "rules", "tests/alerts.yml", "tests/days.yml")
     assert "SUCCESS" in run(alertmanager, "amtool", "check-config", "alertmanager.yml")
-    # as mounted: with the rules where it looks for them
+    # with the rules mounted at the path in its configuration
     check = ("promtool", "check", "config", "/etc/prometheus/prometheus.yml")
     assert "SUCCESS" in command("docker", "exec", stack.container("prometheus"), *check)
 
 
 def test_real_traffic_fires_an_alert(stack: Stack) -> None:
-    # scattered dots: nothing that looks like a digit, so that answers are guesses
+    # random dots, for which all answers are unsure
     dots = np.random.default_rng(3).random(784 * 100) < 0.1
     noise = (dots * 255).astype(np.uint8).tobytes()
 
@@ -206,7 +206,7 @@ def test_real_traffic_fires_an_alert(stack: Stack) -> None:
 def test_a_killed_container_is_restarted(stack: Stack) -> None:
     container = stack.container("service")
     pid = int(command("docker", "inspect", "-f", "{{.State.Pid}}", container))
-    # as the kernel kills it when memory runs out; `docker kill` would count as meant
+    # like the kernel's out-of-memory killer; after `docker kill`, Docker would not restart it
     os.kill(pid, signal.SIGKILL)
     begun = time.monotonic()
     until(20, "a restart", lambda: command("docker", "inspect", "-f", "{{.RestartCount}}", container) == "1")
@@ -258,7 +258,7 @@ def test_every_container_logs_json(stack: Stack) -> None:
         done = subprocess.run(
             ["docker", "logs", stack.container(name)], capture_output=True, text=True, check=True
         )
-        # the service has nothing to say elsewhere; Prometheus's programs know only standard error
+        # the service writes only to standard output, and Prometheus's programs only to standard error
         lines = done.stdout if name == "service" else done.stdout + done.stderr
         assert name != "service" or not done.stderr
         assert lines
@@ -273,7 +273,7 @@ def test_size_start_memory_and_stop(stack: Stack) -> None:
     base = re.findall(r"ARG PYTHON=(\S+)", (ROOT / "Dockerfile").read_text())[0]
     on_top = size("digits") - size(f"python:{base}")
     container = stack.container("service")
-    # a machine that is busy with something else gets another try
+    # try again if the machine is busy with something else
     for _ in range(3):
         command("docker", "restart", "-t", "10", container)
         state = until(15, "health", lambda: (s := inspect(container))["Health"]["Status"] == "healthy" and s)
@@ -284,7 +284,7 @@ def test_size_start_memory_and_stop(stack: Stack) -> None:
             break
     until(10, "an answer", lambda: stack.predict(json.dumps(SAMPLE).encode()))
     pids = command("docker", "top", container, "-eo", "pid").split()[1:]
-    # pages that the workers share counted once
+    # counts pages that workers share only once
     memory = 0
     for pid in pids:
         memory += int(
@@ -292,7 +292,7 @@ def test_size_start_memory_and_stop(stack: Stack) -> None:
         )
     begun = time.time()
     command("docker", "kill", "-s", "TERM", container)
-    # by the engine's clock: asking it takes time too
+    # by the engine's clock, because asking the engine takes time
     end = until(10, "the end", lambda: not (s := inspect(container))["Running"] and s)
     stop = when(end["FinishedAt"]) - begun
     print(f"image: {size('digits'):.0f} MB, {on_top:.0f} MB of it on top of python:{base}")
@@ -302,10 +302,10 @@ def test_size_start_memory_and_stop(stack: Stack) -> None:
     assert on_top <= 290
     assert memory / 1e3 <= 200
     if (load := os.getloadavg()[0]) > 2 * (os.cpu_count() or 1):
-        # others have the CPUs: what it takes then says nothing of the image
+        # other processes use the CPUs, so the time is not meaningful
         print(f"the machine is busy (load {load:.0f}): start and stop are not held to their limits")
     else:
-        # the engine asks every two seconds
+        # the engine runs the health check every two seconds
         assert healthy <= 5
         assert stop <= 3
 
@@ -326,7 +326,7 @@ def test_a_rebuild_after_a_code_change_takes_seconds(stack: Stack, tmp_path: Pat
     took = time.monotonic() - begun
     command("docker", "image", "rm", "digits-e2e-rebuilt")
     print(f"rebuilt after a change of code in {took:.1f} s")
-    # every step that brings packages is remembered
+    # every step that installs packages is cached
     steps = dict(re.findall(r"^#(\d+) \[\w+ +\d+/\d+\] (.*)$", said.stderr, re.MULTILINE))
     brings = [number for number, step in steps.items() if "packages" in step or "apt-get" in step]
     assert brings
@@ -342,17 +342,17 @@ def test_the_train_container_runs_the_pipeline_and_its_files_belong_to_the_calle
     print(f"\nimage to train with built in {time.monotonic() - begun:.0f} s")
     clone = tmp_path / "clone"
     command("git", "clone", "--quiet", "--no-hardlinks", str(ROOT), str(clone))
-    # the whole pipeline, small
+    # the whole pipeline with small parameters
     small = {"source": "synthetic", "train": 640, "test": 100, "epochs": 1, "validation": 64}
     params = (clone / "params.yaml").read_text()
     for name, value in small.items():
         params = re.sub(rf"(?m)^( +{name}:) \S+", rf"\1 {value}", params)
     (clone / "params.yaml").write_text(params)
-    # where the tests run as root, the caller is somebody else
+    # if the tests run as root, use another user
     user = 12345 if os.geteuid() == 0 else os.geteuid()
     if os.geteuid() == 0:
         command("chown", "-R", f"{user}:{user}", str(clone))
-        # pytest's own folders are for their owner only
+        # only their owner can access pytest's folders
         for folder in list(clone.parents)[:3]:
             folder.chmod(folder.stat().st_mode | stat.S_IXOTH | stat.S_IXGRP)
     words = ("docker", "compose", "-p", "digits-e2e", "--project-directory", str(clone))
