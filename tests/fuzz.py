@@ -1,12 +1,14 @@
-"""`make fuzz`: throws mutated requests at the service and fails at the first 5xx, crash, hang or dead worker.
+"""Fuzzes the service (`make fuzz`): it sends mutated requests, and fails at the first 5xx, crash, hang or dead
+worker.
 
-An input is a raw HTTP request. Most go through gunicorn's parser and the app inside one process, led by the code
-they reach (atheris, which is libFuzzer for Python); a share goes over sockets to a real gunicorn. What reached
-something new is kept in tests/corpus, where tests/test_fuzz.py replays it.
+An input is a raw HTTP request. Most inputs go through gunicorn's parser and the app in one process, with
+coverage-guided fuzzing (atheris, which is libFuzzer for Python). The others are sent over sockets to a real
+gunicorn. With KEEP=1, inputs that reach new code are kept in tests/corpus, from where tests/test_fuzz.py replays
+them.
 
     make fuzz                      # 100,000 inputs in process and 20,000 over sockets
-    make fuzz RUNS=1000000         # more
-    make fuzz KEEP=1               # and keep what reached something new
+    make fuzz RUNS=1000000         # more inputs
+    make fuzz KEEP=1               # keep the inputs that reach new code
 """
 
 from __future__ import annotations
@@ -34,17 +36,17 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 CORPUS = ROOT / "tests" / "corpus"
-# seconds for one input, on a loaded machine
+# maximum seconds for one input, even on a busy machine
 SLOWEST = 10
 
 sys.path.insert(0, str(ROOT))
 
 
-# the requests to begin with
+# seeds
 
 
 def seeds() -> dict[str, bytes]:
-    """A valid request of each kind, and GETs of everything."""
+    """A valid request of each kind, and GET requests for all routes."""
     from PIL import Image, ImageDraw
 
     picture = Image.new("L", (40, 40), 255)
@@ -117,7 +119,7 @@ def request(path: str, body: bytes, kind: str = "application/json", **headers: s
     return start.encode() + body
 
 
-# how they are changed
+# mutations
 
 TYPES = [
     b"application/json",
@@ -226,7 +228,7 @@ KEYS = [
 
 
 def mutated(rng: random.Random, raw: bytes, other: bytes, havoc: Callable[[bytes], bytes]) -> bytes:
-    """The request changed in one to three places; other: one to take pieces from; havoc: changes bytes."""
+    """Change a request in one to three places. other: a request to take pieces from. havoc: changes bytes."""
     head, gap, body = raw.partition(b"\r\n\r\n")
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
         way = rng.random()
@@ -262,7 +264,7 @@ def mutated(rng: random.Random, raw: bytes, other: bytes, havoc: Callable[[bytes
 
 
 def changed_json(rng: random.Random, body: bytes) -> bytes | None:
-    """`body` with one value or name in it changed; None if it is no JSON."""
+    """`body` with one value or name changed, or None if it is not JSON."""
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
@@ -272,7 +274,7 @@ def changed_json(rng: random.Random, body: bytes) -> bytes | None:
     def visit(value: Any) -> None:
         if isinstance(value, dict | list) and value:
             containers.append(value)
-            # of rows of pixels a few are enough to choose from
+            # a few rows of pixels are enough to choose from
             for inner in list(value.values() if isinstance(value, dict) else value)[:30]:
                 visit(inner)
 
@@ -298,7 +300,7 @@ def changed_json(rng: random.Random, body: bytes) -> bytes | None:
 
 
 def havoc_by(rng: random.Random) -> Callable[[bytes], bytes]:
-    """Changes bytes at random, where libFuzzer does not."""
+    """Changes random bytes, for use without libFuzzer."""
 
     def havoc(data: bytes) -> bytes:
         out = bytearray(data)
@@ -324,7 +326,7 @@ def havoc_by(rng: random.Random) -> Callable[[bytes], bytes]:
 
 
 class Checked(io.TextIOBase):
-    """Where the log goes: each line has to be JSON."""
+    """The stream for the log. Each line must be JSON."""
 
     def write(self, text: str) -> int:
         for line in text.splitlines():
@@ -354,7 +356,7 @@ class Target:
         self.log.addHandler(handler)
         self.log.setLevel("INFO")
         self.config = Config()
-        # as gunicorn.conf.py has them
+        # the values in gunicorn.conf.py
         self.config.set("forwarder_headers", "")
         self.config.set("secure_scheme_headers", {})
         self.parse, self.create = RequestParser, wsgi.create
@@ -364,14 +366,15 @@ class Target:
         self.theirs.setblocking(False)
 
     def close(self) -> None:
-        """Leave the process as it was."""
+        """Restore the state of the process."""
         self.log.removeHandler(self.handler)
         self.log.setLevel("NOTSET")
         self.ours.close()
         self.theirs.close()
 
     def answer(self, raw: bytes) -> int:
-        """The answer's status; 0 if gunicorn's parser refuses. Raises AssertionError for a wrong answer."""
+        """The status of the answer, 0 if gunicorn's parser refuses the request. Raises AssertionError for a wrong
+        answer."""
         try:
             asked = next(self.parse(self.config, iter([raw]), self.peer))
         except self.refusals:
@@ -393,10 +396,10 @@ class Target:
 
 
 def run_target(arguments: list[str]) -> None:
-    """libFuzzer's loop; does not return."""
+    """Run libFuzzer's loop, which does not return."""
     import atheris
 
-    # what is not ours is let in where it reads what a client sent
+    # of the libraries, instrument those that parse requests
     with atheris.instrument_imports(
         include=["digits", "gunicorn.http", "werkzeug.formparser", "werkzeug.sansio", "werkzeug.http"]
     ):
@@ -412,19 +415,19 @@ def run_target(arguments: list[str]) -> None:
 
     def mutate(raw: bytes, most: int, seed: int) -> bytes:
         rng = random.Random(seed)
-        # what the parser refuses teaches little more when it is changed further
+        # mutating requests that the parser refuses is of little use
         if rng.random() < 0.5 and not re.match(rb"[A-Z]+ /\S* HTTP/1\.1\r\nHost: x\r\n", raw):
             raw = rng.choice(pool)
         return mutated(rng, raw, rng.choice(pool), lambda data: atheris.Mutate(data, len(data) + 64))[:most]
 
-    # -merge starts itself again, by what it takes for its name
+    # -merge restarts the program by its name
     itself = f"'{sys.executable}' '{__file__}' --target"
     atheris.Setup([itself, *arguments], one, custom_mutator=mutate, internal_libfuzzer=True)
     atheris.Fuzz()
 
 
 def fuzz_in_process(runs: int, seconds: int, keep: bool) -> int:
-    """Run libFuzzer in a process of its own; the number of inputs tried. Exits if it found something."""
+    """Run libFuzzer in a separate process, and return the number of inputs. Exits if it finds a failure."""
     work = ROOT / "tmp" / "fuzz"
     shutil.rmtree(work, ignore_errors=True)
     (work / "seeds").mkdir(parents=True)
@@ -459,7 +462,7 @@ def fuzz_in_process(runs: int, seconds: int, keep: bool) -> int:
     shares = ", ".join(f"{status}: {n}" for status, n in sorted(counts.items()))
     print(f"  refused by gunicorn's parser: {refused}; answered: {shares} (to the last thousand)")
     if keep:
-        # the fewest files that reach what all reach
+        # the smallest set of files that reaches the same code
         (work / "merged").mkdir()
         libfuzzer("-merge=1", *limits, work / "merged", CORPUS, work / "new")
         for file in (work / "merged").iterdir():
@@ -472,7 +475,8 @@ def fuzz_in_process(runs: int, seconds: int, keep: bool) -> int:
 
 
 def fuzz_over_sockets(runs: int, seed: int) -> int:
-    """Send mutated requests to a real gunicorn; the number sent. Exits if an answer or a worker is lost."""
+    """Send mutated requests to a real gunicorn, and return their number. Exits if an answer or a worker is
+    lost."""
     output = ROOT / "tmp" / "fuzz" / "server.log"
     output.parent.mkdir(parents=True, exist_ok=True)
     environ = {k: v for k, v in os.environ.items() if k != "PROMETHEUS_MULTIPROC_DIR"}
@@ -508,7 +512,7 @@ def fuzz_over_sockets(runs: int, seed: int) -> int:
             for _ in range(share):
                 raw = mutated(rng, rng.choice(pool), rng.choice(pool), havoc)
                 try:
-                    # half of them on a connection that is kept alive
+                    # half of them on a persistent connection
                     found = ask(address, raw, good if rng.random() < 0.5 else None)
                 except (OSError, AssertionError) as error:
                     wrong.append(f"{error!r} after {raw!r}")
@@ -538,15 +542,13 @@ def fuzz_over_sockets(runs: int, seed: int) -> int:
     closed = counts.pop(0, 0)
     shares = ", ".join(f"{status}: {n}" for status, n in sorted(counts.items()))
     sent = runs // 4 * 4
-    print(
-        f"over sockets: {sent} inputs in {took:.0f} s, none answered with 5xx, both workers still the first ones"
-    )
-    print(f"  closed without an answer, being no whole request: {closed}; answers: {shares}")
+    print(f"over sockets: {sent} inputs in {took:.0f} s, no 5xx, and both workers survived")
+    print(f"  closed without an answer, because the request was incomplete: {closed}; answers: {shares}")
     return sent
 
 
 def ask(address: tuple[str, int], raw: bytes, before: bytes | None) -> list[int]:
-    """The statuses of the answers to `raw` until the connection closes, on one that had answered `before`."""
+    """The statuses of the answers to `raw` until the connection closes. before: a request to send first."""
     with socket.create_connection(address, timeout=SLOWEST + 20) as sock:
         if before:
             sock.sendall(before)
@@ -558,13 +560,13 @@ def ask(address: tuple[str, int], raw: bytes, before: bytes | None) -> list[int]
             while received := sock.recv(65536):
                 got += received
         except (ConnectionResetError, BrokenPipeError):
-            # an answer that came before all was sent
+            # the server answered before everything was sent
             pass
     return [int(status) for status in re.findall(rb"HTTP/1\.[01] (\d{3}) ", got)]
 
 
 def main() -> None:
-    """What `make fuzz` does."""
+    """Run both kinds of fuzzing."""
     if "--target" in sys.argv:
         run_target(sys.argv[sys.argv.index("--target") + 1 :])
     parser = argparse.ArgumentParser(description="Throw mutated requests at the service.")

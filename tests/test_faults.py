@@ -1,5 +1,5 @@
-"""Faults that the service survives, on real gunicorn and real sockets, counted to the request. Each test prints
-its figures, which docs/reliability.md cites:
+"""Faults that the service must survive, with a real gunicorn, real sockets and exact counts of requests. The tests
+print their measurements, which docs/reliability.md quotes:
 
     make e2e, or: python -m pytest -s -m e2e tests/test_faults.py
 """
@@ -32,7 +32,7 @@ LINUX = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 
 @pytest.fixture
 def offer(tmp_path):
-    """Start load on a server in a process of its own."""
+    """Start a load on a server in a separate process."""
     count = iter(range(1000))
     running = []
 
@@ -54,7 +54,7 @@ def until(condition, seconds=20):
 
 
 def workers_of(server, count=2):
-    """The workers' process ids, once all are there: the first may serve before the next is forked."""
+    """Wait until all workers are running, and return their process ids."""
     until(lambda: len(server.children()) == count)
     return server.children()
 
@@ -65,12 +65,12 @@ def tell(what, **figures):
 
 
 def counts(fates):
-    """How many requests met which fate."""
+    """The number of requests with each result."""
     return {int(k): int(n) for k, n in zip(*np.unique(fates["status"], return_counts=True), strict=True)}
 
 
 def counted(server, name, **labels):
-    """The sum of a metric's series with these labels."""
+    """The sum over a metric's series with these labels."""
     total = 0.0
     for line in server.ask("/metrics").body.decode().splitlines():
         match = re.fullmatch(rf"{name}(?:{{(.*)}})? (\S+)", line)
@@ -88,14 +88,14 @@ def processes(server):
 
 
 def memory(server):
-    """Bytes of the workers' own memory."""
+    """The memory of the workers in bytes, without what they share."""
     return sum(process.memory_full_info().uss for process in processes(server))
 
 
 @contextmanager
 def machine():
-    """Yields a function: whether no other processes took more than a tenth of the CPUs since. Times that were
-    measured beside them are held to wider bounds."""
+    """Yields a function that tells whether other processes have used at most a tenth of the CPUs since. Otherwise
+    measured times have wider bounds."""
 
     def busy():
         times = psutil.cpu_times()
@@ -121,7 +121,8 @@ def machine():
 
 
 def slack(own):
-    """By what factor times may miss their bounds: 1, or 3 where other processes took the CPUs; says so."""
+    """The factor by which times may miss their bounds: 1, or 3 if other processes used the CPUs, which it
+    prints."""
     if own():
         return 1
     print("other processes took more than a tenth of the CPUs: times may be three times as long")
@@ -129,7 +130,7 @@ def slack(own):
 
 
 class Health:
-    """Asks /health/ready every 50 ms, on new connections and on a kept one in turn."""
+    """Requests /health/ready every 50 ms, alternately on a new and on a persistent connection."""
 
     def __init__(self, server):
         self.port, self.times, self.wrong = server.port, [], []
@@ -167,7 +168,7 @@ class Health:
         kept.close()
 
 
-# where no request is to fail, none is to be refused because the machine is slow either
+# no request may fail in these tests, so none must be refused because the machine is slow
 PATIENT = {"DIGITS_MAX_WAIT_MS": "60000"}
 
 
@@ -195,7 +196,7 @@ def test_sigterm_under_load_loses_no_accepted_request(start, offer):
     assert code == 0
     assert took < 30
     assert counts(before) == {200: len(before)}
-    # the kernel may let a client in between the last look and the end of listening; it has not been accepted
+    # a client may connect after the last accept and before the socket is closed; it was not accepted
     assert set(counts(after)) <= {200, LOST}
     assert not (after["status"][after["kept"]] == LOST).any()
     assert (after["status"] == LOST).sum() <= 3
@@ -212,7 +213,7 @@ def test_kill_9_of_a_worker_only_fails_its_own_requests(start, offer):
     os.kill(victim, signal.SIGKILL)
     killed = time.monotonic()
     while load.process.poll() is None:
-        # a scrape may be what the dead worker had in work
+        # the killed worker may have been processing a scrape
         with suppress(OSError):
             seen.append(answered(server, 200))
         time.sleep(0.1)
@@ -230,7 +231,7 @@ def test_kill_9_of_a_worker_only_fails_its_own_requests(start, offer):
     assert len(failed) <= 16
     assert set(counts(failed)) <= {LOST}
     assert last < 2
-    # it counts a request before it sends the answer, so one in work may have been counted
+    # a request is counted before its answer is sent, so a failed one may have been counted
     assert good <= total <= good + len(failed)
     assert seen == sorted(seen)
     assert victim not in server.children()
@@ -240,7 +241,7 @@ def test_kill_9_of_a_worker_only_fails_its_own_requests(start, offer):
 
 
 def put_model(folder, salt):
-    """The shipped model under another version, as training puts it in place; its version."""
+    """Put the shipped model in place as training does, but with another version, and return that version."""
     source = ROOT / "models"
     h5 = (source / "mnist.h5").read_bytes() + salt
     card = json.loads((source / "mnist.json").read_text()) | {"h5_sha256": hashlib.sha256(h5).hexdigest()}
@@ -263,7 +264,7 @@ def test_sighup_under_load_changes_the_model_without_a_failed_request(start, off
     signalled = time.monotonic()
     until(lambda: len(server.children()) == 2 and not first & set(server.children()))
     changed = time.monotonic()
-    # and a model that cannot be served: the new one goes on
+    # after a model that can't be served, the service keeps the new one
     (tmp_path / "mnist.tflite").write_bytes(b"not what the card names")
     (tmp_path / "mnist.h5").write_bytes(b"not a model")
     server.process.send_signal(signal.SIGHUP)
@@ -287,7 +288,7 @@ def test_sighup_under_load_changes_the_model_without_a_failed_request(start, off
 
 
 def picture():
-    """A photograph of a seven: a few kilobytes on the wire, milliseconds of work."""
+    """A photograph of a seven, which has a few kilobytes and takes milliseconds to read."""
     image = Image.new("L", (480, 480), 200)
     ImageDraw.Draw(image).line([(150, 100), (330, 100), (220, 380)], fill=30, width=30)
     noise = np.random.default_rng(1).normal(0, 2, (480, 480))
@@ -337,10 +338,10 @@ def test_overload_is_refused_and_served_requests_stay_fast(start, offer, what, s
         rate_after_2_s=round(rate_after),
     )
     assert set(counts(fates)) <= {200, 503, REFUSED}
-    # six hundred clients that wait for each answer may offer no more single images than can be served
+    # six hundred clients that wait for each answer may not exceed the capacity for single images
     assert len(refused) > 0 or what != "pictures"
     assert refused["retry"].all()
-    # counted to the request
+    # the counts are exact
     assert (
         counted(server, "digits_requests_shed_total") - shed == len(refused) + (after["status"] == 503).sum()
     )
@@ -350,7 +351,7 @@ def test_overload_is_refused_and_served_requests_stay_fast(start, offer, what, s
     assert memory(server) < before + 40e6
     assert not health.wrong
     assert p99 <= 1 * factor_of_times
-    # one check may come while six hundred clients connect at once
+    # one check may coincide with six hundred new connections
     assert np.percentile(health_ms, 99) < 250 * factor_of_times
     assert rate_after > 0.7 * rate / factor_of_times
 
@@ -417,12 +418,12 @@ def patient(start):
 
 
 def cpu_seconds(server):
-    """CPU time that the workers have taken."""
+    """The CPU time of the workers."""
     return sum(sum(process.cpu_times()[:2]) for process in processes(server))
 
 
 def still(server):
-    """Whether the workers did next to nothing for a while."""
+    """Whether the workers have been idle for a while."""
     spent = cpu_seconds(server)
     time.sleep(0.2)
     return cpu_seconds(server) - spent <= 0.02
@@ -436,20 +437,20 @@ def test_slow_and_broken_clients_do_not_slow_others_down(patient, trouble):
     server = patient
 
     def measure():
-        """Requests a second, and the workers' CPU time for each."""
+        """The rate of requests per second, and the workers' CPU time per request."""
         spent = cpu_seconds(server)
         fates = Load(server.port, connections=8, seconds=0.6).run()
         assert counts(fates) == {200: len(fates)}
         return len(fates) / 0.6, (cpu_seconds(server) - spent) / len(fates)
 
-    # in turn, so that whatever else the machine does falls on both
+    # alternately, so that other processes affect both
     without, beside = [], []
     with machine() as own:
         for _ in range(ROUNDS):
             without.append(measure())
             clients = TROUBLE[trouble](server)
             try:
-                # what some of them ask for is work like any other's, to be done before
+                # some of these clients send valid requests, which take their share of the CPU
                 until(lambda: still(server))
                 beside.append(measure())
             finally:
@@ -465,7 +466,7 @@ def test_slow_and_broken_clients_do_not_slow_others_down(patient, trouble):
         )
         factor_of_times = slack(own)
     assert rate_then >= 0.8 * rate / factor_of_times
-    # which other processes change little
+    # other processes hardly affect this
     assert cost_then <= (1 + 0.25 * factor_of_times) * cost
 
 
@@ -494,7 +495,7 @@ def test_broken_requests_get_an_answer_if_possible(server):
         assert client.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
         client.sendall(SAMPLE)
         assert client.recv(4096).startswith(b"HTTP/1.1 200 OK\r\n")
-    # each after the other on one connection: chunked in pieces, then two at once
+    # one after the other on one connection: chunked in pieces, then two pipelined ones
     with closing(connect(server, CHUNKED.encode())) as client:
         for part in (SAMPLE[:1000], SAMPLE[1000:]):
             client.sendall(b"%x\r\n%s\r\n" % (len(part), part))
@@ -531,7 +532,7 @@ def test_more_connections_than_descriptors_close_the_longest_idle(start):
 
 
 def failing(start, **options):
-    """What a start that must fail says, without a traceback."""
+    """The message of a start that must fail, without a traceback."""
     server = start(wait=False, **options)
     assert server.process.wait(20) != 0
     said = server.output.read_text()
@@ -547,7 +548,7 @@ def test_metrics_folder_that_is_invalid_prevents_the_start(start, tmp_path):
 
 @pytest.fixture(scope="session")
 def mounted():
-    """A function: a command's prefix that mounts file systems which only it sees."""
+    """Returns a function that creates a command prefix. It mounts file systems that only the command sees."""
     if subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode != 0:
         pytest.skip("needs the right to mount (root)")
     return lambda mounts: ("unshare", "-m", "sh", "-c", f'{mounts} && exec "$@"', "sh")
@@ -586,7 +587,7 @@ def test_when_shared_memory_gets_full_it_survives_kill_and_reload(start, mounted
     with pytest.raises(OSError, match="No space left"):
         filler.write_bytes(bytes(8 << 20))
     workers = set(workers_of(server))
-    # series that were not there before
+    # these create new series
     for path in ("/a", "/model", "/v2", "/predict"):
         server.ask(path)
     os.kill(min(workers), signal.SIGKILL)
@@ -625,7 +626,7 @@ def test_log_on_a_full_disk_does_not_stop_it():
         assert counts(fates) == {200: len(fates)}
     finally:
         process.terminate()
-        assert process.wait(30) in (0, 120)  # 120: Python could not write out what was left
+        assert process.wait(30) in (0, 120)  # 120 means that Python could not flush its output
 
 
 CLOCK = """
@@ -643,7 +644,7 @@ time.time_ns = lambda: int(jumped() * 1e9)
 
 
 def test_clock_that_jumps_only_changes_dates(start, offer, tmp_path):
-    # the wall clock only: nothing but the date of log lines and answers may hang on it
+    # only the wall clock jumps, on which nothing but the dates of log lines and answers may depend
     (tmp_path / "sitecustomize.py").write_text(CLOCK)
     clock = tmp_path / "clock"
     server = start(PYTHONPATH=str(tmp_path), CLOCK=str(clock), **PATIENT)
@@ -671,7 +672,7 @@ def test_clock_that_jumps_only_changes_dates(start, offer, tmp_path):
 def test_two_minutes_of_everything_leak_nothing(start, offer):
     seconds = 120
     server = start(**PATIENT)
-    # a thread takes memory with its first picture, a step that comes late where few pictures come at once
+    # each thread allocates memory with its first picture, which may be late if few pictures arrive at once
     offer(server, connections=16, seconds=4, request=picture(), expect=b"predicted").fates()
     jobs = [
         offer(server, connections=4, seconds=seconds, rate=100),
@@ -689,7 +690,7 @@ def test_two_minutes_of_everything_leak_nothing(start, offer):
     fates = [job.fates() for job in jobs]
     time.sleep(3)
     left = sum(process.num_fds() for process in processes(server))
-    # the first quarter fills caches
+    # skip the first quarter, in which caches fill
     at, used, open_files = np.array(samples[len(samples) // 4 :]).T
     slope = np.polyfit(at - at[0], used, 1)[0] * 60 / 1e6 / 2
     tell(

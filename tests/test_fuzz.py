@@ -1,4 +1,4 @@
-"""Replays what `make fuzz` (fuzz.py) found worth keeping, in process and over sockets; none may get a 5xx."""
+"""Replays the inputs that `make fuzz` (fuzz.py) has kept, in process and over sockets. None may get a 5xx."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def target() -> Iterator[Target]:
 
 def test_every_seed_is_a_good_request(target: Target) -> None:
     statuses = {name: target.answer(raw) for name, raw in seeds().items()}
-    # but for the version, which nobody knows beforehand
+    # except for the version, which is not known in advance
     assert statuses.pop("get-v1-models-mnist-versions-1") == 404
     assert set(statuses.values()) == {200}, statuses
 
@@ -29,7 +29,7 @@ def test_every_seed_is_a_good_request(target: Target) -> None:
 def test_earlier_findings_are_answered_without_5xx(target: Target) -> None:
     assert len(KEPT) > 50
     for file in KEPT:
-        # asserts by itself
+        # this contains assertions
         target.answer(file.read_bytes())
 
 
@@ -49,7 +49,7 @@ def test_mutations_also_work_without_atheris(target: Target) -> None:
     statuses = {
         target.answer(mutated(rng, rng.choice(pool), rng.choice(pool), havoc_by(rng))) for _ in range(500)
     }
-    # neither all refused by the parser nor all well
+    # some must pass gunicorn's parser, and some must be refused
     assert {0, 200, 400, 422} <= statuses
 
 

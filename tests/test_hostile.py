@@ -1,5 +1,5 @@
-"""What nobody sends by mistake: two framings in one request, lengths beyond reason, JSON made to hurt. Over raw
-sockets to a real server; tests/test_fuzz.py replays what `make fuzz` found."""
+"""Malicious requests over raw sockets to a real server: request smuggling, absurd lengths and malicious JSON.
+tests/test_fuzz.py replays what `make fuzz` has found."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from digits.serving.protocols import kserve, tensors
 START = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 BODY = json.dumps(SAMPLE).encode()
 GOOD = START + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
-# what a smuggler wants to have answered as a request of its own
+# the smuggled request
 HIDDEN = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
 LIVE = b'{"status":"live"}'
 
@@ -34,7 +34,7 @@ def connect(server: Server) -> socket.socket:
 
 
 def read_answer(sock: socket.socket) -> bytes:
-    """One answer, by its Content-Length."""
+    """Read one answer with a Content-Length."""
     got = b""
     while b"\r\n\r\n" not in got:
         received = sock.recv(65536)
@@ -48,7 +48,7 @@ def read_answer(sock: socket.socket) -> bytes:
 
 
 def read_all(sock: socket.socket) -> bytes:
-    """All that comes until the server closes."""
+    """Read until the server closes the connection."""
     got = b""
     try:
         while received := sock.recv(65536):
@@ -59,7 +59,8 @@ def read_all(sock: socket.socket) -> bytes:
 
 
 def said(server: Server, request: bytes, kept_alive: bool) -> bytes:
-    """What is answered to `request` until the connection is closed; on a connection used before if kept_alive."""
+    """The bytes that the server sends for `request` until it closes the connection. kept_alive: send another
+    request first."""
     with connect(server) as sock:
         if kept_alive:
             sock.sendall(GOOD)
@@ -68,7 +69,7 @@ def said(server: Server, request: bytes, kept_alive: bool) -> bytes:
         return read_all(sock)
 
 
-# of each, an intermediary may believe one half and we the other
+# each of these has two framings, of which a proxy may use one and the server the other
 SMUGGLED = {
     "length and chunked": b"Content-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + HIDDEN,
     "chunked and length": b"Transfer-Encoding: chunked\r\nContent-Length: 6\r\n\r\n0\r\n\r\n" + HIDDEN,
@@ -121,7 +122,7 @@ def test_a_smuggled_request_is_refused_and_the_connection_closed(
 
 
 def test_bytes_after_a_complete_request_are_the_next_request(server: Server) -> None:
-    # so the absence of a second answer above means something
+    # this shows that the tests above would notice a second answer
     got = said(server, GOOD + HIDDEN.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"), True)
     assert got.count(b"HTTP/1.1 200") == 2
     assert LIVE in got
@@ -136,7 +137,7 @@ def test_bytes_after_a_complete_request_are_the_next_request(server: Server) -> 
 def test_an_absurd_length_is_refused_at_once(
     server: Server, length: bytes, status: int, kept_alive: bool
 ) -> None:
-    # a server that waited for such a body would wait for a minute, longer than the socket
+    # a server that waits for the body would wait for a minute, longer than the socket's timeout
     with connect(server) as sock:
         if kept_alive:
             sock.sendall(GOOD)
@@ -177,7 +178,7 @@ def test_a_host_header_is_required_except_in_http_1_0(server: Server) -> None:
 
 
 def test_headers_cannot_change_the_path_or_the_scheme(server: Server) -> None:
-    # loopback is a proxy that gunicorn would trust
+    # by default gunicorn trusts proxies on loopback
     for headers in (
         {"SCRIPT_NAME": "/nope"},
         {"PATH_INFO": "/metrics"},
@@ -207,7 +208,7 @@ def image_with(pixel: bytes, white: bytes) -> bytes:
 
 
 def bodies(pixel: bytes) -> dict[str, bytes]:
-    """A request for each protocol with that text as an image's last pixel."""
+    """A request for each protocol with this text as the last pixel of an image."""
     image = image_with(pixel, b"1")
     return {
         PATHS[0]: b'{"image":' + image_with(pixel, b"255") + b"}",
@@ -242,10 +243,10 @@ def bodies(pixel: bytes) -> dict[str, bytes]:
 def test_a_strange_number_is_a_number_or_a_4xx(server: Server, path: str, pixel: bytes) -> None:
     assert server.ask(path, bodies(b"0")[path], Content_Type="application/json").status == 200
     answer = server.ask(path, bodies(pixel)[path], Content_Type="application/json")
-    # within range, however it is written
+    # in range, in different notations
     fine = pixel in (b"1e-999999", b"0." + HUGE)
     assert (answer.status == 200) if fine else (400 <= answer.status < 500), answer.body
-    # whatever was read, no NaN comes out
+    # the answer must not contain NaN
     json.loads(answer.body, parse_constant=pytest.fail)
 
 
@@ -294,7 +295,7 @@ def test_malicious_json_is_4xx(server: Server, path: str, body: bytes) -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 def test_of_duplicate_keys_the_last_one_counts(server: Server, path: str) -> None:
-    # as orjson, Python's json and JavaScript have it; nobody between may decide on the first
+    # like orjson, Python's json and JavaScript; a proxy must not come to another result
     good = bodies(b"0")[path]
     bad = bodies(b"-1")[path]
     last_good = bad[:-1] + b"," + good[1:]
@@ -307,7 +308,7 @@ def test_of_duplicate_keys_the_last_one_counts(server: Server, path: str) -> Non
 
 
 def only_problems(decode: Callable[..., Any], *args: Any) -> Any:
-    """What `decode` returns; None for a Problem of 4xx."""
+    """The result of `decode`, or None for a Problem with a 4xx status."""
     try:
         return decode(*args)
     except (Problem, PictureError) as problem:
@@ -323,7 +324,7 @@ NESTED = st.recursive(
     max_leaves=30,
 )
 ODD = st.sampled_from([0, 1, 0.5, -1, 2, 256, float("nan"), float("inf"), True, None, "0", [0], 10**400])
-# an image but for one pixel and, perhaps, its length
+# an image with one arbitrary pixel, and perhaps another length
 FLAT = st.builds(
     lambda length, place, odd: [0.5] * place + [odd] + [0.5] * (length - place - 1),
     st.sampled_from([784, 784, 783, 785]),
@@ -453,7 +454,7 @@ def test_a_large_form_is_not_written_to_disk(small_app: Any, monkeypatch: pytest
 
 @pytest.fixture(scope="module")
 def small_app() -> Any:
-    """A test client for many requests, its batches small."""
+    """A test client for many requests, with a small limit on batches."""
     from app import create_app
     from digits.serving.settings import Settings
 

@@ -1,4 +1,4 @@
-"""Pictures, forms, raw pixels and base64 through POST /predict of a real server, and the limits on them."""
+"""Pictures, forms, raw pixels and base64 in POST /predict with a real server, and their limits."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SEVEN = np.array(SAMPLE["image"], np.uint8)
 
 
 def scene(dark: bool = True, size: tuple[int, int] = (300, 220), height: int = 120) -> Image.Image:
-    """The seven somewhere on a larger canvas, dark on light or light on dark."""
+    """The seven at some place on a larger canvas, dark on light or light on dark."""
     ink = Image.fromarray(SEVEN).resize((height, height), Image.Resampling.BICUBIC)
     canvas = Image.new("L", size, 0)
     canvas.paste(ink, (size[0] // 3, size[1] // 5))
@@ -79,7 +79,7 @@ def test_every_format_is_read(server: Server, kind: str, content_type: str, mode
 
 
 def with_alpha(ink: int) -> Image.Image:
-    """The seven in one grey level on nothing."""
+    """The seven in one grey level on a transparent background."""
     picture = Image.new("LA", (300, 220), (ink, 0))
     picture.putalpha(scene(dark=False))
     return picture
@@ -154,7 +154,7 @@ def test_a_digit_is_read_despite_shadow_and_noise() -> None:
 
 @pytest.mark.parametrize("darkest", [0.6, 0.7, 0.8])
 def test_a_digit_that_fills_its_picture_is_read_in_a_shadow(darkest: float) -> None:
-    # at the border as much ink as paper, and no two places of the paper alike
+    # the border is half ink and half paper, and the paper is uneven
     picture = Image.new("L", (200, 260), 235)
     pen = ImageDraw.Draw(picture)
     for box in ((40, 2, 160, 130), (30, 120, 170, 258)):
@@ -185,7 +185,7 @@ def test_a_vertical_bar_is_centred_and_read_as_a_1(width: int) -> None:
 @pytest.mark.parametrize(("margin", "width"), [(0, 2), (5, 3), (10, 6)])
 @pytest.mark.parametrize("size", [(220, 220), (1200, 1000)], ids=["small", "large"])
 def test_a_frame_is_not_part_of_the_digit(margin: int, width: int, size: tuple[int, int]) -> None:
-    # in a large picture the digit is looked at twice, the second time with the frame nearly out of sight
+    # in a large picture the digit is examined twice, the second time with little of the frame visible
     picture = scene(size=size, height=120)
     box = (margin, margin, size[0] - 1 - margin, size[1] - 1 - margin)
     ImageDraw.Draw(picture).rectangle(box, outline=0, width=width)
@@ -201,7 +201,7 @@ def test_ruled_lines_that_touch_the_digit_are_not_part_of_it(lying: bool, slope:
     ruled, plain = (scene(size=(260, 240), height=150) for _ in range(2))
     left, top, _, bottom = ImageOps.invert(plain.convert("L")).getbbox()
     pen = ImageDraw.Draw(ruled)
-    # through the ends of the digit, but not along a stroke
+    # the lines cross the ends of the digit, but don't lie along a stroke
     for at in (top + 3, bottom - 3) if lying else (left + 3,):
         ends = ((0, at), (260, at + slope)) if lying else ((at, 0), (at + slope, 240))
         pen.line(ends, fill=40, width=3)
@@ -254,7 +254,7 @@ def test_a_digit_in_pieces_that_fills_its_picture_keeps_them() -> None:
     pen.line((2, 5, 88, 5), 0, 8)
     pen.line((80, 22, 30, 136), 0, 10)
     image = prepare([encoded(picture)], ["image"])[0]
-    # the bar's ink and the stem's, a row of paper between them
+    # the bar and the stem, with a row of paper between them
     rows = image.max(axis=1) > 60
     assert rows[np.flatnonzero(rows)[0] :].argmin() > 0
     assert digit(encoded(picture)) == 7
@@ -292,7 +292,7 @@ def test_noise_alone_is_not_a_digit() -> None:
 
 
 def form(*files: tuple[str, bytes]) -> tuple[bytes, str]:
-    """A multipart body of files (field, content) and its Content-Type."""
+    """A multipart body with files (field, content), and its Content-Type."""
     parts = b""
     for name, content in files:
         head = f'--frontier\r\nContent-Disposition: form-data; name="{name}"; filename="x"\r\n\r\n'
@@ -443,7 +443,7 @@ def test_the_total_size_of_many_pictures_is_limited(server: Server) -> None:
 
 @functools.cache
 def large(size: tuple[int, int], kind: str, mode: str = "L", **options: Any) -> bytes:
-    """A seven with a thin pen in the middle of a large picture."""
+    """A seven with thin strokes in the middle of a large picture."""
     width, height = size
     picture = Image.new("L", size, 235)
     pen = ImageDraw.Draw(picture)
@@ -483,7 +483,7 @@ def test_the_largest_pictures_stay_within_a_workers_memory(
         from app import app
         from digits.imaging import prepare
         assert prepare([open(sys.argv[1], "rb").read()], ["image"]).any()
-        # not getrusage, whose peak is inherited from whoever started this
+        # the peak of getrusage would be inherited from the parent process
         print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
     """
     command = [sys.executable, "-c", code, str(tmp_path / "picture")]
@@ -492,7 +492,7 @@ def test_the_largest_pictures_stay_within_a_workers_memory(
 
 
 def test_a_progressive_jpeg_counts_with_the_memory_for_its_coefficients() -> None:
-    # at an eighth it has a megapixel, its coefficients have 300 MB
+    # at an eighth of its size it has one megapixel, but its coefficients take 300 MB
     size = (8160, 6120)
     with pytest.raises(PictureError) as refusal:
         prepare([large(size, "JPEG", "RGB", progressive=True, subsampling=0)], ["image"])
@@ -508,7 +508,7 @@ def test_many_large_photos_are_accepted_because_they_are_decoded_at_a_smaller_si
 
 
 def test_a_caller_can_postpone_huge_pictures() -> None:
-    # no pixels follow the header: whoever decodes it fails
+    # there are no pixels after the header, so decoding it would fail
     header = png_header(4000, 2000)
     with pytest.raises(HugePictures) as huge:
         prepare([header], ["image"], max_pixels=7_999_999)
@@ -544,7 +544,7 @@ def test_other_formats_are_not_opened(server: Server) -> None:
 
 
 def never_but_problem(decode: Callable[..., Any], *args: Any) -> Any:
-    """What `decode` returns, or None for a Problem with a 4xx status; anything else fails the test."""
+    """The result of `decode`, or None for a Problem with a 4xx status. Anything else fails the test."""
     try:
         return decode(*args)
     except (Problem, PictureError) as problem:
@@ -585,7 +585,7 @@ def test_a_picture_of_any_pixels_is_an_image_or_a_problem(
 
 @pytest.fixture(scope="module")
 def app() -> Flask:
-    """An app for what needs no server."""
+    """An app for tests that need no server."""
     return create_app(Settings())
 
 
@@ -615,7 +615,7 @@ def test_any_bytes_are_a_batch_or_a_problem(body: bytes) -> None:
 @settings(max_examples=100, deadline=None)
 @given(st.dictionaries(st.integers(0, 781), st.floats(0, 255, width=32) | st.integers(0, 255), max_size=20))
 def test_any_image_of_numbers_is_scaled_exactly(pixels: dict[int, float]) -> None:
-    # with black and white, or it would show nothing
+    # with one black and one white pixel, so that it is not blank
     flat = [*(pixels.get(i, 0) for i in range(782)), 0, 255]
     items = from_json(json.dumps({"image": flat}).encode(), 1)
     batch, single = to_batch(items), items.single

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol V2 against the real service: with Triton's own client, and by hand."""
+"""The Open Inference Protocol V2 with the real service, with Triton's client and with plain requests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def tensor(data: Any, shape: list[int], datatype: str = "UINT8", **more: Any) ->
 
 @pytest.fixture(scope="module")
 def triton(server: Server) -> Any:
-    """tritonclient, as it comes from the package index."""
+    """tritonclient, unmodified."""
     http = pytest.importorskip("tritonclient.http")
     with http.InferenceServerClient(server.url.removeprefix("http://")) as client:
         yield client
@@ -180,7 +180,7 @@ GOOD = tensor(UINT8.tolist(), [1, 28, 28])
 
 
 def changed(**changes: Any) -> dict[str, Any]:
-    """GOOD with its tensor changed; None takes a member away."""
+    """GOOD with changes to its tensor; None removes a member."""
     return {"inputs": [{k: v for k, v in (GOOD["inputs"][0] | changes).items() if v is not None}]}
 
 

@@ -62,7 +62,7 @@ def test_a_pod_has_time_to_finish_its_requests(kind: str) -> None:
     (container,) = pod["containers"]
     _, seconds = container["lifecycle"]["preStop"]["exec"]["command"]
     grace = next(int(e["value"]) for e in container["env"] if e["name"] == "DIGITS_GRACE_SECONDS")
-    # docs/settings.md: a worker with nothing to finish takes up to 3 s
+    # docs/settings.md: a worker without requests takes up to 3 s to stop
     assert pod["terminationGracePeriodSeconds"] >= int(seconds) + grace + 3
 
 

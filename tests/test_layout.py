@@ -1,4 +1,4 @@
-"""The packages import each other in one direction only, so that whoever opens one knows what a line may touch."""
+"""The rules on imports between packages, and on the form of files."""
 
 import ast
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-# what each package may import of the others; docs/architecture.md draws it
+# the packages that each package may import; docs/architecture.md has a diagram
 MAY_IMPORT = {
     "imaging": set(),
     "model": set(),
@@ -24,7 +24,7 @@ FILES = sorted((ROOT / "digits").rglob("*.py"))
 
 
 def imported(path):
-    """Every module that a file imports, at its top or within a function."""
+    """Every module that a file imports, at the top or in a function."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

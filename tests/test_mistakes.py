@@ -1,5 +1,5 @@
-"""What people send by mistake, or in another way than the examples: each is read as it was meant, or the answer
-says what to change. In process, with one app."""
+"""Common mistakes in requests, and other ways to write them than in the examples. Each is either read as
+intended, or the answer says what to change. These tests use Flask's test client."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def tensor(values: Any, datatype: str = "UINT8", **more: Any) -> dict[str, Any]:
 
 
 def ask(client: FlaskClient, kind: str, pixels: np.ndarray) -> tuple[int, str]:
-    """Status and detail for pixels, uint8 or float (28, 28), sent in that way."""
+    """The status and detail of the answer to pixels, uint8 or float (28, 28), sent in this way."""
     flat = pixels.reshape(-1).tolist()
     sent: dict[str, tuple[str, Any]] = {
         "image": ("/predict", {"image": pixels.tolist()}),
@@ -57,7 +57,7 @@ def ask(client: FlaskClient, kind: str, pixels: np.ndarray) -> tuple[int, str]:
     return answer.status_code, (answer.json or {}).get("detail") or (answer.json or {}).get("error", "")
 
 
-# of values from 0 to 255, and from 0 to 1; the last two of the former are of bytes
+# ways for values from 0 to 255, and from 0 to 1; the last two of the former are for bytes
 TO_255 = ("image", "784 numbers", "28x28x1", "images", "invocations", "raw", "v2 UINT8")
 WAYS = (*TO_255, "v1", "v1 columns", "v2 FP32")
 
@@ -131,7 +131,7 @@ def test_an_empty_file_input_is_skipped(client: FlaskClient) -> None:
     assert answer(picture, EMPTY).json["predicted_digit"] == 7
     alone = answer((io.BytesIO(), "", "application/octet-stream"))
     assert (alone.status_code, alone.json["detail"]) == (422, "The form has no file.")
-    # one that was chosen and is empty is no picture
+    # a file that was chosen and is empty is not a picture
     assert answer((io.BytesIO(), "x.png", "image/png")).status_code == 415
 
 
@@ -150,7 +150,7 @@ def test_a_picture_sent_as_raw_pixels_is_refused_with_its_content_type(
     file = io.BytesIO()
     Image.open(io.BytesIO(PNG)).convert("RGB").save(file, kind.removeprefix("image/"))
     whole = file.getvalue()
-    # as many bytes as images of pixels would have
+    # the second body has the length of raw pixels
     for body in (whole, whole + bytes(-len(whole) % 784)):
         answer = client.post("/predict", data=body, content_type="application/octet-stream")
         assert answer.status_code == 415
@@ -168,7 +168,7 @@ def test_raw_floats_are_not_read_as_bytes(client: FlaskClient, kind: str, scale:
 
 def test_raw_bytes_are_not_mistaken_for_floats(client: FlaskClient) -> None:
     images = draw(0, 200, 1)["x_test"]
-    # one by one in fours and eights, as floats would be
+    # 4 and 8 images have the lengths of one image of float32 and of float64
     for count in (4, 8, 200):
         body = images[:count].tobytes()
         answer = client.post("/predict", data=body, content_type="application/octet-stream")

@@ -1,4 +1,4 @@
-"""Which model files are served and which are refused, and what SIGHUP does with a new one."""
+"""Model files that are served or refused, and new models after SIGHUP."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ IMAGES = np.random.default_rng(7).random((3 * BATCH_SIZE + 5, 28, 28, 1), np.flo
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """A copy of the shipped model's three files; the .h5's path."""
+    """Copies the three files of the shipped model, and returns the path of the .h5."""
     for suffix in (".h5", ".tflite", ".json"):
         shutil.copy(SHIPPED.with_suffix(suffix), tmp_path / f"mnist{suffix}")
     return tmp_path / "mnist.h5"
@@ -127,7 +127,7 @@ def test_a_network_of_another_shape_is_refused(files: Path) -> None:
 
 
 def rewritten(files: Path, h5: bytes, tflite: bytes) -> None:
-    """The three files with that content, in the order in which training writes them."""
+    """Write the three files with this content, in the order in which training does."""
     card = json.loads(files.with_suffix(".json").read_bytes())
     card |= {"h5_sha256": hashlib.sha256(h5).hexdigest(), "tflite_sha256": hashlib.sha256(tflite).hexdigest()}
     for suffix, content in ((".h5", h5), (".tflite", tflite), (".json", json.dumps(card).encode())):
@@ -201,7 +201,7 @@ def test_a_model_that_misreads_the_sample_digits_gets_a_warning(caplog: pytest.L
     classifier = Classifier(replace(model, card=own))
     warn_of_misreading(classifier)
     assert caplog.messages == []
-    # as one that divides by 255 itself sees them
+    # the input that a model with a Rescaling layer would see
     really = classifier.probabilities
     classifier.probabilities = lambda images: really(images / 255)  # type: ignore[method-assign]
     warn_of_misreading(classifier)
@@ -246,7 +246,7 @@ def test_the_served_bytes_are_the_hashed_ones_while_files_are_swapped(
             model = load(files)
             assert hashlib.sha256(model.compiled).hexdigest() == model.card["tflite_sha256"]
             assert model.card["h5_sha256"].startswith(model.version)
-            # the same of both files
+            # the same for both files
             assert hashlib.sha256(h5 + model.compiled[-1:]).hexdigest() == model.card["h5_sha256"]
             versions.add(model.version)
     finally:
@@ -297,7 +297,7 @@ def version_after(server: Server, wanted: str, seconds: float = 10) -> str:
 def test_a_custom_h5_is_compiled_at_the_first_start_and_then_cached(
     files: Path, start: Callable[..., Server]
 ) -> None:
-    # in other bytes than the card names, and beside it what is no card
+    # its bytes don't match the card, and the .json next to it is not a card
     with h5py.File(files, "a") as file:
         file.attrs["note"] = "mine"
     files.with_suffix(".tflite").unlink()
@@ -341,12 +341,12 @@ def test_sighup_loads_a_new_model_and_keeps_the_old_one_if_the_new_is_bad(
     assert server.ask("/predict", SAMPLE).headers["x-model-version"] == old
 
     files.with_suffix(".json").write_bytes(card)
-    # HDF5 passes over what follows
+    # HDF5 ignores the bytes that follow
     rewritten(files, h5 + b"\0", tflite)
     server.process.send_signal(signal.SIGHUP)
     new = hashlib.sha256(h5 + b"\0").hexdigest()[:12]
     assert version_after(server, new, 30) == new
-    # the old workers linger a moment for what their clients may still send
+    # the old workers wait a moment for requests that their clients may still send
     deadline = time.monotonic() + 30
     told = ("", 0, "")
     while told != ("", 2, "digits_workers 2.0") and time.monotonic() < deadline:
@@ -369,7 +369,7 @@ def test_the_shipped_model_reads_mnist(mnist: dict[str, np.ndarray]) -> None:
 def test_compiled_and_h5_agree_on_all_test_images(mnist: dict[str, np.ndarray], tmp_path: Path) -> None:
     images = mnist["x_test"][..., None] / np.float32(255)
     np.save(tmp_path / "images.npy", images)
-    # TensorFlow stays out of the test process as it does out of the service
+    # a separate process, so that TensorFlow is not imported here
     code = """
 import sys
 import keras, numpy

@@ -1,5 +1,5 @@
-"""Rules, alerts, runbook and dashboard: they are whole, agree with each other, and ask for metrics that exist. And
-/metrics answers as Prometheus asks it: by name, compressed, in the format that it prefers."""
+"""Rules, alerts, runbook and dashboard are complete, agree with each other, and only use metrics that exist. Also
+tests that /metrics selects metrics by name, compresses them, and uses the format that the client prefers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DASHBOARD = json.loads((MONITORING / "grafana" / "dashboards" / "digits.json").r
 
 
 def queries() -> list[str]:
-    """Every expression of the dashboard."""
+    """Every PromQL expression in the dashboard."""
     return [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
 
 
@@ -67,7 +67,7 @@ def test_every_metric_in_a_query_exists_and_is_described(server: Server) -> None
 
 
 def lost(given: Any, back: Any, path: str = "dashboard") -> list[str]:
-    """What of `given` is not in `back`; what was added there does not matter."""
+    """The parts of `given` that are missing in `back`. Additions in `back` are ignored."""
     if isinstance(given, dict) and isinstance(back, dict):
         return [found for key in given for found in lost(given[key], back.get(key), f"{path}.{key}")]
     if isinstance(given, list) and isinstance(back, list) and len(given) == len(back):
@@ -118,17 +118,17 @@ def test_every_service_has_limits_restarts_health_and_ports_on_loopback_only() -
         assert service["pids_limit"]
         assert service["restart"] == "unless-stopped"
         assert all(port.startswith("127.0.0.1:") for port in service["ports"])
-        # the service's own is in its Dockerfile
+        # the service's health check is in the Dockerfile
         assert "healthcheck" in service or (name == "service" and "HEALTHCHECK" in DOCKERFILE)
-    # each watches the one before
+    # each depends on the one before
     assert {name: set(compose[name].get("depends_on", ())) for name in ("prometheus", "grafana")} == {
         "prometheus": {"service", "alertmanager"},
         "grafana": {"prometheus"},
     }
-    # Prometheus and Alertmanager are told by their commands, the service always does it
+    # Prometheus and Alertmanager have an option for this, and the service always does it
     assert compose["grafana"]["environment"]["GF_LOG_CONSOLE_FORMAT"] == "json"
     assert all("--log.format=json" in compose[name]["command"] for name in ("prometheus", "alertmanager"))
-    # what Grafana provisions lies where it looks for it
+    # the provisioned files are mounted where Grafana looks for them
     mounts = dict(volume.split(":")[:2] for volume in compose["grafana"]["volumes"])
     provider = yaml.safe_load((MONITORING / "grafana/provisioning/dashboards/digits.yml").read_text())
     assert mounts["./monitoring/grafana/provisioning"] == "/etc/grafana/provisioning"
@@ -161,7 +161,7 @@ def run(*command: Any) -> str:
 
 def test_promtool_accepts_the_rules_and_every_alert_fires_and_stays_silent() -> None:
     run(tool("promtool"), "check", "rules", "rules.yml", "alerts.yml")
-    # each takes seconds of one CPU
+    # each takes seconds of CPU time
     with ThreadPoolExecutor() as pool:
         list(
             pool.map(partial(run, tool("promtool"), "test", "rules"), ("tests/alerts.yml", "tests/days.yml"))
@@ -173,13 +173,13 @@ def test_amtool_accepts_the_configuration() -> None:
 
 
 def samples(text: str) -> dict[str, float]:
-    """The values of an exposition by series, without its comments."""
+    """The values in an exposition by series, without comments."""
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     return {series: float(value) for series, value in (line.rsplit(" ", 1) for line in lines)}
 
 
 def once_all_serve(server: Server) -> Answer:
-    """The number of workers by name, once it is two: the first may answer while the other starts."""
+    """Wait until both workers have started, and return their number, selected by name."""
     deadline = time.monotonic() + 60
     while True:
         answer = server.ask("/metrics?name[]=digits_workers")
