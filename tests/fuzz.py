@@ -443,7 +443,7 @@ def fuzz_in_process(runs: int, seconds: int, keep: bool) -> int:
             command, env=environ, stderr=subprocess.PIPE, text=True, errors="replace", check=False
         )
         if done.returncode:
-            sys.exit(f"{done.stderr[-6000:]}\nfound something: see tests/corpus/found-*")
+            sys.exit(f"{done.stderr[-6000:]}\nA failure was found: see tests/corpus/found-*")
         return done.stderr
 
     limits = (
@@ -458,7 +458,7 @@ def fuzz_in_process(runs: int, seconds: int, keep: bool) -> int:
     tried, took = map(int, re.search(r"Done (\d+) runs in (\d+) second", told).groups())  # type: ignore[union-attr]
     counts = {int(k): v for k, v in json.loads((work / "counts").read_text()).items()}
     refused = counts.pop(0, 0)
-    print(f"in process: {tried} inputs in {took} s, none answered with 5xx")
+    print(f"in process: {tried} inputs in {took} s, no 5xx")
     shares = ", ".join(f"{status}: {n}" for status, n in sorted(counts.items()))
     print(f"  refused by gunicorn's parser: {refused}; answered: {shares} (to the last thousand)")
     if keep:

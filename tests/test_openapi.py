@@ -1,5 +1,5 @@
-"""The API's description holds: every route, parameter and status is in it, schemathesis finds nothing, and /docs
-shows it. That each status a test meets is described is checked wherever a test asks (conftest.py)."""
+"""The OpenAPI document: it has every route, parameter and status, schemathesis finds no failure, and /docs shows
+it. In addition, conftest.py checks that the document has every status that any test gets."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_every_example_in_the_description_works(server: Server) -> None:
 
 
 def test_schemathesis_finds_nothing(start: Callable[..., Server]) -> None:
-    # a small limit, so that what goes beyond it is quick to make
+    # a small limit, so that requests above it can be generated quickly
     server = start(DIGITS_MAX_BATCH="4")
     done = subprocess.run(
         [
@@ -148,7 +148,7 @@ def test_schemathesis_finds_nothing(start: Callable[..., Server]) -> None:
         timeout=150,
     )
     assert done.returncode == 0, done.stdout[-20_000:] + done.stderr
-    # it leaves /openapi.json itself out
+    # it does not test /openapi.json itself
     operations = sum(map(len, DESCRIBED["paths"].values())) - 1
     assert f"Tested: {operations}\n" in done.stdout
     cases, passed = re.search(r"(\d+) generated, (\d+) passed", done.stdout).groups()  # type: ignore[union-attr]
@@ -156,7 +156,7 @@ def test_schemathesis_finds_nothing(start: Callable[..., Server]) -> None:
 
 
 class Files(HTMLParser):
-    """The files that a page loads, and whether anything in it is inline."""
+    """The files that a page loads, and whether it has inline scripts or styles."""
 
     def __init__(self, html: str) -> None:
         super().__init__()

@@ -1,5 +1,5 @@
-"""Images of no digit: the same by seed, in MNIST's form, each kind to be switched off; what the figures that are
-made with them mean."""
+"""Outliers: they depend only on the seed, have MNIST's form, and each kind can be left out. Also tests the
+measures that are computed with them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ALL = dict.fromkeys(outliers.KINDS, 1)
 
 @pytest.fixture(scope="module")
 def digits() -> tuple[np.ndarray, np.ndarray]:
-    """Drawn digits and which they are."""
+    """Synthetic digits and their labels."""
     arrays = draw_digits(60, 0, 4)
     return arrays["x_train"], arrays["y_train"]
 
@@ -41,7 +41,7 @@ def test_every_kind_gives_images_in_mnists_form(kind: str, digits: tuple[np.ndar
     assert images.shape == (12, 28, 28)
     assert images.dtype == np.uint8
     assert (images.max((1, 2)) > 100).all()
-    # each is another
+    # all images differ
     assert len({image.tobytes() for image in images}) == 12
 
 
@@ -75,7 +75,7 @@ def test_the_held_out_family_is_never_in_training() -> None:
     assert len(kana) >= 20
     trained = [json.dumps(strokes) for script in drawings.SIGNS.values() for strokes in script.values()]
     assert not {json.dumps(strokes) for strokes in kana.values()} & set(trained)
-    # nor as letters of a font: hiragana, katakana, or any script but Latin and Greek
+    # nor as letters from fonts: hiragana, katakana, and all scripts except Latin and Greek
     assert all(ord(letter) < 0x400 or letter == "€" for letter in drawings.LETTERS)
 
 
@@ -113,7 +113,7 @@ def test_the_eleventh_output_becomes_ten_low_probabilities() -> None:
     assert served.sum(1) == pytest.approx(1)
     assert served[:10] == pytest.approx(np.eye(10), abs=1e-6)
     assert served[network.NO_DIGIT].max() < 0.2
-    # the best guess is still told
+    # the best guess is still the highest
     assert served[network.NO_DIGIT].argmax() == 4
 
 
@@ -164,6 +164,6 @@ def test_evaluations_outliers_are_pictures(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(kinds, "test_digits", lambda: test)
     for kind in kinds.KINDS:
         pictures = list(kind(2, np.random.default_rng(1)))
-        # no fonts on this machine: no letters
+        # without fonts there are no letters
         assert len(pictures) in ((0, 2) if kind.__name__ == "letters" else (2,))
         assert all(picture.mode == "L" and picture.getextrema()[1] > 100 for picture in pictures)

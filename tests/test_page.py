@@ -1,5 +1,6 @@
-"""The drawing page in a real browser (Debian's Chromium, or the one CHROMIUM names) against a real server: drawn
-with real pointer events, looked at by axe-core. `make e2e` runs it, `make screenshots` takes the pictures."""
+"""The drawing page in a real browser (Debian's Chromium, or the one that CHROMIUM names) with a real server. The
+tests draw with real pointer events and check accessibility with axe-core. `make e2e` runs them, and `make
+screenshots` takes the pictures."""
 
 from __future__ import annotations
 
@@ -23,10 +24,10 @@ from PIL import Image
 
 pytestmark = pytest.mark.e2e
 
-# the browser, and letters for it
+# Debian's packages for the browser and a font
 PACKAGES = ("chromium", "fonts-dejavu-core")
 
-# how one draws each digit, on a pad from 0 to 1
+# the strokes of each digit, on a pad from 0 to 1
 DIGITS: dict[int, list[list[tuple[float, float]]]] = {
     0: [
         [
@@ -61,11 +62,11 @@ DIGITS: dict[int, list[list[tuple[float, float]]]] = {
 
 
 def find_browser() -> str:
-    """The browser's path; the test is skipped, saying so, where none can be had."""
+    """The path of the browser. Tests are skipped if there is none."""
     for name in (os.environ.get("CHROMIUM", ""), "chromium", "chromium-browser", "google-chrome"):
         if name and (path := shutil.which(name)):
             return path
-    # Debian has it as a package, and in CI we are root
+    # CI runs as root on Debian, which has a package
     why = "not Debian, or not root"
     if shutil.which("apt-get") and os.geteuid() == 0:
         print("\ninstalling Debian's chromium, once: about a minute")
@@ -84,7 +85,7 @@ def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        # root in a container has no namespaces to make a sandbox of
+        # in a container, root can't create the namespaces that the sandbox needs
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield browser
         browser.close()
@@ -92,7 +93,8 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def open_page(browser: Any, server: Server) -> Iterator[Any]:
-    """Open the page in a new window; afterwards nothing was logged to the console and no request left the host."""
+    """Opens the page in a new window. Afterwards, checks that the console is empty and that there were no
+    requests to other hosts."""
     messages: list[str] = []
     requests: list[str] = []
     contexts = []
@@ -101,7 +103,7 @@ def open_page(browser: Any, server: Server) -> Iterator[Any]:
     def open_page(width: int = 1100, height: int = 900, **options: Any) -> Any:
         context = browser.new_context(viewport={"width": width, "height": height}, **options)
         contexts.append(context)
-        # a machine that is busy with something else must not fail a test
+        # a busy machine must not fail a test
         context.set_default_timeout(30_000)
         page = context.new_page()
         page.on("console", lambda message: messages.append(message.text))
@@ -114,7 +116,7 @@ def open_page(browser: Any, server: Server) -> Iterator[Any]:
 
     yield open_page
     for context in contexts:
-        # answers that a test holds back may still be on their way
+        # answers that a test delays may still be pending
         for page in context.pages:
             page.unroute_all(behavior="ignoreErrors")
         context.close()
@@ -128,14 +130,14 @@ def page(open_page: Any) -> Any:
 
 
 def on_pad(page: Any) -> Callable[[tuple[float, float]], tuple[float, float]]:
-    """Where in the window a point of the pad is: from 0 to 1 in, pixels out."""
+    """Convert a point on the pad, from 0 to 1, to pixels in the window."""
     page.locator("#pad").scroll_into_view_if_needed()
     box = page.locator("#pad").bounding_box()
     return lambda point: (box["x"] + point[0] * box["width"], box["y"] + point[1] * box["height"])
 
 
 def curve(points: list[tuple[float, float]], steps: int = 6) -> list[tuple[float, float]]:
-    """Points along a smooth line through `points` (Catmull-Rom), as a hand moves."""
+    """Points along a smooth line through `points` (Catmull-Rom), like the movement of a hand."""
     p = np.array([points[0], *points, points[-1]])
     line = [points[0]]
     for a, b, c, d in zip(p, p[1:], p[2:], p[3:], strict=False):
@@ -148,7 +150,7 @@ def curve(points: list[tuple[float, float]], steps: int = 6) -> list[tuple[float
 
 
 def draw(page: Any, strokes: list[list[tuple[float, float]]]) -> None:
-    """Draw with the mouse, point by point."""
+    """Draw with the mouse."""
     at = on_pad(page)
     for stroke in strokes:
         page.mouse.move(*at(stroke[0]))
@@ -175,7 +177,7 @@ def complains(page: Any, text: str) -> None:
 
     expect(page.locator("#problem")).to_contain_text(text, timeout=20_000)
     assert page.locator("#problem").is_visible()
-    # no old answer beside it
+    # the old answer is gone
     assert page.locator("#digit").text_content() == "?"
 
 
@@ -197,7 +199,7 @@ def test_a_drawn_digit_is_read(page: Any, digit: int) -> None:
     shares = [float(s.removesuffix("\xa0%")) for s in page.locator(".share").all_text_contents()]
     assert len(shares) == 10
     assert sum(shares) == pytest.approx(100, abs=0.6)
-    # what the network saw is there: bright in the middle, black at the rim
+    # the network's input is shown: bright in the middle, black at the border
     seen = page.evaluate(
         "[...document.querySelector('#seen').getContext('2d').getImageData(0, 0, 28, 28).data]"
     )[::4]
@@ -221,7 +223,7 @@ def test_undo_and_clear(page: Any) -> None:
 @pytest.mark.parametrize("kind", ["touch", "pen"])
 def test_a_finger_and_a_pen_draw(open_page: Any, kind: str) -> None:
     page = open_page(390, 844, has_touch=True, is_mobile=True)
-    # from outside the browser, as a screen or tablet sends it
+    # from outside the browser, like events of a touch screen or tablet
     device = page.context.new_cdp_session(page)
     at = on_pad(page)
 
@@ -245,7 +247,7 @@ def test_a_finger_and_a_pen_draw(open_page: Any, kind: str) -> None:
     if kind == "touch":
         finger("Start", line[0])
         for i, point in enumerate(line[1:]):
-            # a palm comes down beside it half way
+            # a palm touches the screen in the middle of the stroke
             finger("Move", point, *([(0.9, 0.9)] if i > 20 else []))
         finger("End")
     else:
@@ -254,7 +256,7 @@ def test_a_finger_and_a_pen_draw(open_page: Any, kind: str) -> None:
             pen("Moved", point, 1)
         pen("Released", line[-1], 0)
     says(page, "It is a 2")
-    # the finger drew and did not scroll
+    # the finger has drawn, and not scrolled the page
     assert page.evaluate("scrollY") == 0
 
 
@@ -272,7 +274,7 @@ def test_requests_are_sent_while_drawing_and_always_after_the_last_stroke(page: 
         draw(page, [[(0.2, 0.5), (0.2, 0.52)]])
     took = time.monotonic() - begun
     page.wait_for_timeout(600)
-    # one a pause, and one a stroke end
+    # one request per pause, and one at the end of each stroke
     assert 6 <= len(asked) <= took / 0.12 + 6 + 1
     last = np.asarray(Image.open(io.BytesIO(asked[-1][1])).convert("L"))
     shown = page.evaluate(
@@ -388,7 +390,7 @@ def test_a_phone_s_camera_takes_a_photograph_larger_than_the_service_accepts(
     camera = page.locator("label.camera")
     assert camera.is_visible()
     assert page.locator("#camera").get_attribute("capture") == "environment"
-    # twelve megapixels of paper with a grain that no compression takes away
+    # twelve megapixels of paper with noise that compresses badly
     ink = Image.open(io.BytesIO(seven())).resize((3000, 3000)).point(lambda v: 200 - v * 0.7)
     paper = Image.new("L", (4000, 3000), 200)
     paper.paste(ink, (500, 0))
@@ -472,7 +474,7 @@ def test_the_curl_command_works_when_pasted(page: Any) -> None:
     assert line == page.locator("#curl").text_content()
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["predicted_digit"] == 7
-    # what is drawn there is asked about here: the same pixels, so the same answer
+    # send the pixels that were drawn there, for which the answer must be the same
     shown = page.locator(".best .share").text_content()
     assert f"{json.loads(done.stdout)['predicted_probability'] * 100:.1f}\xa0%" == shown
 
@@ -519,7 +521,7 @@ def test_a_refusal_is_reported(page: Any, status: int, said: str) -> None:
         if next(answers, None) is None:
             route.continue_()
         elif status == 502:
-            # from a proxy between
+            # from a proxy
             route.fulfill(status=status, body="<h1>Bad gateway</h1>", content_type="text/html")
         else:
             body = json.dumps({"detail": "too large for a test"})
@@ -544,7 +546,7 @@ def test_a_refusal_is_reported(page: Any, status: int, said: str) -> None:
         assert page.locator("#problem").is_hidden()
         assert keys == [None, "secret" if status == 401 else None]
     if status == 401:
-        # what is shown to be copied does not show the key
+        # the command for copying does not contain the key
         assert "YOUR_KEY" in page.locator("#curl").text_content()
         assert "secret" not in page.locator("#curl").text_content()
 
@@ -559,7 +561,7 @@ def test_a_wrong_key_is_reported_and_the_model_is_shown_after_the_right_one(
         if route.request.headers.get("x-api-key") == "right":
             route.continue_()
         else:
-            route.fulfill(status=401, json={"detail": "An API key is wanted."})
+            route.fulfill(status=401, json={"detail": "An API key is required."})
 
     page.route(re.compile("/(predict|model)"), ask_for_key)
     page.goto(server.url)
@@ -602,7 +604,7 @@ def test_the_page_asks_for_a_required_key_and_sends_it(browser: Any, start: Call
     says(page, "a 1")
     assert page.locator("#key-form").is_hidden()
     assert page.locator("#problem").is_hidden()
-    # from now on it is sent, also after a reload, and not shown
+    # from now on the key is sent, also after a reload, and not shown
     page.reload()
     draw(page, DIGITS[7])
     says(page, "a 7")
@@ -613,7 +615,7 @@ def test_the_page_asks_for_a_required_key_and_sends_it(browser: Any, start: Call
 
 
 def answer_unsurely(page: Any) -> None:
-    """From now on the page gets answers that are unsure, with a 4 as the best guess."""
+    """From now on, the page gets unsure answers with a 4 as the best guess."""
 
     def unsure(route: Any) -> None:
         answer = route.fetch().json()
@@ -629,7 +631,7 @@ def test_an_unsure_answer_is_reported(page: Any) -> None:
     answer_unsurely(page)
     page.get_by_alt_text("Sample of a 4").click()
     says(page, "This does not look like one digit. Best guess: 4 (50.0\xa0%)")
-    # said to a screen reader too
+    # it is also announced by screen readers
     assert page.get_by_role("status").text_content() == page.locator("#said").text_content()
     assert page.locator("#said small").text_content() == "Best guess: 4 (50.0\xa0%)"
     assert page.locator("#digit").text_content() == "?"
@@ -650,7 +652,7 @@ def test_the_page_shows_what_the_service_calls_unsure(browser: Any, start: Calla
 
 
 def numbers(page: Any) -> list[tuple[str, float, float]]:
-    """The values shown over the pad, and where in the pad the middles of their boxes are, from 0 to 1."""
+    """The values shown on the pad, and the centres of their boxes, from 0 to 1."""
     found = page.locator("#boxes g").evaluate_all(
         """(groups) => groups.map((group) => {
             const pad = document.querySelector("#boxes").getBoundingClientRect();
@@ -664,7 +666,7 @@ def numbers(page: Any) -> list[tuple[str, float, float]]:
 
 
 def moved(digit: int, x: float, y: float) -> list[list[tuple[float, float]]]:
-    """A digit's strokes at 0.6 of their size, the middle at (x, y)."""
+    """The strokes of a digit at 0.6 of their size, centred at (x, y)."""
     return [[(x + 0.6 * (a - 0.5), y + 0.6 * (b - 0.5)) for a, b in stroke] for stroke in DIGITS[digit]]
 
 
@@ -675,7 +677,7 @@ def test_a_number_is_drawn_and_each_digit_boxed(page: Any) -> None:
         draw(page, moved(digit, x, y))
     reads(page, "270\n37")
     says(page, "It reads 2 lines")
-    # of the last stroke a part may have been enough
+    # the digit may have been recognized before the end of the last stroke
     page.wait_for_timeout(1000)
     for (text, x, y), (digit, there, down) in zip(numbers(page), drawn, strict=True):
         assert text.removesuffix("?") == str(digit)
@@ -695,7 +697,7 @@ def test_the_sample_of_a_number_is_read_and_its_text_copied(page: Any) -> None:
     page.get_by_role("button", name="Copy text").click()
     page.get_by_role("button", name="Copied").wait_for()
     assert page.evaluate("navigator.clipboard.readText()") == "40725"
-    # and back
+    # back to one digit
     page.get_by_alt_text("Sample of a 3").click()
     says(page, "It is a 3")
     assert page.get_by_label("One digit").is_checked()
@@ -718,7 +720,7 @@ def test_a_phone_s_photograph_of_a_number_has_its_boxes_in_place(open_page: Any,
     paper = Image.new("L", (3000, 4000), 252)
     paper.paste(sample.resize((1440, 540)), (1200, 2400))
     grain = np.random.default_rng(1).integers(0, 4, (4000, 3000), np.uint8)
-    # a phone's camera lies on its side and says so
+    # a phone's camera takes pictures on their side, with a rotation mark
     exif = Image.Exif()
     exif[0x0112] = 6
     photograph = Image.fromarray(np.asarray(paper) - grain).transpose(Image.Transpose.ROTATE_90)
@@ -731,7 +733,7 @@ def test_a_phone_s_photograph_of_a_number_has_its_boxes_in_place(open_page: Any,
     says(page, "40725")
     found = numbers(page)
     assert [text.removesuffix("?") for text, _, _ in found] == list("40725")
-    # the paper is 0.75 of the pad wide, in its middle
+    # the picture fills 0.75 of the pad's width, in the middle
     for (_, x, y), there in zip(found, (70, 154, 239, 315, 405), strict=True):
         assert abs(x - (0.125 + 0.75 * (1200 + 3 * there) / 3000)) < 0.02
         assert abs(y - (2400 + 270) / 4000) < 0.02
@@ -846,7 +848,7 @@ def test_the_answer_feels_instant(page: Any) -> None:
             }).observe(document.querySelector("#time"), { childList: true });
         }"""
     )
-    # a machine that is busy with something else gets another try
+    # try again if the machine is busy with something else
     for _ in range(3):
         page.evaluate("window.waits = []")
         for _ in range(12):

@@ -1,4 +1,5 @@
-"""The DVC pipeline in a scratch clone, on drawn digits: trains, is up to date then, and can be shared."""
+"""The DVC pipeline in a clone, with synthetic digits: it trains, is then up to date, and its data can be
+shared."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ SMALL = {"data": {"source": "synthetic", "synthetic": {"train": 600, "test": 100
 
 
 def run(folder: Path, *args: str, check: bool = True, **environ: str) -> subprocess.CompletedProcess[str]:
-    """A command in the clone with the tests' own Python first on the path, and outside of any network."""
+    """Run a command in the clone with the tests' Python first in PATH, and without network access."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     env = os.environ | {"PATH": path} | environ
     done = subprocess.run(args, cwd=folder, env=env, capture_output=True, text=True, check=False)
@@ -40,7 +41,7 @@ def clone(source: Path, target: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone with this working tree's files, set to a small training on drawn digits, not yet run."""
+    """A clone with the files of this working tree, configured for a small training with synthetic digits."""
     folder = clone(ROOT, tmp_path_factory.mktemp("pipeline") / "project")
     for name in ("train.py", "params.yaml", "dvc.yaml"):
         shutil.copy(ROOT / name, folder / name)
@@ -56,7 +57,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(project: Path) -> Path:
-    """The clone after `dvc repro`, committed."""
+    """The clone after `dvc repro` and a commit."""
     done = run(project, "dvc", "repro")
     assert "Test accuracy:" in done.stdout
     run(project, "git", "add", "-A")
@@ -64,8 +65,8 @@ def trained(project: Path) -> Path:
     return project
 
 
-# several small runs in one process, for TensorFlow takes seconds to start: as `python train.py` starts them, each
-# with its arguments and changes to params.yaml
+# does several small runs of train.py in one process, because TensorFlow takes seconds to start, each with its own
+# arguments and changes to params.yaml
 RUNS = """
 import json, os, runpy, sys, tempfile, traceback
 from pathlib import Path
@@ -101,7 +102,7 @@ os.write(ours, json.dumps(outcomes).encode())
 
 @pytest.fixture(scope="module")
 def small_runs(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What became of small runs in a copy of the clone, which is the `folder`, and the files that they loaded."""
+    """The results of small runs in a copy of the clone, which is `folder`, and the files that they loaded."""
     folder = shutil.copytree(trained, tmp_path_factory.mktemp("small") / "project")
     nothing_besides = {
         "synthetic_fraction": 0,
@@ -165,7 +166,7 @@ def test_the_train_stage_depends_on_every_file_that_it_loads(small_runs: dict[st
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     assert "train.py" in stages["train"]["deps"]
     deps = {folder / name for name in stages["train"]["deps"]}
-    # a docstring and nothing else: tests/test_layout.py sees to it that it imports nothing
+    # it only contains a docstring; tests/test_layout.py checks that it imports nothing
     deps.add(folder / "digits" / "__init__.py")
     assert {path for path in own if not deps & {path, *path.parents}} == set()
 
@@ -225,7 +226,7 @@ def test_a_run_with_too_few_images_is_refused(trained: Path, small_runs: dict[st
     assert done["error"] == 2
     assert "--limit: at least 3 images" in done["printed"]
     done = small_runs["all for validation"]
-    # sys.exit prints a text, without a traceback, and exits with 1
+    # sys.exit prints its text without a traceback, and exits with 1
     assert "validation: 600" in done["error"]
     written = small_runs["folder"] / "models" / "mnist.json"
     assert written.read_bytes() == (trained / "models" / "mnist.json").read_bytes()
@@ -235,7 +236,7 @@ def test_a_run_that_is_stopped_keeps_the_old_model(trained: Path, tmp_path: Path
     for name in ("models", "metrics"):
         shutil.copytree(trained / name, tmp_path / name)
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
-    # where the tests run in the background, SIGINT is ignored, and what they start would ignore it too
+    # if the tests run in the background they ignore SIGINT, and their child processes would too
     command = ["env", "--default-signal=INT", sys.executable, "train.py", "--epochs", "500", "--limit", "200"]
     process = subprocess.Popen(
         [*command, "--out", str(tmp_path)],
@@ -244,7 +245,7 @@ def test_a_run_that_is_stopped_keeps_the_old_model(trained: Path, tmp_path: Path
         stderr=subprocess.DEVNULL,
     )
     assert process.stdout is not None
-    # its first epoch is done: it is in the middle of training
+    # after the first epoch it is in the middle of training
     assert b"epoch" in process.stdout.readline()
     process.send_signal(signal.SIGINT)
     assert process.wait(60) != 0

@@ -1,5 +1,5 @@
-"""POST /read: pictures of numbers in, lines of digits with their boxes out. How well numbers are read is for
-`make eval`; here it is what the route takes, refuses, answers, counts and logs."""
+"""POST /read: the inputs that it accepts and refuses, its answers, metrics and log lines. `make eval` measures
+how well numbers are read."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from digits.server.threads import Threads
 from digits.serving.errors import Overloaded
 from digits.serving.settings import Settings
 
-# of a digit, and from one to the next
+# the size of a digit, and the distance from one to the next
 SIDE, STEP = 56, 60
 MARGIN = 30
 
 
 def number(*lines: str) -> Image.Image:
-    """The page's sample digits in lines, dark on light."""
+    """The sample digits of the drawing page in lines, dark on light."""
     size = (2 * MARGIN + STEP * max(map(len, lines)), 2 * MARGIN + 2 * STEP * len(lines))
     picture = Image.new("L", size, 255)
     for row, line in enumerate(lines):
@@ -45,7 +45,7 @@ NUMBER = encoded(number("4725"))
 
 @pytest.fixture(scope="module")
 def client() -> Any:
-    """A test client for many requests, its batches small."""
+    """A test client for many requests, with a small limit on batches."""
     return create_app(Settings(max_batch=3, max_body_bytes=1 << 20)).test_client()
 
 
@@ -200,7 +200,7 @@ def test_readings_are_counted_timed_and_logged(client: Any, caplog: pytest.LogCa
         ("digits_read_digits_total", 8),
         ("digits_read_find_seconds_count", 2),
         ("digits_read_inference_seconds_count", 2),
-        # no single digit was asked for
+        # this metric is only for POST /predict
         ("digits_probability_count", 0),
     ):
         assert after[name] - before[name] == more, name
@@ -220,7 +220,7 @@ def test_an_unsure_picture_s_answer_links_to_read(client: Any) -> None:
     one, several = (base64.b64encode(picture).decode() for picture in (encoded(scene()), NUMBER))
     assert link(json={"images": [one, several]}) == '<read>; rel="related"'
     assert link(data=encoded(scene()), content_type="image/png") is None
-    # pixels have no number in them, and /read would refuse them
+    # pixels show a single digit, and /read would refuse them
     assert link(json={"image": [[128, 0] * 14] * 28}) is None
 
 
@@ -294,7 +294,7 @@ def test_a_picture_of_any_pixels_has_lines_and_boxes_within_it(
 
 
 def check(answer: Any) -> Any:
-    """The reading, which has to be whole, or None for a problem."""
+    """The reading, after checking that it is complete, or None for a problem."""
     if answer.status_code != 200:
         assert 400 <= answer.status_code < 500, answer.text
         assert answer.content_type == "application/problem+json"

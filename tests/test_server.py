@@ -1,5 +1,5 @@
-"""The worker and the master's hooks under a real gunicorn: what arrives slowly, in pieces or cut short, and what
-is refused. tests/test_faults.py measures the same under load."""
+"""The worker and the master's hooks in a real gunicorn: slow, divided and incomplete requests, and refusals.
+tests/test_faults.py tests the same under load."""
 
 import base64
 import concurrent.futures
@@ -42,7 +42,7 @@ def head(length, *lines, path="/predict"):
 
 
 def chunked(body, size, *lines, path="/predict"):
-    """A request whose body comes in chunks of `size` bytes."""
+    """A request with a chunked body, in chunks of `size` bytes."""
     begin = "\r\n".join(
         [f"POST {path} HTTP/1.1", "Host: x", "Transfer-Encoding: chunked", *lines, "", ""]
     ).encode()
@@ -51,7 +51,7 @@ def chunked(body, size, *lines, path="/predict"):
 
 
 def answer(client):
-    """The next answer on a connection: status, headers, body."""
+    """Read the next answer on a connection: status, headers, body."""
     received = b""
     while not received.endswith(b"\r\n\r\n"):
         byte = client.recv(1)
@@ -91,7 +91,7 @@ def until(condition, seconds=60):
         time.sleep(0.05)
 
 
-# how the app is built
+# the app factory
 
 
 def test_importing_the_factory_creates_no_app():
@@ -149,7 +149,7 @@ def test_pipelined_requests_are_answered_in_order(server):
 def test_a_client_that_stops_in_the_middle_of_a_body_does_not_delay_others(server):
     with closing(connect(server)) as slow:
         slow.sendall(head(len(SAMPLE), JSON.strip()) + SAMPLE[:100])
-        # on every worker; each has 20 s, and the slow one 60 s
+        # send these to every worker; each request has 20 s, and the slow one 60 s
         for _ in range(8):
             assert ask(server, head(len(SAMPLE), JSON.strip()) + SAMPLE)[0] == 200
         slow.sendall(SAMPLE[100:])
@@ -175,7 +175,7 @@ def test_a_reset_in_the_middle_of_a_body_is_not_a_server_error(start):
         with closing(connect(server)) as client:
             client.sendall(request)
             time.sleep(0.2)
-            # close without a goodbye: RST instead of FIN
+            # reset the connection: RST instead of FIN
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     until(lambda: sum(line.get("status") == 400 for line in server.log()) == 2)
     assert not any(line["level"] == "ERROR" for line in server.log())
@@ -197,7 +197,7 @@ LIMIT = 100_000
 
 @pytest.fixture(scope="module")
 def small(start):
-    """A service with a limit on bodies that is reached soon."""
+    """A service with a small limit on bodies."""
     return start(DIGITS_MAX_BODY_BYTES=str(LIMIT), DIGITS_CORS_ORIGINS=ORIGIN)
 
 
@@ -258,7 +258,7 @@ def test_the_connection_header_says_what_happens_to_the_connection(small, path, 
 
 
 class Sent:
-    """A socket from which a request comes in pieces as a network brings them."""
+    """A socket that returns a request in pieces, as from a network."""
 
     def __init__(self, data):
         self.file = io.BytesIO(data)
@@ -268,7 +268,7 @@ class Sent:
 
 
 def calls(size):
-    """Python calls that it takes to read a body of so many bytes in chunks of 1 KiB."""
+    """The number of Python calls to read a body of this size in chunks of 1 KiB."""
     from digits.server.body import Body
 
     class Worker:
@@ -301,7 +301,7 @@ def test_reading_a_chunked_body_is_linear_in_its_length():
 
 
 def gif(width, height):
-    """Some forty bytes that declare a canvas of any size."""
+    """A GIF of about forty bytes that declares a canvas of this size."""
     file = io.BytesIO()
     Image.new("P", (1, 1)).save(file, "GIF")
     data = bytearray(file.getvalue())
@@ -323,7 +323,7 @@ def test_small_files_with_enormous_pictures_do_not_delay_others(start):
             assert ask(server, b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")[0] == 200
             answered += 1
     assert set(pictures.result()) <= {413, 422}
-    # decoded in the event loop, they would let at most one or two through between one request and the next
+    # if they were decoded in the event loop, at most one or two health checks would be answered between them
     assert answered > 5 * requests
 
 
@@ -377,7 +377,7 @@ def test_a_health_check_overtakes_the_predictions_that_wait(start, new):
     assert server.stop() == 0
     methods = [line["method"] for line in server.log() if line.get("status") == 200][-150:]
     assert methods.count("POST") == 149
-    # the loop polls after fifty of them
+    # the worker polls for other requests after fifty of them
     assert methods.index("GET") <= 60
 
 
@@ -443,7 +443,7 @@ def test_sigterm_closes_idle_connections_and_finishes_running_requests(start):
         busy.sendall(SAMPLE[100:])
         status, headers, _ = answer(busy)
         assert (status, headers["connection"]) == (200, "close")
-        # not after the 30 s that gunicorn would give connections that go on
+        # earlier than after gunicorn's 30 s for open connections
         assert server.process.wait(10) == 0
 
 
@@ -462,7 +462,8 @@ def test_an_idle_connection_is_closed_for_a_new_one_when_all_are_taken(start):
 
 
 def with_own_model(start, folder):
-    """A service of a copy of the shipped model in `folder`, the copy's path, its version."""
+    """Start a service with a copy of the shipped model in `folder`. Returns it, the path of the copy and its
+    version."""
     for name in ("mnist.h5", "mnist.tflite", "mnist.json"):
         shutil.copy(MODELS / name, folder / name)
     server = start(DIGITS_MODEL=str(folder / "mnist.h5"), WEB_CONCURRENCY="1")
@@ -471,13 +472,13 @@ def with_own_model(start, folder):
 
 def test_sighup_with_a_model_to_compile_leaves_the_master_free(start, tmp_path):
     server, path, old = with_own_model(start, tmp_path)
-    # the same network in other bytes, which the card does not name
+    # the same network in other bytes, which don't match the card
     with h5py.File(path, "a") as file:
         file.attrs["note"] = "changed"
     new = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     server.process.send_signal(signal.SIGHUP)
     until(lambda: any("compiling" in line["message"] for line in server.log()))
-    # a worker that dies meanwhile is replaced at once, and serves the old model
+    # meanwhile a worker that dies is replaced at once, and the new one serves the old model
     dead = server.children()[0]
     os.kill(dead, signal.SIGKILL)
     until(lambda: dead not in server.children())

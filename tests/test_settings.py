@@ -1,4 +1,4 @@
-"""Settings from the environment, and the CPU count that sizes the service."""
+"""Settings from the environment, and the number of CPUs, by which the service chooses its number of workers."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The locks hold what their inputs ask for and nothing else, every file by its hash; checked without a network.
-The list of what is inside (`make sbom`) names the same."""
+"""Lock files contain exactly what their inputs require, with a hash for each file, and so does the bill of
+materials (`make sbom`). These tests need no network access."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ AGREEING = (
     "requirements-bulk",
     "requirements-bulk-dev",
 )
-# terraform's tools want an older boto3 than DVC does, MLflow's server an older gunicorn than the service
+# terraform's tools require an older boto3 than DVC, and MLflow's server an older gunicorn than the service
 LOCKS = (*AGREEING, "requirements-terraform", "requirements-mlflow-server", "requirements-kubernetes")
 
 
 def wanted(name: str) -> dict[str, tuple[Requirement, str]]:
-    """What an input asks for, also by `-r`: name -> (requirement, the input it stands in)."""
+    """The requirements in an input and in those it includes with `-r`: name -> (requirement, input)."""
     found = {}
     for line in (ROOT / f"{name}.in").read_text().splitlines():
         line = line.partition("#")[0].strip()
@@ -43,7 +43,7 @@ def wanted(name: str) -> dict[str, tuple[Requirement, str]]:
 
 
 def locked(name: str) -> list[tuple[Requirement, list[str], list[str]]]:
-    """A lock's entries: the pin, its hashes, and what wants it."""
+    """The entries of a lock: the pin, its hashes, and what requires it."""
     found = []
     for entry in re.split(r"\n(?=[A-Za-z0-9])", (ROOT / f"{name}.txt").read_text()):
         if entry.startswith("#"):
@@ -65,7 +65,7 @@ def test_a_lock_pins_what_its_input_requires_with_a_hash_for_each_file(name: str
         assert hashes
         assert all(re.fullmatch("sha256:[0-9a-f]{64}", each) for each in hashes)
         own = canonicalize_name(pin.name)
-        # what nothing wants any more is a leftover of an older input
+        # a package that nothing requires is left over from an older input
         assert via, pin
         for parent in via:
             if parent.startswith("-r "):
@@ -94,7 +94,7 @@ def test_all_locks_that_can_agree_have_the_same_versions() -> None:
 
 
 def test_installed_packages_require_nothing_that_is_not_locked() -> None:
-    # this environment is the largest lock's; each package says itself what it needs
+    # this environment is that of the largest lock; read the requirements of the installed packages
     pins = {canonicalize_name(pin.name): pin for pin, _, _ in locked("requirements-dev") if applies(pin)}
     extras: dict[str, set[str]] = {}
     todo = [requirement for requirement, _ in wanted("requirements-dev").values()]
@@ -143,7 +143,7 @@ def test_the_bill_of_materials_lists_the_locked_packages(tmp_path: Path) -> None
             flask = next(part for part in bill["components"] if part["name"] == "flask")
             assert flask["purl"].startswith("pkg:pypi/flask@")
             assert "SHA-256" in json.dumps(flask)
-            # nothing of the machine that made it
+            # nothing from the machine that created it
             assert str(ROOT) not in json.dumps(bill)
     finally:
         for path, content in before.items():

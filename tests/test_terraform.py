@@ -1,9 +1,8 @@
-"""terraform/ agrees with the service that it runs, is described whole, and its checks catch what they are for.
+"""terraform/ agrees with the service and is fully documented, and its checks detect mistakes.
 
-`make terraform-check` runs the tests marked `terraform`. They need the program `terraform`, or another that
-TERRAFORM names, and a provider: by `init` from a registry, or brought along by that program. Where these can't be
-had they are skipped and say so. checkov and moto come from an environment of their own, TERRAFORM_TOOLS. No
-account is needed.
+`make terraform-check` runs the tests marked `terraform`. They need `terraform`, or another program that TERRAFORM
+names, and a provider, which `init` downloads or the program contains. Without these they are skipped. checkov and
+moto are in a separate environment, TERRAFORM_TOOLS. No AWS account is needed.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ TEXT = {path.name: path.read_text() for path in MODULE.glob("*.tf")}
 TOOLS = Path(os.environ.get("TERRAFORM_TOOLS", ROOT / ".venv-terraform" / "bin"))
 
 
-# --- what needs no terraform ---------------------------------------------------------------------------------
+# --- without terraform ---------------------------------------------------------------------------------------
 
 
 def local(name: str) -> str:
@@ -73,7 +72,7 @@ def test_ports_paths_and_times_agree_with_the_service(client: Any) -> None:
     assert gunicorn_setting("graceful_timeout") == "settings.grace_seconds"
     assert int(local("stop_timeout")) > int(local("grace_seconds"))
     assert f"USER {local('user')}:" in dockerfile
-    # Fargate gives a volume the rights that the image declares for its place
+    # on Fargate a volume has the permissions of its path in the image
     assert f'VOLUME ["{local("writable")}"]' in dockerfile
 
 
@@ -84,7 +83,7 @@ def test_the_load_balancer_forwards_every_route_but_metrics(client: Any) -> None
     routes = {re.sub(r"<[^>]+>", "x", rule.rule) for rule in client.application.url_map.iter_rules()}
     assert "/metrics" in routes
     assert {route for route in routes if not forwarded(route)} == {"/metrics"}
-    # other ways to write it, of which Flask takes some for /metrics
+    # other spellings, some of which Flask treats as /metrics
     for path in ("/metrics/", "//metrics", "/%6detrics", "/metric%73", "/METRICS", "/./metrics"):
         assert not forwarded(path)
 
@@ -122,7 +121,7 @@ def test_every_variable_of_a_deployment_is_in_its_test(environment: str) -> None
 
 @pytest.fixture
 def cost() -> ModuleType:
-    """terraform/cost.py, which is a script and in no package."""
+    """terraform/cost.py as a module; it is a script outside of packages."""
     spec = importlib.util.spec_from_file_location("cost", MODULE / "cost.py")
     assert spec is not None
     assert spec.loader is not None
@@ -143,7 +142,7 @@ def test_the_cost_table_is_what_the_script_prints() -> None:
 def test_the_cost_of_a_million_pictures_is_what_the_script_prints(cost: ModuleType) -> None:
     printed = run(MODULE, sys.executable, "cost.py", "bulk").stdout
     assert printed.strip() in (ROOT / "docs" / "bulk.md").read_text()
-    # an hour of ten workers at 100 pictures a second, less the start
+    # ten workers for an hour at 100 pictures per second, without the start
     pictures = 10 * 100 * (3600 - cost.BULK_START_SECONDS)
     found = cost.bulk(pictures, 10, 100, objects=2000)
     task = cost.VCPU_HOUR + 2 * cost.GB_HOUR
@@ -188,11 +187,11 @@ def test_costs_add_up_by_hand(cost: ModuleType, monkeypatch: pytest.MonkeyPatch)
     }.items():
         monkeypatch.setattr(cost, name, value)
     size = cost.Deployment(cpu=1, memory=2, min_tasks=1, max_tasks=10, on_demand=2, spot_share=0.5)
-    # one task of 0.04 + 2 * 0.005 an hour; a balancer; three addresses; nothing else
+    # one task at 0.04 + 2 * 0.005 per hour, a load balancer, and three addresses
     assert cost.month(size, 0) == pytest.approx(
         {"tasks": 50, "balancer": 20, "addresses": 15, "logs": 0, "data out": 0}
     )
-    # six tasks, two on demand, half of the other four on Spot at half the price: 4 + 2 * 0.5 tasks' price.
+    # six tasks: two on demand, and half of the other four on Spot at half the price; together 4 + 2 * 0.5 prices.
     # 600 * 2,500 bytes a second are 5.4 GB an hour; 600 * 500 * 3.6 million seconds are 1,080 GB out
     assert cost.tasks(size, 600) == 6
     assert cost.month(size, 600) == pytest.approx(
@@ -247,7 +246,7 @@ esac
 
 @pytest.fixture
 def deploy(tmp_path: Path) -> Callable[..., tuple[int, list[str]]]:
-    """Runs terraform/deploy with stand-ins for the programs that it calls; its exit code and its calls."""
+    """Runs terraform/deploy with stand-ins for the programs that it calls. Returns its exit code and the calls."""
     programs, folder = tmp_path / "bin", tmp_path / "terraform"
     programs.mkdir()
     folder.mkdir()
@@ -279,7 +278,7 @@ def deploy(tmp_path: Path) -> Callable[..., tuple[int, list[str]]]:
 
 
 def changes(calls: list[str]) -> list[str]:
-    """What of the calls makes or changes something, shortened."""
+    """The calls that create or change something, shortened."""
     shown = [re.sub(r" (--username|-var-file=).*", "", call) for call in calls]
     values = [re.findall(r"image_tag=(\S*)", call) for call in calls]
     found = [" ".join([call, *value]) for call, value in zip(shown, values, strict=True)]
@@ -325,7 +324,8 @@ def test_a_deployment_refuses_an_unknown_commit(deploy: Callable[..., Any]) -> N
 
 
 def terraform(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run terraform in a folder, by the program that TERRAFORM names; 127 where there is none, as in a shell."""
+    """Run terraform, or the program that TERRAFORM names, in a folder. The exit code is 127 if it does not
+    exist."""
     command = [*shlex.split(os.environ.get("TERRAFORM", "terraform")), f"-chdir={folder}", *words]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=False)
@@ -334,20 +334,20 @@ def terraform(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def no_registry(said: str) -> bool:
-    """Whether `init` failed since the network has no registry, not for what it was given."""
+    """Whether `init` failed because the registry could not be reached."""
     said = " ".join(said.split())
     return bool(re.search(r"could not connect to|no such host|failed to request discovery", said))
 
 
 @pytest.fixture(scope="session")
 def initialised(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A copy of the module with its provider at hand, fetched once for all."""
+    """A copy of the module with its provider, which is downloaded only once."""
     folder = tmp_path_factory.mktemp("initialised") / "terraform"
     shutil.copytree(MODULE, folder, ignore=shutil.ignore_patterns("*.tfstate*", ".terraform", "backend.hcl"))
     with pytest.MonkeyPatch.context() as environ:
         environ.setenv("TF_DATA_DIR", str(folder.parent / "data"))
         done = terraform(folder, "version")
-        # a shell's "not found", and bash's where the folder it is in happens to have such a name
+        # not found, or a folder with this name
         if done.returncode in (126, 127):
             pytest.skip(
                 "terraform/ is not checked: there is no terraform; install it, or name it by TERRAFORM"
@@ -355,7 +355,7 @@ def initialised(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         assert done.returncode == 0, done.stdout + done.stderr
         for place in (folder, folder / "bootstrap"):
             said = terraform(place, "validate", "-no-color").stderr
-            # a program that brings its provider needs no init
+            # a program that contains its provider needs no init
             if re.search(
                 r"Missing required provider|missing or corrupted provider|Inconsistent dependency", said
             ):
@@ -368,14 +368,14 @@ def initialised(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def module(initialised: Path, tmp_path: Path) -> Path:
-    """A copy of the module for one test to change."""
+    """A copy of the module that a test may change."""
     return shutil.copytree(initialised, tmp_path / "terraform")
 
 
 def planned(folder: Path, test: str = "deployment") -> dict[str, list[dict[str, Any]]]:
-    """The resources of dev's and prod's plans, as `terraform test` makes them: {"type", "change", ...}.
+    """The resources in the plans of dev and prod, as `terraform test` creates them: {"type", "change", ...}.
 
-    test: another file of tests/, for the plans of its runs.
+    test: another file in tests/, whose runs are planned instead.
     """
     done = terraform(folder, "test", "-json", "-verbose", f"-filter=tests/{test}.tftest.hcl")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
@@ -418,7 +418,7 @@ ENUMS = {
 
 
 def values(resources: list[dict[str, Any]], path: str) -> list[Any]:
-    """Every value at `type.attribute.block.attribute` of a plan that is set."""
+    """All values that are set at `type.attribute.block.attribute` of a plan."""
     kind, *steps = path.split(".")
     found = [r["change"]["after"] for r in resources if r["type"] == kind and r["change"]["after"]]
     for step in steps:
@@ -428,7 +428,7 @@ def values(resources: list[dict[str, Any]], path: str) -> list[Any]:
 
 
 def unknown_words(value: Any, shape: Shape) -> Iterator[str]:
-    """Strings in `value` that are none of those which AWS knows there."""
+    """The strings in `value` that AWS does not accept there."""
     if shape.type_name == "structure":
         for name, inner in value.items():
             yield from unknown_words(inner, shape.members[name])
@@ -440,8 +440,8 @@ def unknown_words(value: Any, shape: Shape) -> Iterator[str]:
 
 
 def refused_by_aws(resources: list[dict[str, Any]]) -> list[str]:
-    """What of a plan does not fit botocore's models of AWS: words that it does not know, a container that it would
-    not take. Raises AssertionError if the plan lacks what is to be checked."""
+    """The errors in a plan according to botocore's models of AWS, such as unknown values or invalid containers.
+    Raises AssertionError if the plan lacks something to check."""
     session = botocore.session.get_session()
     refused = []
     for (service, shape), path in ENUMS.items():
@@ -508,7 +508,7 @@ def test_the_plans_hold_what_aws_accepts(module: Path) -> None:
         assert container["readonlyRootFilesystem"]
         assert container["user"] != "0"
         assert container["linuxParameters"]["capabilities"] == {"drop": ["ALL"]}
-        # what Fargate refuses, and botocore's model does not know
+        # refused by Fargate, but not in botocore's model
         assert not {"tmpfs", "sharedMemorySize", "maxSwap", "devices"} & set(container["linuxParameters"])
         assert container["stopTimeout"] <= 120
 
@@ -524,7 +524,7 @@ def test_what_bulk_adds_is_what_aws_accepts_and_the_image_runs(module: Path) -> 
         assert container["image"].endswith("/digits-prod:bulk-abc123")
         assert container["readonlyRootFilesystem"]
         assert container["linuxParameters"]["capabilities"] == {"drop": ["ALL"]}
-    # commands are words for the image's entry point
+    # commands are arguments of the image's entry point
     assert {container["command"][0] for container in bulk} == {"-m", "bulk.py"}
     assert 'ENTRYPOINT ["python"]' in (ROOT / "Dockerfile").read_text()
 
@@ -553,7 +553,7 @@ def by_test(name: str) -> Callable[[Path], str]:
     return by_terraform("test", f"-filter=tests/{name}.tftest.hcl")
 
 
-# a mistake: file, what is replaced, by what, the check that must refuse it, a word of what that says
+# a mistake: file, text to replace, replacement, the check that must detect it, and a word in its message
 MISTAKES: dict[str, tuple[str, str, str, Callable[[Path], str], str]] = {
     "indentation": (
         "outputs.tf",
@@ -660,7 +660,7 @@ def test_a_mistake_is_caught(module: Path, mistake: str) -> None:
 
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A client of moto's S3, which the environment then names as S3 to everyone."""
+    """A client of moto's S3. Environment variables make other programs use it as well."""
     assert (TOOLS / "moto_server").exists(), "run `make terraform-check`, which installs moto"
     process = subprocess.Popen(
         [TOOLS / "moto_server", "-H", "127.0.0.1", "-p", "0"],
@@ -691,7 +691,7 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 @pytest.mark.terraform
 def test_dvc_push_and_pull_through_s3(s3: Any, tmp_path: Path) -> None:
-    """The commands of docs/aws.md, with the bucket that `terraform output -raw dvc_remote` would name."""
+    """The commands in docs/aws.md, with the bucket that `terraform output -raw dvc_remote` would print."""
     section = (ROOT / "docs" / "aws.md").read_text().partition("## Data with DVC")[2].partition("\n## ")[0]
     commands = re.findall(r"^dvc .*$", section, re.MULTILINE)
     remote, push, pull = (

@@ -1,4 +1,4 @@
-"""TensorFlow Serving's REST protocol against the real service, as its clients speak it."""
+"""TensorFlow Serving's REST protocol with the real service."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_one_picture_as_a_column(server: Server) -> None:
 
 
 def test_the_content_type_does_not_matter(server: Server) -> None:
-    # curl -d says that it is a form, and TF Serving's own documentation does just that
+    # curl -d, which TensorFlow Serving's documentation uses, sends the type of a form
     answer = server.ask(
         f"{MODEL}:predict",
         {"signature_name": "serving_default", "instances": [FLOATS]},

@@ -1,4 +1,4 @@
-"""Loaded by schemathesis: what JSON Schema can't say, namely what a picture is."""
+"""Generates pictures for schemathesis, which JSON Schema can't describe. schemathesis loads this module."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FORMATS = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP", "bmp": "BMP", "gif": "G
 
 @st.composite
 def drawn(draw: st.DrawFn, kind: str) -> bytes:
-    """A 28x28 picture, which either way of preparing takes, with a stroke on it."""
+    """A 28x28 picture with a stroke, which is valid with and without preparing."""
     image = Image.new("L", (28, 28), 0)
     ends = [
         draw(st.integers(5, 10)),
