@@ -1,9 +1,10 @@
-"""bulk.py beside the same code without Dask, the service with one client, BentoML's batching and a loop over Keras
-`predict`: `make bench-bulk` calls it, prints the table of docs/bulk.md and writes benchmarks/bulk.json.
+"""Compares bulk.py with the same code without Dask, one client of the service, BentoML's batching and a loop over
+Keras `predict`. `make bench-bulk` calls it. It prints the tables for docs/bulk.md and writes
+benchmarks/bulk.json.
 
-The pictures are MNIST's test images where MNIST_NPZ names them, else the page's samples, as 28x28 PNGs and scaled
-to 280x280. `--only NAME` measures one part and keeps the others' figures. BENCH_TURNS says how often those take
-turns whose ratio is wanted; their median counts.
+The pictures are MNIST's test images if MNIST_NPZ names them, else the samples of the drawing page, as PNGs of
+28x28 and of 280x280 pixels. `--only NAME` repeats one measurement and keeps the others. Measurements whose ratio
+is reported alternate BENCH_TURNS times, and their medians are used.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ TURNS = int(os.environ.get("BENCH_TURNS", "3"))
 
 
 def pictures(n: int, side: int) -> Path:
-    """A folder with n PNGs, made once."""
+    """A folder with n PNGs, which is created on first use."""
     folder = FOLDER / f"{side}-{n}"
     if not folder.exists():
         if name := os.environ.get("MNIST_NPZ"):
@@ -71,7 +72,7 @@ def job_in(folder: str, as_is: bool = False) -> Job:
 
 
 def by_dask(shards: list[Shard], workers: int = WORKERS, as_is: bool = False) -> dict[str, float]:
-    """Seconds that a run takes, without and with the start of its processes, and the workers' memory in MB."""
+    """The seconds that a run takes, without and with starting its processes, and the workers' memory in MB."""
     with tempfile.TemporaryDirectory() as out:
         begun = time.perf_counter()
         cluster = Cluster(None, workers)
@@ -96,14 +97,14 @@ def by_dask(shards: list[Shard], workers: int = WORKERS, as_is: bool = False) ->
 
 
 def _memory() -> float:
-    """MB of this process at its most."""
+    """The peak memory of this process in MB."""
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def bare(shards: list[Shard], workers: int = WORKERS, as_is: bool = False) -> float:
-    """Seconds that the same takes in processes that share nothing but a counter."""
+    """The seconds that the same work takes in processes without Dask, which share only a counter."""
     spawn = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as out:
         barrier, following = spawn.Barrier(workers + 1), spawn.Value("i", 0)
@@ -133,7 +134,7 @@ def _bare(shards: list[Shard], job: Job, barrier: Any, following: Any) -> None:
 
 
 def turns(n: int) -> dict[str, Any]:
-    """images/s of bare processes and Dask's, taking turns."""
+    """images/s without and with Dask, alternating."""
     found: dict[str, Any] = {}
     for side in SIZES:
         shards = find_shards([str(pictures(n, side))], "image")
@@ -148,7 +149,7 @@ def turns(n: int) -> dict[str, Any]:
 
 
 def workers(n: int) -> dict[str, Any]:
-    """images/s of one worker and of two, taking turns."""
+    """images/s of one and of two workers, alternating."""
     shards = find_shards([str(pictures(n, 28))], "image")
     rates: dict[str, list[float]] = {"1": [], "2": []}
     for _ in range(TURNS):
@@ -158,7 +159,7 @@ def workers(n: int) -> dict[str, Any]:
 
 
 def memory(n: int) -> dict[str, Any]:
-    """MB of a worker and of bulk.py itself after a run and after one ten times as long."""
+    """The memory of a worker and of bulk.py in MB after a run, and after one that is ten times as long."""
     folder = pictures(n, 28)
     many = FOLDER / f"28-{n}-ten-times"
     if not many.exists():
@@ -174,7 +175,7 @@ def memory(n: int) -> dict[str, Any]:
 
 
 def overhead(n: int) -> dict[str, Any]:
-    """Milliseconds that a shard costs beside its pictures: 1,000 shards of one picture, by Dask and without."""
+    """The overhead of a shard in milliseconds, from 1,000 shards of one picture, with and without Dask."""
     (shard,) = find_shards([str(pictures(n, 28))], "image", n)
     one = [
         replace(shard, name=f"{i:06d}-x", urls=shard.urls[i : i + 1], sizes=shard.sizes[i : i + 1],
@@ -186,7 +187,8 @@ def overhead(n: int) -> dict[str, Any]:
 
 
 def resumed(n: int) -> dict[str, Any]:
-    """A run that is stopped when a third is done, and the same command again; shards that both have written."""
+    """Stop a run after a third of its shards and run the same command again, and count the shards that were
+    written twice."""
     folder = pictures(n, 28)
     with tempfile.TemporaryDirectory() as out:
         command = [sys.executable, ROOT / "bulk.py", folder, "--out", out, "--shard", "500"]
@@ -216,7 +218,7 @@ def resumed(n: int) -> dict[str, Any]:
 
 
 def service(n: int) -> dict[str, Any]:
-    """images/s that one client gets from the service, one picture a request, one request at a time."""
+    """images/s of one client of the service, with one picture per request and one request at a time."""
     port = free_port()
     environ = os.environ | {"PORT": str(port), "WEB_CONCURRENCY": str(WORKERS), "DIGITS_LOG_LEVEL": "warning"}
     python = install("serve") / "python"
@@ -256,7 +258,7 @@ def _connected(port: int) -> http.client.HTTPConnection:
 
 
 def peers(n: int) -> dict[str, Any]:
-    """images/s of 28x28 PNGs taken as they are: this, BentoML and Keras, whose digits must be the same."""
+    """images/s of bulk.py, BentoML and Keras for 28x28 PNGs without preparing them. Their digits must agree."""
     folder = pictures(n, 28)
     shards = find_shards([str(folder)], "image")
     found: dict[str, Any] = {"bulk.py, --prepare none": n / by_dask(shards, as_is=True)["seconds"]}
@@ -320,14 +322,14 @@ PARTS = {each.__name__: each for each in (turns, workers, memory, overhead, resu
 
 
 def report(found: dict[str, Any]) -> str:
-    """What was measured, as Markdown."""
+    """The results in Markdown."""
     t, s = found["turns"], found["service"]
     lines = ["| images/s | 28x28 PNGs | 280x280 PNGs |", "|---|---|---|"]
     rows = {
         f"bulk.py, {WORKERS} workers": [t[str(side)]["dask"] for side in SIZES],
-        "the same with the start of its processes": [t[str(side)]["with_start"] for side in SIZES],
+        "the same, including the start of its processes": [t[str(side)]["with_start"] for side in SIZES],
         f"the same code in {WORKERS} processes without Dask": [t[str(side)]["bare"] for side in SIZES],
-        "one client of the service, a picture a request": [s[str(side)] for side in SIZES],
+        "one client of the service, one picture per request": [s[str(side)] for side in SIZES],
     }
     rows |= {name: [rate, None] for name, rate in found["peers"].items()}
     for name, rates in rows.items():
@@ -336,23 +338,23 @@ def report(found: dict[str, Any]) -> str:
     lines += [
         "",
         *(
-            f"- {side}x{side}: {t[str(side)]['dask'] / t[str(side)]['bare']:.2f} of bare processes (0.7 wanted), "
-            f"{t[str(side)]['dask'] / s[str(side)]:.1f} times one client of the service (5 wanted)"
+            f"- {side}x{side}: {t[str(side)]['dask'] / t[str(side)]['bare']:.2f} of bare processes (target 0.7), "
+            f"{t[str(side)]['dask'] / s[str(side)]:.1f} times the rate of one client of the service (target 5)"
             for side in SIZES
         ),
-        f"- two workers against one: {w['2'] / w['1']:.2f} (1.8 wanted)",
-        f"- memory of a worker at its most: {m['once']['worker_mb']:.0f} MB, in a run ten times as long "
+        f"- two workers: {w['2'] / w['1']:.2f} times the rate of one (target 1.8)",
+        f"- peak memory of a worker: {m['once']['worker_mb']:.0f} MB, in a run ten times as long "
         f"{m['ten times']['worker_mb']:.0f} MB; of bulk.py itself {m['once']['own_mb']:.0f} and "
         f"{m['ten times']['own_mb']:.0f} MB",
-        f"- a shard of one picture: {o['dask_ms']:.1f} ms of a worker, {o['bare_ms']:.1f} ms without Dask",
-        f"- stopped after {r['before']} of {r['shards']} shards and started again: {r['twice']} shards twice, "
+        f"- a shard of one picture: {o['dask_ms']:.1f} ms of a worker with Dask, {o['bare_ms']:.1f} ms without",
+        f"- stopped after {r['before']} of {r['shards']} shards and run again: {r['twice']} written twice, "
         f"{r['rows']:,} rows",
     ]
     return "\n".join(lines)
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Measure, print the results and write them to a file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pictures", type=int, default=20_000)
     parser.add_argument("--only", choices=PARTS, action="append")

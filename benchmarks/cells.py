@@ -1,5 +1,5 @@
-"""Digits in the cells of a form or a table, cut out as people cut them: benchmarks/evaluate.py reads them, as the
-kinds cells_inside, cells_on and cells_outside. The lines are printed or drawn by pen, straight or slanted."""
+"""Makes pictures of digits that were cut out of the cells of a form or table. benchmarks/evaluate.py uses them as
+the kinds cells_inside, cells_on and cells_outside. The lines are printed or handwritten, straight or slanted."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-# where a cell is cut: this share of its side within the line (or beyond, if negative)
+# the cut, as a fraction of the cell's side inside the line, or outside if negative
 CUTS = {"inside": (0.03, 0.1), "on": (-0.01, 0.01), "outside": (-0.12, -0.04)}
 
 
 def cell(ink: Image.Image, dark: bool, rng: np.random.Generator, cut: str) -> bytes:
-    """The digit in a cell among others, cut "inside", "on" or "outside" of the cell's line; a PNG.
+    """A PNG of the digit in a cell among others, cut "inside", "on" or "outside" the line of the cell.
 
     ink: bright on black. dark: dark ink and lines on light paper, else the reverse.
     """
     side = int(rng.integers(60, 220))
     wide = int(side * rng.uniform(0.8, 1.3))
     by_pen = rng.random() < 0.5
-    # three cells by three, of which the middle one is cut out
+    # three by three cells, of which the middle one is cut out
     sheet = Image.new("L", (3 * wide, 3 * side))
     draw = ImageDraw.Draw(sheet)
     width = max(1, round(side * rng.uniform(0.015, 0.05)))

@@ -1,14 +1,14 @@
-"""How well pictures of digits are read, by kind of picture, and how well pictures of no digit are told from
-them: `make eval` prints the tables. The pictures are made here and in benchmarks/outliers.py, by seed, from
-handwriting and drawings that are at hand; each is prepared and classified as by the service. An answer is sure
-when its probability is at least the model card's sure_threshold.
+"""Measures the accuracy on pictures of digits by kind, and how well pictures without a digit are distinguished
+from them. `make eval` prints the tables. The pictures are made here and in benchmarks/outliers.py, and depend
+only on the seed. They are prepared and classified as in the service. An answer is sure if its probability is at
+least the model card's sure_threshold.
 
-mnist: test images in other sizes, places, papers, polarities. uci: 1,797 digits by 43 other people (Alpaydin and
-Kaynak 1998, the copy in scikit-learn; only 8x8 pixels). uci_placed: the same enlarged to 24 to 200 pixels,
-anywhere on a larger plain ground. strokes: drawn with pens of many widths. fonts: printed. cells: test images in
-forms and tables, cut within the line, on it and beyond it.
+mnist: test images in other sizes, places and polarities, on different paper. uci: 1,797 digits by 43 other people
+(Alpaydin and Kaynak 1998, from scikit-learn; only 8x8 pixels). uci_placed: the same, enlarged to 24 to 200 pixels
+and placed on a larger plain background. strokes: synthetic digits with many stroke widths. fonts: printed digits.
+cells: test images in forms and tables, cut inside, on and outside the line.
 
-    python benchmarks/evaluate.py --cases FOLDER     # pictures of your own, with a cases.tsv: file, tab, digits
+    python benchmarks/evaluate.py --cases FOLDER     # your own pictures, with a cases.tsv: file, tab, digits
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Labelled = Iterator[tuple[Image.Image, int]]
 
 
 def mnist(count: int, rng: np.random.Generator) -> Labelled:
-    """MNIST's test images, bright on black, as they are."""
+    """MNIST's test images, bright on black."""
     with np.load(os.environ["MNIST_NPZ"]) as file:
         images, labels = file["x_test"], file["y_test"]
     for i in rng.permutation(len(images))[:count]:
@@ -53,12 +53,12 @@ def uci(count: int, rng: np.random.Generator) -> Labelled:
     bunch = load_digits()
     for i in rng.permutation(len(bunch.images))[:count]:
         grey = (bunch.images[i] * (255 / 16)).astype(np.uint8)
-        # eight pixels make stairs; smoothly enlarged they are strokes again
+        # smooth the enlarged image, because eight pixels would look like stairs
         yield Image.fromarray(grey).resize((64, 64), Image.Resampling.BICUBIC), int(bunch.target[i])
 
 
 def strokes(count: int, rng: np.random.Generator) -> Labelled:
-    """Digits drawn with pens from very thin to very thick, bright on black."""
+    """Synthetic digits with very thin to very thick strokes, bright on black."""
     for _ in range(count):
         label = int(rng.integers(10))
         height = int(rng.integers(60, 300))
@@ -76,7 +76,7 @@ def strokes(count: int, rng: np.random.Generator) -> Labelled:
 
 
 def fonts(count: int, rng: np.random.Generator) -> Labelled:
-    """Printed digits in the fonts at hand, turned and slanted a little."""
+    """Printed digits in the installed fonts, slightly rotated and slanted."""
     files = [file for file in sorted(Path("/usr/share/fonts").rglob("*.ttf")) if has_digits(file)]
     for _ in range(count):
         label, size = int(rng.integers(10)), int(rng.integers(40, 200))
@@ -91,16 +91,16 @@ def fonts(count: int, rng: np.random.Generator) -> Labelled:
 
 
 def has_digits(file: Path) -> bool:
-    """Whether a font has ten different digits; fonts of symbols have a box for each."""
+    """Whether a font has ten different digits. Symbol fonts show the same box for each."""
     font = ImageFont.truetype(file, 40)
     return len({bytes(font.getmask(str(digit))) for digit in range(10)}) == 10
 
 
 def photograph(ink: Image.Image, dark: bool, rng: np.random.Generator, lines: int = 1) -> bytes:
-    """The digit somewhere on paper of its own brightness, with shadow, noise, blur; a PNG or a JPEG. One in five
-    fills its picture.
+    """A PNG or JPEG of the digit at a random place on paper with random brightness, shadow, noise and blur. One
+    in five fills its picture.
 
-    dark: dark ink on light paper, else the reverse. lines: of digits in `ink`, one below the other.
+    dark: dark ink on light paper, else the reverse. lines: the number of lines of digits in `ink`.
     """
     height = int(rng.integers(24, 320)) * lines
     ink = ink.resize((max(1, ink.width * height // ink.height), height), Image.Resampling.BICUBIC)
@@ -127,7 +127,8 @@ def photograph(ink: Image.Image, dark: bool, rng: np.random.Generator, lines: in
 
 
 def placed(ink: Image.Image, dark: bool, rng: np.random.Generator) -> bytes:
-    """The digit, 24 to 200 pixels high, anywhere on a plain ground up to three times as large; a PNG."""
+    """A PNG of the digit, 24 to 200 pixels high, at a random place on a plain background up to three times as
+    large."""
     height = int(rng.integers(24, 201))
     ink = ink.resize((max(1, ink.width * height // ink.height), height), Image.Resampling.BICUBIC)
     room = (max(ink.size) * rng.uniform(0.1, 2, 2)).astype(int)
@@ -137,14 +138,14 @@ def placed(ink: Image.Image, dark: bool, rng: np.random.Generator) -> bytes:
 
 
 def png(picture: Image.Image) -> bytes:
-    """The picture as a file."""
+    """The bytes of the picture's file."""
     file = BytesIO()
     picture.save(file, "PNG")
     return file.getvalue()
 
 
 def read(classifier: Classifier, picture: bytes) -> tuple[int, float]:
-    """The digit found and its probability; -1 and 0 where the picture was refused."""
+    """The predicted digit and its probability, or -1 and 0 if the picture is refused."""
     try:
         image = prepare([picture], ["image"])
     except PictureError:
@@ -154,7 +155,7 @@ def read(classifier: Classifier, picture: bytes) -> tuple[int, float]:
 
 
 def evaluate_pictures(classifier: Classifier, threshold: float, count: int, keep: Path | None) -> None:
-    """Print the share of each kind's pictures that is read rightly and the share that is sure, by polarity."""
+    """Print the fractions of each kind's pictures that are read correctly and that are sure, by polarity."""
     print("| kind | dark on light | light on dark | sure | sure and wrong |\n|---|---|---|---|---|")
     kinds = [("uci", uci, photograph), ("uci_placed", uci, placed)]
     kinds += [("strokes", strokes, photograph), ("fonts", fonts, photograph)]
@@ -184,7 +185,7 @@ def evaluate_pictures(classifier: Classifier, threshold: float, count: int, keep
 
 
 def evaluate_mnist(classifier: Classifier, threshold: float) -> np.ndarray:
-    """Print what is said of MNIST's test images; their largest probabilities, as pixels."""
+    """Print the results for MNIST's test images, and return their largest probabilities when sent as pixels."""
     with np.load(os.environ["MNIST_NPZ"]) as file:
         images, labels = file["x_test"], file["y_test"]
     probabilities = classifier.probabilities(scale(images))
@@ -204,16 +205,16 @@ def evaluate_mnist(classifier: Classifier, threshold: float) -> np.ndarray:
 
 
 def calibration_error(right: np.ndarray, largest: np.ndarray) -> float:
-    """How far probability and accuracy are apart, in 15 ranges (Guo et al. 2017, arXiv:1706.04599)."""
+    """The expected calibration error in 15 bins (Guo et al. 2017, arXiv:1706.04599)."""
     bins = np.minimum((largest * 15).astype(int), 14)
     ranges = [bins == i for i in range(15)]
     return float(sum(abs(right[i].mean() - largest[i].mean()) * i.mean() for i in ranges if i.any()))
 
 
 def evaluate_outliers(classifier: Classifier, threshold: float, count: int, digits: np.ndarray) -> None:
-    """Print for each kind of outlier how well it is told from MNIST's test digits and the share that is sure.
+    """Print the AUROC of each kind of outlier against MNIST's test digits, and the fraction that is sure.
 
-    digits: the test digits' largest probabilities.
+    digits: the largest probabilities of the test digits.
     """
     print("| no digit | AUROC | sure | refused |\n|---|---|---|---|")
     ordered = np.sort(digits)
@@ -223,7 +224,7 @@ def evaluate_outliers(classifier: Classifier, threshold: float, count: int, digi
             print(f"| {kind.__name__} | none could be made | | |")
             continue
         largest = np.array([probability for _, probability in answers])
-        # what was refused got no digit: as unsure as can be
+        # refused pictures count as unsure with probability 0
         below = sum(np.searchsorted(ordered, largest, side) for side in ("left", "right")) / 2
         auroc = 1 - below.mean() / len(ordered)
         refused = np.mean([found < 0 for found, _ in answers])
@@ -234,7 +235,7 @@ def evaluate_outliers(classifier: Classifier, threshold: float, count: int, digi
 
 
 def print_cases(classifier: Classifier, threshold: float, folder: Path) -> None:
-    """Print what is said of each picture that the folder's cases.tsv names."""
+    """Print the result for each picture in the folder's cases.tsv."""
     print("| picture | shows | read as | probability | |\n|---|---|---|---|---|")
     for line in (folder / "cases.tsv").read_text().splitlines():
         name, _, digits = line.partition("\t")
@@ -246,7 +247,7 @@ def print_cases(classifier: Classifier, threshold: float, folder: Path) -> None:
 
 
 def main() -> None:
-    """Print the share read rightly of each kind and polarity, what is sure, and what preparing costs."""
+    """Print all tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=1500, help="pictures of each kind")
     parser.add_argument("--model", type=Path, default=ROOT / "models" / "mnist.h5")

@@ -1,9 +1,9 @@
-"""How well numbers are read, by kind of picture: `make eval` prints the table. The pictures are made here, by
-seed, of MNIST's test digits (MNIST_NPZ), two to eight a line, on the papers and in the lights of
-benchmarks/evaluate.py; half of them dark on light. Nothing of training is used.
+"""Measures how well numbers are read, by kind of picture. `make eval` prints the table. The pictures depend only
+on the seed, and are made from MNIST's test digits (MNIST_NPZ), two to eight per line, with the paper and light of
+benchmarks/evaluate.py. Half of them are dark on light. No training data is used.
 
-    python benchmarks/numerals.py --kinds spaced boxes --count 100 --keep tmp/misread python
-    benchmarks/numerals.py --cases FOLDER      # your own pictures; cases.tsv: file, tab, lines with | between
+    python benchmarks/numerals.py --kinds spaced boxes --count 100 --keep tmp/misread
+    python benchmarks/numerals.py --cases FOLDER   # your own pictures; cases.tsv: file, tab, lines separated by |
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from evaluate import photograph  # noqa: E402
 from digits.model import Classifier, load  # noqa: E402
 from digits.reading import Reading, read  # noqa: E402
 
-# what is no digit in any typeface, and no two letters that look like one
+# letters that don't look like digits in any typeface, alone or in pairs
 WORDS = [
     "kg",
     "km",
@@ -54,7 +54,7 @@ Made = tuple[np.ndarray, list[str]]
 class Digits:
     """MNIST's digits, cropped to their ink.
 
-    part: "test", or "train" for what is fitted.
+    part: "test", or "train" for fitting.
     """
 
     def __init__(self, part: str = "test") -> None:
@@ -62,7 +62,7 @@ class Digits:
             self.images, self.labels = file[f"x_{part}"], file[f"y_{part}"]
 
     def draw(self, rng: Rng) -> tuple[np.ndarray, int]:
-        """One of them, uint8 (height, width), and what it is."""
+        """One of them, uint8 (height, width), and its label."""
         i = int(rng.integers(len(self.images)))
         image = self.images[i]
         rows, columns = (np.flatnonzero((image > 30).any(axis)) for axis in (1, 0))
@@ -70,13 +70,13 @@ class Digits:
 
 
 def put(sheet: np.ndarray, image: np.ndarray, x: int, y: int) -> None:
-    """Write an image on the sheet, over what is there."""
+    """Draw an image on the sheet."""
     there = sheet[y : y + image.shape[0], x : x + image.shape[1]]
     np.maximum(there, image, out=there)
 
 
 def string(digits: Digits, rng: Rng, apart: tuple[int, int]) -> Made:
-    """Two to eight digits with so many pixels between their boxes."""
+    """Two to eight digits with this number of pixels between their boxes."""
     drawn = [digits.draw(rng) for _ in range(int(rng.integers(2, 9)))]
     gaps = rng.integers(apart[0], apart[1] + 1, len(drawn))
     sheet = np.zeros((26, sum(image.shape[1] for image, _ in drawn) + int(gaps[:-1].sum()) + 2), np.uint8)
@@ -88,22 +88,22 @@ def string(digits: Digits, rng: Rng, apart: tuple[int, int]) -> Made:
 
 
 def spaced(digits: Digits, rng: Rng) -> Made:
-    """1 to 9 pixels apart."""
+    """Digits 1 to 9 pixels apart."""
     return string(digits, rng, (1, 9))
 
 
 def touching(digits: Digits, rng: Rng) -> Made:
-    """3 pixels over each other to 4 apart."""
+    """Digits from 3 pixels of overlap to 4 pixels apart."""
     return string(digits, rng, (-3, 4))
 
 
 def overlapping(digits: Digits, rng: Rng) -> Made:
-    """4 to 1 pixels over each other."""
+    """Digits that overlap by 4 to 1 pixels."""
     return string(digits, rng, (-4, -1))
 
 
 def ruled(digits: Digits, rng: Rng) -> Made:
-    """On ruled paper: lines under, above, or through the feet of the digits."""
+    """Digits on ruled paper, with lines below, above, or through their feet."""
     number, lines = string(digits, rng, (1, 9))
     times = 4
     big = enlarged(number, times)
@@ -125,7 +125,7 @@ def ruled(digits: Digits, rng: Rng) -> Made:
 
 
 def boxes(digits: Digits, rng: Rng) -> Made:
-    """A digit in each box of a form: side by side or apart, the digit sometimes over the line."""
+    """A digit in each box of a form. The boxes touch or are apart, and digits may cross their lines."""
     times, count = 4, int(rng.integers(2, 9))
     side, wide = times * int(rng.integers(26, 36)), times * int(rng.integers(22, 34))
     space = times * int(rng.integers(2, 8)) * int(rng.random() < 0.5)
@@ -146,7 +146,7 @@ def boxes(digits: Digits, rng: Rng) -> Made:
 
 
 def mixed(digits: Digits, rng: Rng) -> Made:
-    """With letters and signs between: "12 kg", "3+5="."""
+    """Digits with letters and symbols between them, such as "12 kg" and "3+5="."""
     files = sorted(Path("/usr/share/fonts").rglob("DejaVu*.ttf"))
     times, parts, text = 4, [], ""
     for i in range(int(rng.integers(2, 4))):
@@ -184,7 +184,7 @@ def mixed(digits: Digits, rng: Rng) -> Made:
 
 
 def slanting(digits: Digits, rng: Rng) -> Made:
-    """Three lines, turned by up to 10 degrees."""
+    """Three lines, rotated by up to 10 degrees."""
     times = 3
     made = [string(digits, rng, (1, 9)) for _ in range(3)]
     pitch = times * int(rng.integers(27, 40))
@@ -203,13 +203,13 @@ KINDS: dict[str, Callable[[Digits, Rng], Made]] = {
 
 
 def enlarged(image: np.ndarray, times: int) -> np.ndarray:
-    """The image with so many times as many pixels a side."""
+    """The image, with its sides multiplied by this number."""
     size = image.shape[1] * times, image.shape[0] * times
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
 
 
 def pictures(kind: str, count: int, digits: Digits, seed: int = 11) -> list[tuple[bytes, list[str]]]:
-    """So many pictures of a kind, each a file, and their lines."""
+    """Pictures of a kind as bytes of files, and their lines."""
     rng = np.random.default_rng([seed, *kind.encode()])
     out = []
     for number in range(count):
@@ -219,8 +219,8 @@ def pictures(kind: str, count: int, digits: Digits, seed: int = 11) -> list[tupl
 
 
 def read_rate(right: np.ndarray, probability: np.ndarray, errors: float) -> float:
-    """The largest share of lines that can be answered, the surest first, with so large a share of them
-    wrong."""
+    """The largest fraction of lines that can be answered, the surest first, if at most this fraction of the
+    answers is wrong."""
     order = np.argsort(-probability, kind="stable")
     wrong = np.cumsum(~right[order]) / np.arange(1, len(order) + 1)
     return (
@@ -231,11 +231,11 @@ def read_rate(right: np.ndarray, probability: np.ndarray, errors: float) -> floa
 
 
 def evaluate(classifier: Classifier, count: int, kinds: list[str], keep: Path | None) -> None:
-    """Print how many pictures of each kind are wholly right, the read rates of their lines and what one
-    takes."""
+    """Print for each kind the fraction of pictures that are read correctly, the read rates of their lines, and
+    the time per picture."""
     digits = Digits()
     print(
-        "| kind | wholly right | lines answered at 1 % errors | at 0.1 % | sure | sure and wrong | ms a picture |"
+        "| kind | all correct | lines answered at 1 % errors | at 0.1 % | sure | sure and wrong | ms per picture |"
     )
     print("|---|---|---|---|---|---|---|")
     for kind in kinds:
@@ -266,7 +266,7 @@ def evaluate(classifier: Classifier, count: int, kinds: list[str], keep: Path | 
 
 
 def print_cases(classifier: Classifier, folder: Path) -> None:
-    """Print what is read in each picture that the folder's cases.tsv names."""
+    """Print the reading of each picture in the folder's cases.tsv."""
     print("| picture | shows | read as | | ms |\n|---|---|---|---|---|")
     for row in (folder / "cases.tsv").read_text().splitlines():
         name, _, shows = row.partition("\t")
@@ -283,7 +283,7 @@ def print_cases(classifier: Classifier, folder: Path) -> None:
 
 
 def main() -> None:
-    """Print the table, or what is read in a folder's pictures."""
+    """Print the table, or the readings of a folder's pictures."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

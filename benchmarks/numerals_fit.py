@@ -1,9 +1,8 @@
-"""Fits how digits.reading weighs hypotheses, and prints digits/reading/scores.py's WEIGHTS and CALIBRATION:
-`make numbers-fit`.
+"""Fits WEIGHTS and CALIBRATION in digits/reading/scores.py, and prints them. `make numbers-fit` runs it.
 
-The pictures are numerals.py's, of MNIST's training digits, and words without a digit. The weights are those
-that make the right texts most probable among all paths through their lines' hypotheses (discriminative
-forward training: LeCun et al. 1998, VI.B), with a little held against large ones.
+The pictures are those of numerals.py with MNIST's training digits, and words without digits. The weights maximize
+the probability of the correct texts among all paths through the hypotheses of their lines (discriminative forward
+training: LeCun et al. 1998, VI.B), with a small penalty on large weights.
 """
 
 from __future__ import annotations
@@ -24,15 +23,16 @@ from digits.reading.path import best_readings, graph
 from digits.reading.pieces import Judge, Judged, hypotheses
 from digits.reading.scores import WEIGHTS, features
 
-# against large weights: of the square of what they differ from the present ones' first
+# penalty on the squared distance from the present weights
 RIDGE = 0.001
-# added to the right text's probability: a line whose digits were not found asks for no weights
+# added to the probability of the correct text, so that lines whose digits were not found don't influence the
+# weights
 HOPELESS = 1e-3
 NONE = 10
 
 
 def words(count: int) -> Iterator[bytes]:
-    """Pictures of letters and signs without a digit."""
+    """Pictures of letters and symbols without digits."""
     rng = np.random.default_rng(7)
     files = sorted(Path("/usr/share/fonts").rglob("DejaVu*.ttf"))
     for number in range(count):
@@ -50,9 +50,9 @@ def words(count: int) -> Iterator[bytes]:
 
 
 class Lattice:
-    """A line's hypotheses and what it says.
+    """The hypotheses of a line and its text.
 
-    edges: (start, stop) of each. features: (edges, 11, weights). may: (edges, 11), which options there are.
+    edges: (start, stop) of each. features: (edges, 11, weights). may: (edges, 11), whether an option is allowed.
     """
 
     def __init__(self, judged: Judged, text: str) -> None:
@@ -64,7 +64,7 @@ class Lattice:
         self.may[:, :NONE] = [[each.may_be_digit] for each in judged.hypotheses]
 
     def loss(self, weights: np.ndarray) -> tuple[float, np.ndarray]:
-        """Minus the logarithm of the text's probability (and HOPELESS), and its gradient."""
+        """The negative logarithm of the text's probability plus HOPELESS, and its gradient."""
         scores = np.where(self.may, self.features @ weights, -np.inf)
         right, among_right = self._sums(scores, self.text)
         every, among_all = self._sums(scores, None)
@@ -76,13 +76,13 @@ class Lattice:
         return -np.log(probability + HOPELESS), share * slope
 
     def _sums(self, scores: np.ndarray, text: list[int] | None) -> tuple[float, np.ndarray]:
-        """The logarithm of the sum of all paths' powers, or of those with the text, and each option's share
-        in it."""
+        """The logarithm of the sum of the exponentials of all paths, or of those with the text, and the share of
+        each option."""
         places = 1 if text is None else len(text) + 1
         forward = np.full((self.pieces + 1, places), -np.inf)
         backward = forward.copy()
         forward[0, 0] = backward[-1, -1] = 0
-        # (edges, places): what a digit adds on the way from one place in the text to the next
+        # (edges, places): the score of a digit between one place in the text and the next
         any_digit = np.logaddexp.reduce(scores[:, :NONE], 1)[:, None]
         digit = any_digit if text is None else scores[:, text]
         none = scores[:, NONE]
@@ -116,7 +116,7 @@ class Lattice:
 
 
 def lines_of(classifier: Classifier, count: int, kinds: list[str], seed: int) -> Iterator[tuple[Judged, str]]:
-    """The lines of `count` pictures of each kind in which all lines were found, and what they say."""
+    """The lines, with their texts, of `count` pictures of each kind in which all lines were found."""
     digits = Digits("train")
     made = [each for kind in kinds for each in pictures(kind, count, digits, seed)]
     made += [(content, None) for content in words(count)]
@@ -133,7 +133,7 @@ def lines_of(classifier: Classifier, count: int, kinds: list[str], seed: int) ->
 
 
 def fit_weights(lines: list[tuple[Judged, str]], steps: int) -> np.ndarray:
-    """The weights that make the lines' texts most probable."""
+    """The weights that maximize the probability of the lines' texts."""
     made = [Lattice(judged, text) for judged, text in lines]
 
     def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
@@ -148,7 +148,7 @@ def fit_weights(lines: list[tuple[Judged, str]], steps: int) -> np.ndarray:
 
 
 def fit_calibration(lines: list[tuple[Judged, str]]) -> tuple[float, float]:
-    """Slope and offset of the logit of a line's share that say how often it is right."""
+    """Fit the slope and offset that map the logit of a line's share to its probability of being correct."""
     scores.CALIBRATION = 1.0, 0.0
     shares, right = [], []
     for judged, text in lines:
@@ -166,7 +166,7 @@ def fit_calibration(lines: list[tuple[Judged, str]]) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Fit and print the weights, and the calibration that goes with them."""
+    """Fit and print the weights and the calibration."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,7 +1,7 @@
-"""Draws the steps of reading a number for docs/numbers.md: `make numbers-pictures` writes
+"""Draws the steps of reading a number for docs/numbers.md. `make numbers-pictures` writes
 docs/images/numbers-*.png.
 
-The picture is made of MNIST's test digits (MNIST_NPZ) on ruled paper, some of which touch.
+The number consists of MNIST's test digits (MNIST_NPZ) on ruled paper, some of which touch.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SEED, WIDTH = 5, 560
 
 
 def picture() -> bytes:
-    """A number with touching digits on ruled paper in uneven light, a PNG."""
+    """A PNG of a number with touching digits on ruled paper in uneven light."""
     rng = np.random.default_rng(SEED)
     number, _ = string(Digits(), rng, (-1, 6))
     big = enlarged(number, 4)
@@ -37,7 +37,7 @@ def picture() -> bytes:
 
 
 def save(image: Image.Image, name: str) -> None:
-    """Write one step's picture, as wide as the others."""
+    """Write the picture of one step, with the same width as the others."""
     size = WIDTH, round(image.height * WIDTH / image.width)
     image.resize(size, Image.Resampling.LANCZOS).save(
         ROOT / "docs" / "images" / f"numbers-{name}.png", optimize=True

@@ -1,7 +1,7 @@
-"""Pictures that show no digit, for benchmarks/evaluate.py: made by code, typefaces and shapes that training does
-not use, of test digits only. `KINDS` names them; each is a function of a count and a random generator that yields
-pictures, bright on black. Katakana (kana.json, each sign's strokes as lists of points) and photographs are of
-families that training sees nothing of: how these are answered shows how something never seen will be.
+"""Makes pictures that show no digit for benchmarks/evaluate.py, from code, typefaces and shapes that training
+does not use, and from test digits only. `KINDS` lists them as functions of a count and a random generator, which
+yield pictures that are bright on black. Nothing like katakana (kana.json, the strokes of each symbol as lists of
+points) and photographs is in training, so they show how the network answers to something it has never seen.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 Pictures = Iterator[Image.Image]
 
-# what is no digit in any typeface
+# letters and symbols that don't look like digits in any typeface
 LETTERS = "ACEFHKLMNPRTUVWXYadefhkmnprtvwx" + "?&@#%+=*<" + "ΔΛΠΣΨΩαδλμπφψω" + "ЖДЦЩЮЯбдж"
 KANA = json.loads(Path(__file__).with_name("kana.json").read_text())
 
@@ -28,13 +28,13 @@ def test_digits() -> np.ndarray:
 
 
 def cropped(image: np.ndarray) -> Image.Image:
-    """A test image cut to its ink."""
+    """A test image, cropped to its ink."""
     picture = Image.fromarray(image)
     return picture.crop(picture.point(lambda grey: 255 if grey > 60 else 0).getbbox())
 
 
 def string(count: int, apart: tuple[int, int], rng: np.random.Generator, images: np.ndarray) -> tuple:
-    """Test digits side by side, that many pixels apart, and each one's left and right edge."""
+    """Test digits side by side, this number of pixels apart, and the left and right edge of each."""
     digits = [cropped(images[rng.integers(len(images))]) for _ in range(count)]
     sheet = np.zeros((36, sum(digit.width + max(0, apart[1]) for digit in digits) + 16), np.uint8)
     left, edges = 8, []
@@ -48,7 +48,7 @@ def string(count: int, apart: tuple[int, int], rng: np.random.Generator, images:
 
 
 def larger(sheet: np.ndarray, rng: np.random.Generator) -> Image.Image:
-    """As a picture of some more pixels."""
+    """Enlarge an image."""
     times = rng.uniform(2, 6)
     return Image.fromarray(sheet).resize(
         (round(sheet.shape[1] * times), round(sheet.shape[0] * times)), Image.Resampling.BICUBIC
@@ -63,7 +63,7 @@ def pairs(count: int, rng: np.random.Generator) -> Pictures:
 
 
 def parts(count: int, rng: np.random.Generator) -> Pictures:
-    """A window that cuts a test digit and shows some of its neighbour."""
+    """A part of a test digit and of its neighbour."""
     images = test_digits()
     while count:
         sheet, edges = string(3, (-3, 3), rng, images)
@@ -76,7 +76,7 @@ def parts(count: int, rng: np.random.Generator) -> Pictures:
 
 
 def letters(count: int, rng: np.random.Generator) -> Pictures:
-    """Letters and signs of the system's typefaces: Latin, Greek, Cyrillic. None where it has none."""
+    """Latin, Greek and Cyrillic letters and symbols from the installed fonts. Yields nothing if there are none."""
     files = sorted(Path("/usr/share/fonts").rglob("DejaVu*.ttf"))
     for _ in range(count if files else 0):
         font = ImageFont.truetype(files[rng.integers(len(files))], int(rng.integers(40, 140)))
@@ -86,7 +86,7 @@ def letters(count: int, rng: np.random.Generator) -> Pictures:
 
 
 def kana(count: int, rng: np.random.Generator) -> Pictures:
-    """Katakana by pens from thin to thick."""
+    """Katakana with thin to thick strokes."""
     shapes = list(KANA.values())
     for _ in range(count):
         slant, wide = rng.normal(0, 0.15), rng.uniform(0.75, 1.15)
@@ -108,7 +108,7 @@ def kana(count: int, rng: np.random.Generator) -> Pictures:
 
 
 def scribbles(count: int, rng: np.random.Generator) -> Pictures:
-    """Pens that wander, at least six turns."""
+    """Random curves with at least six turns."""
     for _ in range(count):
         picture = Image.new("L", (200, 200))
         draw = ImageDraw.Draw(picture)
@@ -150,7 +150,7 @@ def shapes(count: int, rng: np.random.Generator) -> Pictures:
 
 
 def lines(count: int, rng: np.random.Generator) -> Pictures:
-    """Printed rules: level ones, crossed ones, empty tables, charts of bars."""
+    """Printed lines: horizontal and crossed ones, empty tables, bar charts."""
     for _ in range(count):
         picture = Image.new("L", (180, 180))
         draw = ImageDraw.Draw(picture)

@@ -1,4 +1,4 @@
-"""Where a request's time goes: µs of CPU for one image as JSON, by part. `make bench-parts` prints the table of
+"""Measures where the CPU time of a request goes, for one image as JSON. `make bench-parts` prints the table in
 docs/performance.md.
 
 It measures the CPU time of the service and of a server with a constant answer, each under gunicorn with one worker
@@ -34,7 +34,8 @@ BODY = json.dumps(SAMPLE).encode()
 
 
 def served(server: Server) -> float:
-    """µs of CPU per request, of a server with one worker and its master; the minimum of ten rounds of 1,000."""
+    """CPU time per request in µs of a server with one worker and its master, the minimum of ten rounds of
+    1,000."""
     alone = replace(server, command=[*server.command, "-w", "1"], environment=None)
     image = np.array([SAMPLE["image"]], np.uint8)
     running = Running(alone, image, [7], ROOT / "models" / "mnist.h5")
@@ -71,7 +72,7 @@ def served(server: Server) -> float:
 
 
 def least(call: Callable[[], Any]) -> float:
-    """µs of CPU of a call; the least of 120 rounds of 50."""
+    """CPU time of a call in µs, the minimum of 120 rounds of 50."""
     rounds = []
     for _ in range(120):
         begun = time.thread_time()
@@ -82,7 +83,7 @@ def least(call: Callable[[], Any]) -> float:
 
 
 def in_process() -> dict[str, float]:
-    """µs that the parts of answering take once gunicorn has parsed the request."""
+    """CPU time in µs of each part of answering a request after gunicorn has parsed it."""
     from digits import logs
     from digits.server import master
     from digits.serving import inputs

@@ -1,4 +1,4 @@
-"""Draws the page's sample of a number, digits/serving/static/samples/number.png, as if written by hand:
+"""Draws the drawing page's sample of a handwritten number:
 
 python benchmarks/sample.py digits/serving/static/samples/number.png
 """
@@ -18,7 +18,7 @@ from digits.training.synthetic import smooth_digit  # noqa: E402
 
 NUMBER, SEED = "40725", 16
 SIZE, HEIGHT, PEN, GAP = (480, 180), 110, 9, 14
-# drawn so many times larger, for smooth edges
+# it is drawn larger by this factor, for smooth edges
 FINE = 4
 
 

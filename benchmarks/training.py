@@ -1,9 +1,9 @@
-"""Training beside other ways to train: seconds an epoch and to 99 % of the test images, same network, same images.
-`make bench-train` calls it; it runs one contender after another, each in a process (where needed an environment
-in .bench/) of its own, prints the table and writes benchmarks/training.json. MNIST is data/digits.npz, which
-`dvc repro data` makes.
+"""Compares training with other frameworks: the seconds per epoch and until 99 % of the test images are correct,
+with the same network and images. `make bench-train` calls it. It runs each contender in a separate process (and
+in a separate environment in .bench/ if it needs one), prints the table and writes benchmarks/training.json. MNIST
+is in data/digits.npz, which `dvc repro data` creates.
 
-All learn from the images as they are, at a constant rate; "as shipped" shows what varying them costs besides.
+All contenders train without data augmentation and with a constant learning rate, except "as shipped".
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 BATCH = 32
 OURS, FIT, TORCH = "train.py without augmentation", "Keras fit on NumPy arrays", "PyTorch, eager"
-# name: the environment under benchmarks/peers (None: the one this runs in) and the way that `learn` knows
+# name: (the environment in benchmarks/peers, or None for the current one; the argument of `learn`)
 CONTENDERS = {
     OURS: (None, "ours"),
     "train.py as shipped, with data augmentation": (None, "shipped"),
@@ -38,7 +38,7 @@ CONTENDERS = {
 
 
 def learn(way: str, epochs: int) -> None:
-    """Train one way and print as JSON each epoch's seconds and accuracy on the test images, and the versions."""
+    """Train, and print the seconds and test accuracy of each epoch and the versions of libraries as JSON."""
     with np.load(ROOT / "data" / "digits.npz") as file:
         arrays = {name: file[name] for name in file.files}
     if way in ("torch", "jax"):
@@ -50,7 +50,7 @@ def learn(way: str, epochs: int) -> None:
 
 
 def learn_keras(way: str, epochs: int, arrays: dict[str, np.ndarray]) -> dict:
-    """`fit` as Keras's first page shows it, or train.py's batches, seeds and determinism."""
+    """Train with Keras's `fit` as in its introduction, or with the batches, seeds and determinism of train.py."""
     import keras
     import tensorflow as tf
     import yaml
@@ -71,7 +71,7 @@ def learn_keras(way: str, epochs: int, arrays: dict[str, np.ndarray]) -> dict:
     right: list[float] = []
 
     class Clock(keras.callbacks.Callback):
-        """Times each epoch without what comes between two."""
+        """Measures the time of each epoch, without the time between two epochs."""
 
         def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
             self.begun = time.perf_counter()
@@ -103,8 +103,8 @@ def learn_keras(way: str, epochs: int, arrays: dict[str, np.ndarray]) -> dict:
 
 
 def arithmetic() -> dict[str, float]:
-    """Floating-point operations to learn from one image (three times the forward pass: multiply and add, back to
-    the inputs, back to the weights), and the machine's best rate, in a product of large float32 matrices."""
+    """The floating-point operations to train with one image (three times the forward pass: forward, and backward
+    to the inputs and to the weights), and the machine's peak rate, in a product of large float32 matrices."""
     import keras
     import tensorflow as tf
     import yaml

@@ -1,4 +1,4 @@
-"""BentoML's batching: single calls that arrive together are put together by the server, two workers."""
+"""BentoML with adaptive batching, in which the server combines single calls, and two workers."""
 
 import bentoml
 import numpy as np

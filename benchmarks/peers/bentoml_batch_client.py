@@ -1,5 +1,5 @@
-"""Reads a folder of 28x28 PNGs through the BentoML service at an address, `bentoml_batch_client.py URL FOLDER`.
-Four threads send 256 pictures a call, as arrays, the quickest way to it. Prints the seconds and the digits."""
+"""Classifies a folder of 28x28 PNGs with a BentoML service: `bentoml_batch_client.py URL FOLDER`. Four threads
+send arrays of 256 pictures per call, which is the fastest way. Prints the seconds and the digits."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""The ceiling: the same gunicorn and worker with an app that reads the body and answers a constant."""
+"""The upper bound: the same gunicorn and worker with an app that reads the body and returns a constant answer."""
 
 BODY = b'{"predicted_digit":7,"predicted_probability":0.9854}'
 

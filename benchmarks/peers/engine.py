@@ -1,5 +1,5 @@
-"""The network as every peer runs it: the service's own compiled model by LiteRT, one thread an interpreter.
-The peers beside this file import it; BENCH_MODEL names the .tflite."""
+"""Runs the service's compiled model with LiteRT, with one thread per interpreter. All peers in this folder import
+it. BENCH_MODEL names the .tflite."""
 
 import os
 import threading
@@ -11,7 +11,7 @@ _local = threading.local()
 
 
 def answers(images):
-    """One answer for each of `images`, lists or an array (n, 28, 28) of 0..255."""
+    """An answer for each image. images: lists or an array (n, 28, 28), from 0 to 255."""
     batch = np.asarray(images, np.float32).reshape(-1, 28, 28, 1) / np.float32(255)
     known = _local.__dict__.setdefault("known", {})
     if len(batch) not in known:

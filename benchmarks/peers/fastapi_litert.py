@@ -29,7 +29,7 @@ async def raw(request: Request):
     return found[0] if len(found) == 1 else {"predictions": found}
 
 
-# only decodes: what this service does to a picture besides (finding, fitting, centring) it does not do
+# only decodes the picture, without finding, scaling and centring the digit as this service does
 @app.post("/png")
 async def png(request: Request):
     picture = Image.open(io.BytesIO(await request.body())).convert("L").resize((28, 28))

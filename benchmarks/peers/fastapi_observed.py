@@ -1,12 +1,12 @@
-"""fastapi_litert.py with what this service does around each request: Prometheus metrics for all workers, a line of
-JSON in the log, a request id."""
+"""fastapi_litert.py with Prometheus metrics for all workers, a JSON log line and a request id for each request,
+like this service."""
 
 import logging
 import os
 import tempfile
 import time
 
-# before prometheus_client is imported
+# must be set before prometheus_client is imported
 os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", tempfile.mkdtemp(dir="/dev/shm"))
 
 from fastapi_litert import app as plain
@@ -34,7 +34,7 @@ plain.mount("/metrics", make_asgi_app(registry))
 
 
 async def app(scope, receive, send):
-    """Count, time, name and log each request."""
+    """Give each request an id, measure, count and log it."""
     if scope["type"] != "http":
         await plain(scope, receive, send)
         return
@@ -58,7 +58,7 @@ async def app(scope, receive, send):
         labels = (scope["method"], str(status), scope["path"])
         requests.labels(*labels).inc()
         duration.labels(*labels).observe(seconds)
-        # as many series a request as this service has
+        # updates as many series per request as this service
         inference.observe(seconds)
         decode.observe(seconds)
         digits.labels("7").inc()

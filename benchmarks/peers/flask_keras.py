@@ -1,4 +1,4 @@
-"""Flask + Keras `predict`, the way of this service's first version; BENCH_H5 names the .h5."""
+"""Flask + Keras `predict`, like the first version of this service; BENCH_H5 names the .h5."""
 
 import os
 

@@ -1,5 +1,5 @@
-"""Reads a folder of 28x28 PNGs by Keras `predict` in a loop, 256 pictures at a time, as a script does that nobody
-thought about twice: python keras_loop.py MODEL FOLDER. Prints the seconds and the digits."""
+"""Classifies a folder of 28x28 PNGs with Keras `predict` in a loop, 256 pictures at a time, as a simple script
+would: python keras_loop.py MODEL FOLDER. Prints the seconds and the digits."""
 
 import json
 import sys

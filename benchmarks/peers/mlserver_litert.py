@@ -1,4 +1,4 @@
-"""MLServer + LiteRT: a runtime that speaks KServe's Open Inference Protocol in JSON."""
+"""MLServer + LiteRT: a runtime with KServe's Open Inference Protocol in JSON."""
 
 import numpy as np
 from engine import answers

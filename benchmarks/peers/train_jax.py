@@ -25,7 +25,7 @@ def initial(key, filters, dense):
 
 
 def forward(params, running, images, key, dropout):
-    """Scores and the new running statistics; with key None, as after training."""
+    """The logits and the new running statistics. With key None, the network runs in inference mode."""
     kept = []
 
     def normalised(x, i):

@@ -1,10 +1,10 @@
-"""This service with everything but its metrics, to show what they cost; bench.py runs it beside the whole."""
+"""This service without its metrics. bench.py compares it with the whole service, to show what metrics cost."""
 
 import digits.serving.service
 
 
 class Nothing:
-    """Takes any call and does nothing."""
+    """Accepts any call and does nothing."""
 
     def __getattr__(self, name):
         return self
