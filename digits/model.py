@@ -32,7 +32,7 @@ HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 INPUT, OUTPUT = (28, 28, 1), 10
 SCALED = np.arange(256, dtype=np.float32) / np.float32(255)
 
-# the network runs on this many images at a time: enough for speed, few enough that a single image waits little
+# the network runs on this many images at a time: enough for speed, but few enough not to delay single images
 BATCH_SIZE = 32
 # fewer images are faster one by one than padded to BATCH_SIZE
 PAD_THRESHOLD = 28
@@ -40,7 +40,7 @@ PAD_THRESHOLD = 28
 # for a model whose card has no sure_threshold
 DEFAULT_SURE_THRESHOLD = 0.5
 
-# a model of this kind has a few MB
+# the shipped model has less than 1 MB
 MAX_FILE_BYTES = 1 << 30
 # a network that takes longer to compile is too large for this service
 COMPILE_SECONDS = 600
@@ -50,7 +50,7 @@ SWAP_SECONDS = 2.0
 
 
 class ModelError(Exception):
-    """The model can't be served. The message names the file, what is wrong with it and what to do."""
+    """The model can't be served. The message names the file, the error and what to do."""
 
 
 class NotCompiledError(ModelError):
@@ -63,7 +63,7 @@ class NotCompiledError(ModelError):
 
 def scale(pixels: np.ndarray, top: int = 255) -> np.ndarray:
     """The network's input, float32 (n, 28, 28, 1) in [0, 1], from n images with values from 0 to `top`."""
-    # looking a byte up gives the same as dividing it, in a sixth of the time
+    # a look-up table gives the same result as dividing, in a sixth of the time
     if pixels.dtype == np.uint8 and top == 255:
         scaled = SCALED[pixels]
     else:
@@ -87,7 +87,7 @@ class Model:
 def load(path: Path, compiled_only: bool = False) -> Model:
     """Read the .h5 at `path`, the .tflite and .json beside it, and check that they belong together.
 
-    Each file is read once and the bytes that were read are hashed, so that nothing can be swapped in between. An
+    Each file is read only once, and the bytes that were read are hashed, so that no other bytes can be served. An
     .h5 whose hash is not in the card is compiled in a separate process, which needs TensorFlow and may take
     minutes. The result is cached. Raises ModelError.
 
@@ -153,7 +153,7 @@ def _compile(path: Path, h5: bytes, cached: Path, problem: str) -> bytes:
     if importlib.util.find_spec("tensorflow") is None:
         raise ModelError(
             f"{path} has no matching compiled form, and compiling needs TensorFlow, which is not installed. "
-            f"Where it is, run: python -m digits.training.compile {path}, and bring {cached.parent} along."
+            f"Where it is installed, run `python -m digits.training.compile {path}`, and copy {cached.parent}."
         )
     log.warning("compiling the model", extra={"path": str(path), "reason": problem})
     with tempfile.TemporaryDirectory() as folder:
@@ -181,7 +181,7 @@ def _compile(path: Path, h5: bytes, cached: Path, problem: str) -> bytes:
         beside.write_bytes(compiled)
         beside.replace(cached)
     except OSError as error:
-        # on a read-only or full disk, the next start has to compile again
+        # on a read-only or full disk, the next start must compile again
         log.warning("the compiled model is not cached", extra={"path": str(cached), "reason": str(error)})
     return compiled
 
@@ -243,7 +243,7 @@ class Classifier:
 
 def _sure_threshold(card: dict[str, Any]) -> float:
     given = card.get("sure_threshold", DEFAULT_SURE_THRESHOLD)
-    # the comparison also excludes NaN; the type excludes true, which equals 1
+    # the comparison also excludes NaN, and the type excludes true, which equals 1
     if type(given) not in (int, float) or not 0 <= given <= 1:
         raise ModelError(f"The model card's sure_threshold is {given!r}, but must be a number from 0 to 1.")
     return float(given)
@@ -263,7 +263,7 @@ def _quiet() -> Iterator[None]:
 
 
 class _Network:
-    """One LiteRT interpreter for batches of exactly n images."""
+    """A LiteRT interpreter for batches of exactly n images."""
 
     def __init__(self, compiled: bytes, n: int) -> None:
         # one thread, because there already is a worker for each CPU

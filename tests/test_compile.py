@@ -141,7 +141,7 @@ def test_a_start_without_tensorflow_uses_what_the_command_has_compiled(
     classifier = Classifier(load(made.folder / "logits.h5"))
     # a softmax was added to its outputs
     assert classifier.probabilities(np.ones((3, 28, 28, 1), np.float32)).sum(1) == pytest.approx(1)
-    with pytest.raises(ModelError, match=r"run: python -m digits.training.compile \S*nested.h5,"):
+    with pytest.raises(ModelError, match=r"run `python -m digits.training.compile \S*nested.h5`"):
         load(made.folder / "nested.h5")
 
 
