@@ -1,20 +1,20 @@
-"""Logging as JSON lines on standard output (python-json-logger); gunicorn.conf.py takes `config` for the whole
-process, digits/serving/request_log.py writes the line a request."""
+"""Logging as lines of JSON on standard output (python-json-logger). gunicorn.conf.py and train.py use `config`,
+and digits/serving/request_log.py writes the line for each request."""
 
 from __future__ import annotations
 
 import logging
 from typing import Any
 
-# every record would look up its caller, thread and process, which no line shows: a third of a line's cost
+# don't look up the caller, thread and process of records, which takes a third of the time and is not logged
 # (Python's Logging HOWTO, "Optimization")
 logging._srcfile = None
 logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 
 def config(level: str = "info") -> dict[str, Any]:
-    """For `logging.config.dictConfig`: everything at `level` and above as JSON on standard output."""
-    # at debug gunicorn tells what it has read of a request that broke off: a key may be in it
+    """The argument of `logging.config.dictConfig` for JSON on standard output, at `level` and above."""
+    # at debug, gunicorn would log the bytes of incomplete requests, which may contain a key
     server = "INFO" if level == "debug" else level.upper()
     return {
         "version": 1,

@@ -287,7 +287,7 @@ def test_an_empty_picture_is_422(server: Server, level: int) -> None:
 
 def test_noise_alone_is_not_a_digit() -> None:
     noise = np.random.default_rng(1).normal(128, 10, (200, 200)).clip(0, 255).astype(np.uint8)
-    with pytest.raises(PictureError, match="shows nothing"):
+    with pytest.raises(PictureError, match="shows no digit"):
         prepare([encoded(Image.fromarray(noise))], ["image"])
 
 

@@ -68,7 +68,7 @@ WAYS = (*TO_255, "v1", "v1 columns", "v2 FP32")
 def test_a_blank_image_is_refused(client: FlaskClient, kind: str, value: int) -> None:
     status, said = ask(client, kind, np.full((28, 28), value, np.uint8))
     assert status == (400 if kind.startswith("v") else 422)
-    assert "shows nothing: its pixels hardly differ." in said
+    assert "is blank: its pixels hardly differ." in said
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_a_blank_image_in_a_batch_is_named(client: FlaskClient) -> None:
     answer = client.post("/predict", json={"images": raw.tolist()})
     assert answer.json["field"] == "images[2]"
     answer = client.post(V1, json={"instances": (raw / 255).tolist()})
-    assert answer.json["error"].startswith("'instances'[2] shows nothing")
+    assert answer.json["error"].startswith("'instances'[2] is blank")
 
 
 TEXT = base64.b64encode(PNG).decode()
@@ -257,4 +257,4 @@ def test_the_error_for_a_busy_picture_does_not_call_it_blank(client: FlaskClient
     Image.effect_noise((300, 300), 60).save(file, "PNG")
     answer = client.post("/predict", data=file.getvalue(), content_type="image/png")
     assert answer.status_code == 422
-    assert answer.json["detail"] == "the body shows nothing: nothing in it stands out from all else."
+    assert answer.json["detail"] == "the body shows no digit: nothing stands out from the background."

@@ -1,6 +1,6 @@
-"""A picture's bytes become an image in MNIST's form, with Pillow, OpenCV and NumPy; no Flask and no
-TensorFlow. `prepare` is all that others call: decode.py makes brightness of bytes, find.py tells the digit's
-ink from all else, normalize.py makes MNIST's 28x28 of it, and errors.py says what may be wrong."""
+"""Converts pictures to MNIST's format with Pillow, OpenCV and NumPy. Other packages call `prepare`: decode.py
+reads the brightness from the file's bytes, find.py separates the digit's ink from the background, and
+normalize.py scales it to 28x28 pixels. errors.py has the exceptions."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ __all__ = ["HugePictures", "PictureError", "prepare"]
 def prepare(
     data: list[bytes], names: list[str], as_is: bool = False, *, max_pixels: int | None = None
 ) -> np.ndarray:
-    """The pictures in `data` as uint8 (n, 28, 28), ink bright on black.
+    """Convert the pictures in `data` to uint8 (n, 28, 28), with bright ink on black.
 
-    names: what to call each in a problem. as_is: take pictures of 28x28 pixels as they are, only made grey.
-    max_pixels: raise HugePictures, before anything is decoded, if the pictures need more pixels than this in
-    memory together. A caller with many threads sets it, and on HugePictures repeats the call without it while no
-    other such call runs: a picture of 50 megapixels takes 250 MB while it is decoded, and a few at once more than
-    a worker has. What counts is what is decoded, a fraction of a JPEG's size.
+    names: what to call each picture in error messages. as_is: only convert pictures of 28x28 pixels to grey.
+    max_pixels: raise HugePictures, before anything is decoded, if decoding needs more pixels than this in memory.
+    A caller with several threads sets it, and on HugePictures repeats the call without it while no other such
+    call runs, because decoding a picture of 50 megapixels takes 250 MB. JPEGs are decoded at a reduced size,
+    which is the size that counts.
 
-    Raises PictureError: 413 for too many pixels, 415 for another format, 422 for a damaged picture, one without a
-    digit, or as_is with another size.
+    Raises PictureError: 413 for too many pixels, 415 for another format, 422 for a damaged picture, for one
+    without a digit, or for another size with as_is.
     """
     opened = open_pictures(data, names, None if as_is else DRAFT_SIDE)
     held = sum(each.held for each in opened)
@@ -37,7 +37,7 @@ def prepare(
         if as_is and picture.size != (28, 28):
             found = f"{picture.width}x{picture.height}"
             raise PictureError(
-                422, f"{name} is to have 28x28 pixels with prepare=none.", field=name, found=found
+                422, f"{name} must have 28x28 pixels with prepare=none.", field=name, found=found
             )
         grey = decode_grey(picture, name)
         ink = None if as_is else find_digit(grey)
@@ -45,9 +45,13 @@ def prepare(
             out[i] = grey
         elif ink is None:
             plain = np.ptp(grey) < MIN_CONTRAST
-            reason = "its pixels hardly differ" if plain else "nothing in it stands out from all else"
+            reason = (
+                "is blank: its pixels hardly differ"
+                if plain
+                else "shows no digit: nothing stands out from the background"
+            )
             found = "an empty picture" if plain else "a picture without a digit"
-            raise PictureError(422, f"{name} shows nothing: {reason}.", field=name, found=found)
+            raise PictureError(422, f"{name} {reason}.", field=name, found=found)
         else:
             out[i] = to_mnist(ink)
     return out

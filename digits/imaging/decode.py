@@ -1,8 +1,7 @@
-"""A file's bytes become a picture's brightness, with Pillow. What a picture would take is told from its
-header, so that one over the limits, or a request over the caller's, costs nothing. JPEGs are decoded at a half
-to an eighth of their size. Whatever is not plain 8-bit grey or colour (transparency, 16 bits, floats) is
-brought to 0..255 in strips, for a copy of a whole 50-megapixel picture in a wider type would double a worker's
-memory."""
+"""Decodes picture files to brightness with Pillow. The header tells how much memory decoding would need, so
+pictures and requests over the limits are refused before anything is decoded. JPEGs are decoded at a half to an
+eighth of their size. Pictures with transparency, 16 bits or floats are converted to 0..255 in strips, because a
+copy of a picture of 50 megapixels in a wider type would double a worker's memory."""
 
 from __future__ import annotations
 
@@ -17,30 +16,31 @@ from digits.imaging.errors import PictureError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 MAX_SIDE = 10_000
-# of any picture, however little of it is decoded: a JPEG's bits are all read
+# the limit on the size in the header; even a JPEG that is decoded at a reduced size is read completely
 MAX_DECLARED_PIXELS = 80_000_000
-# decoded, of any picture: a phone's 50 megapixels are 8160x6120
+# the limit on decoded pixels; phones with 50 megapixels have 8160x6120
 MAX_PIXELS = 50_000_000
-# of four bytes, that decoding a picture holds at once: with a worker's own 80 MB that stays below 400 MB
+# the limit on pixels of four bytes in memory while decoding; with the worker's own 80 MB, that is below 400 MB
 MAX_HELD_PIXELS = 64_000_000
-# of all pictures of a request, for the time they take: a few kilobytes may hold a picture of millions, and a
-# request a thousand of them
+# the limits for all pictures in a request, which limit its time: a file of a few kilobytes can have millions of
+# pixels, and a request can have a thousand files
 MAX_PIXELS_TOGETHER = 64_000_000
 MAX_DECLARED_TOGETHER = 200_000_000
-# libwebp keeps two canvases and hands out a third beside Pillow's; libtiff keeps a strip, which may be the picture
+# libwebp has three canvases in addition to Pillow's; libtiff has a strip, which may be the whole picture
 COPIES = {"WEBP": 4, "TIFF": 2}
-# pixels that a JPEG keeps at least, wide or high; enough for a digit that is a quarter of the picture
+# minimum width and height of a reduced JPEG, enough for a digit of a quarter of its size
 DRAFT_SIDE = 640
 # the Exif tag of a camera's rotation mark
 ORIENTATION = 0x0112
-# pixels of a strip that is brought to grey at once
+# pixels that are converted to grey at a time
 STRIP = 1_000_000
 
 
 class Opened(NamedTuple):
-    """A picture with only its header read.
+    """A picture of which only the header has been read.
 
-    held: how many pixels of four bytes decoding it holds in memory at once. declared: how many its header states.
+    held: the number of pixels of four bytes in memory while decoding it. declared: the number of pixels in its
+    header.
     """
 
     picture: Image.Image
@@ -49,10 +49,10 @@ class Opened(NamedTuple):
 
 
 def open_picture(data: bytes, name: str, side: int | None = DRAFT_SIDE) -> Opened:
-    """The picture with only its header read: nothing is spent on one that is refused here.
+    """Read the header of a picture, and refuse it if it is over a limit.
 
-    side: a JPEG will be decoded at the smallest of its sizes that is at least so wide and so high; None: at its
-    full size. Raises PictureError: 413 over a limit, 415 for another format.
+    side: decode JPEGs at the smallest available size with at least this width and height; None for the full size.
+    Raises PictureError: 413 over a limit, 415 for another format.
     """
     try:
         picture = Image.open(BytesIO(data), formats=FORMATS)
@@ -60,7 +60,7 @@ def open_picture(data: bytes, name: str, side: int | None = DRAFT_SIDE) -> Opene
         raise _too_large(name, "a picture of enormous size") from None
     except Exception:
         raise PictureError(
-            415, f"{name} is no picture of a format that is taken.", field=name, formats=list(FORMATS)
+            415, f"{name} is not a picture in a supported format.", field=name, formats=list(FORMATS)
         ) from None
     width, height = picture.size
     declared = width * height
@@ -75,42 +75,42 @@ def open_picture(data: bytes, name: str, side: int | None = DRAFT_SIDE) -> Opene
 
 
 def open_pictures(data: list[bytes], names: list[str], side: int | None = DRAFT_SIDE) -> list[Opened]:
-    """The pictures of a request with only their headers read, as by open_picture.
+    """Read the headers of all pictures in a request with `open_picture`.
 
-    Raises PictureError 413, too, if they have too many pixels together.
+    Raises PictureError as there, and 413 if the pictures have too many pixels in total.
     """
     opened = [open_picture(content, name, side) for content, name in zip(data, names, strict=True)]
     pixels = sum(each.picture.width * each.picture.height for each in opened)
     declared = sum(each.declared for each in opened)
     if pixels > MAX_PIXELS_TOGETHER or declared > MAX_DECLARED_TOGETHER:
-        detail = "The pictures have more pixels together than are taken in one request."
+        detail = "The pictures in the request have too many pixels in total."
         raise PictureError(413, detail, field=names[0], found=f"{declared} pixels")
     return opened
 
 
 def _held(picture: Image.Image, declared: int) -> int:
-    """How many pixels of four bytes decoding needs at once."""
+    """The number of pixels of four bytes in memory while decoding."""
     pixels = picture.width * picture.height
     if picture.format != "JPEG":
         return pixels * COPIES.get(picture.format or "", 1)
     if "progressive" not in picture.info:
         return pixels
-    # libjpeg holds all coefficients of a progressive file, two bytes each, at whatever size it is decoded
+    # libjpeg keeps all coefficients of a progressive file in memory, two bytes each, even for a reduced size
     sampling = [(across, down) for _, across, down, _ in getattr(picture, "layer", [])]
     full = max(across for across, _ in sampling) * max(down for _, down in sampling)
     return pixels + declared * sum(across * down for across, down in sampling) // full // 2
 
 
 def _too_large(name: str, found: str) -> PictureError:
-    detail = f"{name} has more pixels than are taken or a side over {MAX_SIDE}."
+    detail = f"{name} has too many pixels, or a side of more than {MAX_SIDE}."
     return PictureError(413, detail, field=name, found=found)
 
 
 def decode_grey(picture: Image.Image, name: str) -> np.ndarray:
-    """The picture's brightness, uint8 (height, width), upright by its camera's mark; what is transparent shows
-    paper that the ink stands out from. The picture is closed.
+    """The picture's brightness, uint8 (height, width), after rotating it as its camera's rotation mark says.
+    Transparent pixels become light or dark, whichever contrasts with the ink. Closes the picture.
 
-    Raises PictureError 422 for a damaged picture or for pixels that are no numbers.
+    Raises PictureError 422 for a damaged picture, or for pixels that are NaN or infinite.
     """
     try:
         picture.load()
@@ -123,7 +123,7 @@ def decode_grey(picture: Image.Image, name: str) -> np.ndarray:
     except PictureError:
         raise
     except Exception as error:
-        # a damaged file shows as almost any exception, from OSError to struct.error
+        # damaged files can raise almost any exception, from OSError to struct.error
         reason = type(error).__name__
         raise PictureError(422, f"{name} is a damaged picture.", field=name, found=reason) from None
     finally:
@@ -131,12 +131,12 @@ def decode_grey(picture: Image.Image, name: str) -> np.ndarray:
 
 
 def _grey(picture: Image.Image, name: str) -> Image.Image:
-    """Mode L, 0 to 255."""
+    """The picture in mode L."""
     if picture.mode in ("I", "F") or "16" in picture.mode:
         return _from_wide(picture, name)
     if "A" not in picture.getbands() and "transparency" not in picture.info:
         grey = picture.convert("L")
-        # frees its pixels, four bytes each
+        # free its pixels of four bytes each
         picture.close()
         return grey
     grey, alpha = Image.new("L", picture.size), Image.new("L", picture.size)
@@ -155,19 +155,19 @@ def _grey(picture: Image.Image, name: str) -> Image.Image:
 
 
 def _from_wide(picture: Image.Image, name: str) -> Image.Image:
-    """16 bits, whole numbers or floats to 0..255."""
+    """Convert a picture with 16 bits, integers or floats to 0..255."""
     ranges = []
     for _, strip in _strips(picture):
         values = np.asarray(strip, np.float32)
         if not np.isfinite(values).all():
             raise PictureError(
-                422, f"{name} has pixels that are no numbers.", field=name, found="NaN or Infinity"
+                422, f"{name} has pixels that are not finite numbers.", field=name, found="NaN or Infinity"
             )
         ranges.append((float(values.min()), float(values.max())))
     low, high = min(each[0] for each in ranges), max(each[1] for each in ranges)
     start, scale = 0.0, 1.0
     if low < 0 or high > 255:
-        # what a picture calls white is told by its range only
+        # the format does not say which value is white, so guess it from the range
         start, end = min(low, 0.0), 65535.0 if low >= 0 and high <= 65535 else high
         scale = 255 / (end - start)
     elif picture.mode == "F" and high <= 1:
@@ -180,7 +180,7 @@ def _from_wide(picture: Image.Image, name: str) -> Image.Image:
 
 
 def _strips(picture: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """The picture in strips of some STRIP pixels: (first row, strip)."""
+    """Divide the picture into strips of about STRIP pixels: (first row, strip)."""
     rows = max(1, STRIP // picture.width)
     for top in range(0, picture.height, rows):
         yield top, picture.crop((0, top, picture.width, min(picture.height, top + rows)))

@@ -1,6 +1,5 @@
-"""What is wrong with a picture, for whoever asked to read it. Decoding raises `PictureError`, which
-digits/serving/errors.py answers as a problem, and `HugePictures`, which asks for a second, lone call. Neither
-knows more of HTTP than the status that fits."""
+"""The exceptions for pictures that can't be read. digits/serving/errors.py converts `PictureError` to problem
+details. `HugePictures` asks the caller to try again while no other thread decodes huge pictures."""
 
 from __future__ import annotations
 
@@ -8,10 +7,10 @@ from typing import Any
 
 
 class PictureError(ValueError):
-    """A picture that can't be read as a digit.
+    """A picture can't be read.
 
-    status: the HTTP status that fits: 413 for too many pixels, 415 for another format, 422 for anything else.
-    Everything in `extra` (field, found, formats) is for the answer's body.
+    status: the HTTP status for the answer: 413 for too many pixels, 415 for another format, 422 for anything else.
+    extra: further fields of the answer (field, found, formats).
     """
 
     def __init__(self, status: int, detail: str, **extra: Any) -> None:
@@ -22,9 +21,9 @@ class PictureError(ValueError):
 
 
 class HugePictures(Exception):
-    """The pictures would decode to more pixels than the caller's `max_pixels`; none of them has been decoded.
+    """Decoding the pictures would need more pixels in memory than `max_pixels`. None has been decoded.
 
-    pixels: how many they would decode to together.
+    pixels: the number of pixels in total.
     """
 
     def __init__(self, pixels: int) -> None:

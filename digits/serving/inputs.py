@@ -104,7 +104,7 @@ def to_batch(items: Items, as_is: bool = False) -> np.ndarray:
     """float32 (n, 28, 28, 1) in [0, 1] from a request's images. Large pictures are prepared in another thread.
 
     as_is: use pictures of 28x28 pixels without preparing them. Raises PictureError, and Problem 422 for pixels
-    that show nothing.
+    that are blank.
     """
     if pictures := items.pictures:
         work = partial(prepare, pictures, items.names, as_is)
@@ -139,7 +139,7 @@ def blank(pixels: np.ndarray, top: int = 255) -> tuple[int, str] | None:
     first = int(faint[0])
     if top == 255 and lowest[first] < highest[first] <= 1:
         return first, "has values from 0 to 1: multiply them by 255."
-    return first, "shows nothing: its pixels hardly differ."
+    return first, "is blank: its pixels hardly differ."
 
 
 def limit(n: int, max_batch: int) -> None:

@@ -54,7 +54,7 @@ def _has_bool(value: Any) -> bool:
 
 def batch(array: np.ndarray, name: str, max_images: int, top: int = 1) -> np.ndarray:
     """float32 (n, 28, 28, 1) in [0, 1] from an array that `check` accepts. Raises what `check` raises, and Problem
-    400 for an image that shows nothing."""
+    400 for a blank image."""
     check(array, name, max_images, top)
     if problem := inputs.blank(array, top):
         raise Problem(400, f"{name}[{problem[0]}] {problem[1]}")
