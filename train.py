@@ -1,10 +1,10 @@
-"""Trains the network: the pipeline's `train` stage. Run `dvc repro` (`make train`), which brings the data first,
-or `python train.py` once data/digits.npz is there. What it learns by is in params.yaml.
+"""Trains the network; this is the pipeline's `train` stage. Run `dvc repro` (`make train`), which gets the data
+first, or `python train.py` if data/digits.npz exists. The parameters are in params.yaml.
 
-    python train.py --epochs 1 --limit 2000     # a quick look whether all works; ships nothing
+    python train.py --epochs 1 --limit 2000     # a quick check that everything works, which doesn't change models/
 
-Writes models/mnist.h5, its compiled mnist.tflite and the model card mnist.json, and metrics/. All are written
-beside their places first and moved there at the end: a run that is stopped or fails leaves the old model whole.
+It writes models/mnist.h5, the compiled mnist.tflite, the model card mnist.json, and metrics/. The files are moved
+into place at the end, so that a run that is stopped or fails keeps the old model.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-# TensorFlow reads it at import: errors only, no notes on CPU features and missing GPUs
+# TensorFlow reads this when it is imported; only log errors, not CPU features and missing GPUs
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
@@ -48,19 +48,22 @@ from digits.training.plots import write_plots, write_reliability
 from digits.training.sources import ONE_HOT, sources
 
 ROOT = Path(__file__).resolve().parent
-# so many before Keras returns to Python: with batches of 32 that is felt
+# the number of steps before Keras returns to Python, which would slow down batches of 32
 STEPS_PER_CALL = 100
-# an image to train on, one to calibrate on, one to validate on
+# one image each for training, calibration and validation
 MIN_LIMIT = 3
-# images and their digits
+# images and labels
 Pair = tuple[np.ndarray, np.ndarray]
 log = logging.getLogger("digits.train")
 
 
 def fit(x: np.ndarray, y: np.ndarray, held_out: Pair, params: dict[str, Any], live: Live) -> keras.Sequential:
-    """A network with OUTPUTS outputs, trained on the images `x`, uint8 (n, 28, 28), and their digits `y`, uint8
-    (n,); the curves in `live` come from those that are `held_out`."""
-    # the same run gives the same bytes on the same machine
+    """Train a network with OUTPUTS outputs.
+
+    x, y: training images, uint8 (n, 28, 28), and their digits, uint8 (n,). held_out: the images for the validation
+    curves in `live`.
+    """
+    # repeated runs give the same bytes on the same machine
     keras.utils.set_random_seed(params["seed"])
     tf.config.experimental.enable_op_determinism()
 
@@ -75,7 +78,7 @@ def fit(x: np.ndarray, y: np.ndarray, held_out: Pair, params: dict[str, Any], li
     )
     network = build(params["filters"], params["dense"], params["dropout"], momentum(total))
     network.compile(
-        # what is kept is the weights' moving average, which is steadier than the last of them
+        # the saved weights are a moving average, which is steadier than the last weights
         keras.optimizers.Adam(rate, use_ema=True, ema_momentum=momentum(total, params["ema_momentum"])),
         keras.losses.CategoricalCrossentropy(label_smoothing=params["label_smoothing"]),
         metrics=["accuracy"],
@@ -86,13 +89,13 @@ def fit(x: np.ndarray, y: np.ndarray, held_out: Pair, params: dict[str, Any], li
             images, labels, params["batch_size"], params["seed"], params["augment"], total, strange, sets
         ),
         steps_per_epoch=steps,
-        # the batches come shuffled; Keras would only warn that it can't
+        # the batches are already shuffled, and Keras would warn that it can't shuffle them
         shuffle=False,
         epochs=params["epochs"],
         validation_data=(normalize(held_out[0]), ONE_HOT[held_out[1]]),
         validation_batch_size=500,
         callbacks=[DVCLiveCallback(live=live), keras.callbacks.LambdaCallback(on_epoch_end=log_epoch)],
-        # a progress bar, where a terminal shows it
+        # show a progress bar on a terminal
         verbose=1 if sys.stdout.isatty() else 0,
     )
     return network
@@ -101,8 +104,8 @@ def fit(x: np.ndarray, y: np.ndarray, held_out: Pair, params: dict[str, Any], li
 def settle(
     network: keras.Sequential, x: np.ndarray, y: np.ndarray, params: dict[str, Any]
 ) -> tuple[keras.Model, float]:
-    """The network to be served, its temperature fitted to held-out digits, and from which probability on its
-    answers are sure, which is told by these digits and by outliers made of them."""
+    """Fit the temperature to held-out digits `x`, `y`. Returns the network to serve, and the threshold of sure
+    answers, which is determined with these digits and with outliers made from them."""
     calibrate(network, normalize(x), y)
     served = fold(network)
     strange = outliers.held_out(x, y, params, params["seed"] + 1)
@@ -111,22 +114,22 @@ def settle(
 
 
 def log_epoch(epoch: int, figures: dict[str, float]) -> None:
-    """Log an epoch's loss and accuracy where no terminal shows Keras's progress bar."""
+    """Log the loss and accuracy of an epoch, unless Keras shows its progress bar on a terminal."""
     if not sys.stdout.isatty():
         rounded = {name: round(figure, 5) for name, figure in figures.items()}
         log.info("epoch", extra={"epoch": epoch + 1, **rounded})
 
 
 def main() -> None:
-    """Train, test once, write the model and what is known about it."""
+    """Train and evaluate the network, and write its files."""
     parser = argparse.ArgumentParser(description="Train the network on data/digits.npz.")
-    parser.add_argument("--epochs", type=int, help="fewer epochs, for a quick look")
-    parser.add_argument("--limit", type=int, help="fewer images, for a quick look")
-    parser.add_argument("--seed", type=int, help="another seed than params.yaml's")
-    parser.add_argument("--out", type=Path, help="write models/ and metrics/ there")
+    parser.add_argument("--epochs", type=int, help="number of epochs, for a quick check")
+    parser.add_argument("--limit", type=int, help="number of training images, for a quick check")
+    parser.add_argument("--seed", type=int, help="replaces the seed in params.yaml")
+    parser.add_argument("--out", type=Path, help="folder for models/ and metrics/")
     args = parser.parse_args()
     if args.limit is not None and args.limit < MIN_LIMIT:
-        parser.error(f"--limit: at least {MIN_LIMIT} images")
+        parser.error(f"--limit must be at least {MIN_LIMIT}")
     own = {name: value for name in ("epochs", "seed") if (value := getattr(args, name)) is not None}
     out = args.out or (ROOT / "tmp" / "train" if own or args.limit else ROOT)
     params = yaml.safe_load((ROOT / "params.yaml").read_text())["train"] | own
@@ -151,7 +154,7 @@ def main() -> None:
         held_out = np.concatenate([calibration, val])
         trained = fit(x[train], y[train], (x[held_out], y[held_out]), params, live)
         network, threshold = settle(trained, x[calibration], y[calibration], params)
-        # nothing was fitted to these: neither the weights nor the temperature nor the threshold
+        # neither the weights nor the temperature nor the threshold were fitted to these images
         probabilities = predict(network, normalize(x[val]))
         strange = outliers.held_out(x[val], y[val], params, params["seed"] + 2)
         validation = evaluate(probabilities, y[val], threshold) | {
@@ -190,7 +193,9 @@ def main() -> None:
     print(f"Test loss: {test['loss']:.4f}")
     print(f"Test accuracy: {test['accuracy']:.4f}")
     if out != ROOT:
-        print(f"Written to {out}, not to models/: this run was not the pipeline's.")
+        print(
+            f"The files are in {out}, and models/ has not changed, because this was not a run of the pipeline."
+        )
 
 
 if __name__ == "__main__":

@@ -224,7 +224,7 @@ def test_an_unknown_kind_of_outlier_is_named() -> None:
 def test_a_run_with_too_few_images_is_refused(trained: Path, small_runs: dict[str, Any]) -> None:
     done = small_runs["too few"]
     assert done["error"] == 2
-    assert "--limit: at least 3 images" in done["printed"]
+    assert "--limit must be at least 3" in done["printed"]
     done = small_runs["all for validation"]
     # sys.exit prints its text without a traceback, and exits with 1
     assert "validation: 600" in done["error"]

@@ -1,2 +1,2 @@
-"""What trains the network: data, augmentation, the network itself, its compiled form. train.py and dvc.yaml
-call it."""
+"""Training: the data, the network, its evaluation and its compilation. train.py and dvc.yaml call these
+modules."""

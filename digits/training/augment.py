@@ -1,6 +1,7 @@
-"""Makes more of the training images, so that the network meets more hands than MNIST's five hundred. train.py's
-`fit` learns from `batches`, in which every image is varied at random by `augment`: turned, slanted, scaled, moved,
-written with a thicker or thinner pen, seen less sharply. `low_resolution` makes images to add to MNIST's."""
+"""Data augmentation, because the service sees more kinds of handwriting than that of MNIST's five hundred
+writers. train.py's `fit` trains with `batches`, in which `augment` varies every image at random: it rotates,
+shears, scales, shifts and blurs images, and changes their stroke width. `low_resolution` makes images to add to
+MNIST's."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from PIL import Image, ImageOps
 
 from digits.imaging import prepare
 
-# how much the last batches of a run are varied, against the first
+# the strength of augmentation at the end of a run, relative to its beginning
 LAST_VARIED = 0.3
 
 
@@ -30,14 +31,13 @@ def batches(
 ) -> tf.data.Dataset:
     """Endless shuffled batches of images float32 (n, 28, 28, 1) in [0, 1] and labels float32 (n, OUTPUTS).
 
-    images: uint8 (n, 28, 28). labels: float32 (n, OUTPUTS). varied: how much, as the keyword arguments of
-    `augment`; without it the images stay as they are. steps: how many batches will be taken; the last third of
-    them are varied less and less, so that the network ends with images like MNIST's own. alternating: the last so
-    many images are split into `sets`, and each epoch takes the next of these beside all other images. The same
-    seed gives the same batches.
+    images: uint8 (n, 28, 28). labels: float32 (n, OUTPUTS). varied: the keyword arguments of `augment`; None for
+    no augmentation. steps: the number of batches in the run; in the last third of them augmentation gets weaker,
+    so that training ends with images close to MNIST's own. alternating: this number of images at the end is
+    divided into `sets`; each epoch uses the next set and all other images. The batches only depend on the seed.
     """
     fixed = len(images) - alternating
-    # numbers are shuffled and a batch is gathered at once: cheaper than moving images one by one
+    # shuffling indices and gathering each batch at once is faster than moving single images
     epochs = [np.r_[:fixed, fixed + part : len(images) : sets] for part in range(sets)]
     shuffled = [tf.data.Dataset.from_tensor_slices(one).shuffle(len(one), seed=seed) for one in epochs]
     order = reduce(tf.data.Dataset.concatenate, shuffled).repeat().batch(batch_size)
@@ -52,7 +52,7 @@ def batches(
         return pairs.prefetch(tf.data.AUTOTUNE)
 
     def vary(pair: tuple[tf.Tensor, tf.Tensor], count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        # a seed a batch, so that the maps may run side by side and still give the same images every time
+        # each batch has its own seed, so that parallel calls always give the same images
         of_batch = tf.stack([tf.cast(count, tf.int32), seed])
         late = tf.clip_by_value(3 * tf.cast(count, tf.float32) / steps - 2, 0, 1) if steps else 0.0
         less = 1 - (1 - LAST_VARIED) * late
@@ -76,18 +76,18 @@ def augment(
     stroke_width: float,
     blur: float,
 ) -> tf.Tensor:
-    """A varied batch, float32 (n, 28, 28, 1) in [0, 1] like `images`; the same seed, int32 (2,), varies alike.
+    """Vary a batch of images, float32 (n, 28, 28, 1) in [0, 1]. The result only depends on the seed, int32 (2,).
 
-    rotation: at most so many degrees. shear: at most so many pixels sideways for each down. zoom: width and
-    height change at most by this share. shift: at most so many pixels. stroke_width: the share of images whose
-    strokes are made thicker or thinner. blur: the share of images blurred, as a picture of few pixels is when
-    enlarged.
+    rotation: maximum in degrees. shear: maximum of pixels sideways per pixel down. zoom: maximum relative change
+    of width and height. shift: maximum in pixels. stroke_width: fraction of the images whose strokes are made
+    thicker or thinner. blur: fraction of the images that are blurred, like a low-resolution picture after
+    enlarging.
     """
     n = tf.shape(images)[0]
     turn, slant, wide, high, right, down = tf.unstack(tf.random.stateless_uniform((6, n), seed, -1.0, 1.0))
     turn, slant = turn * (rotation * math.pi / 180), slant * shear
     wide, high = 1 + wide * zoom, 1 + high * zoom
-    # each output pixel's place in the input: turned and slanted about the middle, then moved
+    # the place of each output pixel in the input: rotated and sheared about the middle, then shifted
     a, b = tf.cos(turn) * wide, (tf.cos(turn) * slant - tf.sin(turn)) * high
     c, d = tf.sin(turn) * wide, (tf.sin(turn) * slant + tf.cos(turn)) * high
     x, y = 13.5 * (1 - a - b) + right * shift, 13.5 * (1 - c - d) + down * shift
@@ -99,7 +99,7 @@ def augment(
         fill_mode="CONSTANT",
         fill_value=0.0,
     )
-    # a share of the way to the brightest, or darkest, of the neighbours
+    # move each pixel a part of the way to its brightest, or darkest, neighbour
     chance, share = tf.unstack(tf.random.stateless_uniform((2, n, 1, 1, 1), seed + 1))
     thick = tf.nn.max_pool2d(images, 3, 1, "SAME")
     thin = -tf.nn.max_pool2d(-images, 3, 1, "SAME")
@@ -114,10 +114,11 @@ def augment(
 
 
 def low_resolution(images: np.ndarray, seed: int) -> np.ndarray:
-    """Digits as a picture of few pixels shows them to the service; uint8 (n, 28, 28) like `images`.
+    """Digits as they look after the service has prepared low-resolution pictures of them, uint8 (n, 28, 28) like
+    `images`.
 
-    Each is seen 7 to 16 pixels high, squeezed or stretched a little, enlarged smoothly as whoever sends it would,
-    and prepared as the service prepares pictures. Raises ValueError for an image without ink.
+    Each digit is reduced to a height of 7 to 16 pixels, with a slightly different aspect ratio, enlarged
+    smoothly, and prepared as in the service. Raises ValueError for an image without ink.
     """
     rng = np.random.default_rng(seed)
     seen = np.empty_like(images)

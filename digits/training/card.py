@@ -1,7 +1,7 @@
-"""The model card, models/mnist.json: what the model files are and where they come from. train.py calls `revision`
-when it begins, as the code may change while it trains, `write_card` once the files are written, and `replace` when
-all is there; the service answers with the card on `GET /model`. A fact that can't be had is null in it: none is
-worth a training."""
+"""The model card, models/mnist.json, which describes the model's files and their origin. train.py calls
+`revision` at the start, because the code may change during training, `write_card` after writing the files, and
+`replace` at the end. The service returns the card on `GET /model`. Facts that can't be determined are null, so
+that they don't fail the training."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LIBRARIES = ("tensorflow", "keras", "numpy", "h5py")
 
 
 def write_card(folder: Path, git_revision: str | None, **facts: Any) -> None:
-    """Write mnist.json beside the mnist.h5 and mnist.tflite in `folder`, with `facts` at its end."""
+    """Write mnist.json next to mnist.h5 and mnist.tflite in `folder`. facts: further fields."""
     h5, tflite = (
         hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in ("mnist.h5", "mnist.tflite")
     )
@@ -40,9 +40,9 @@ def write_card(folder: Path, git_revision: str | None, **facts: Any) -> None:
 
 
 def revision(project: Path = ROOT) -> str | None:
-    """The git commit of the code that trains, "-dirty" behind it if that code differs; None where git can't tell.
+    """The git commit of the training code, with "-dirty" appended if that code has changes; None without git.
 
-    The code that trains is params.yaml and what the stages in dvc.yaml depend on: a style sheet is not part of it.
+    The training code is params.yaml and all dependencies of the stages in dvc.yaml.
     """
 
     def git(*words: str) -> str:
@@ -59,9 +59,9 @@ def revision(project: Path = ROOT) -> str | None:
 
 
 def replace(new: Path, out: Path) -> None:
-    """Move models/ and metrics/ from `new` into their places in `out`, on the same file system."""
+    """Move models/ and metrics/ from `new` to `out`, which is on the same file system."""
     (out / "models").mkdir(exist_ok=True)
-    # the card last: until then it names the old .h5, and a service that starts now waits for the three to fit
+    # the card last: until then the hashes don't match, and a service that starts now waits until they do
     for name in ("mnist.h5", "mnist.tflite", "mnist.json"):
         (new / "models" / name).replace(out / "models" / name)
     shutil.rmtree(out / "metrics", ignore_errors=True)

@@ -1,9 +1,9 @@
-"""Compiles a trained .h5 for serving: `python -m digits.training.compile IN.h5 [OUT.tflite]`, by default to
-where the service looks for it. train.py calls `compile_h5` for what it trained; digits/model.py starts it in a
-process of its own for an .h5 that someone dropped in.
+"""Compiles an .h5 for serving: `python -m digits.training.compile IN.h5 [OUT.tflite]`, by default to the place
+where the service looks for it. train.py calls `compile_h5`. For an .h5 without a compiled form, digits/model.py
+runs this module in a separate process.
 
-An .h5 can carry code (Lambda layers, custom classes; CVE-2025-9905: Keras ignores safe_mode for HDF5), so its
-description is read and checked before Keras may touch it.
+An .h5 can contain code (Lambda layers, custom classes; CVE-2025-9905: Keras ignores safe_mode for HDF5), so its
+configuration is checked before Keras reads it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-# what a description may name: nothing here runs code out of the file, opens another file or asks the network, as
-# Lambda, TFSMLayer, TorchModuleWrapper, StringLookup or any function or class of other modules would
+# the classes that a configuration may use. They don't run code from the file, open other files or use the network,
+# unlike Lambda, TFSMLayer, TorchModuleWrapper, StringLookup, and functions and classes of other modules
 CLASSES = frozenset(
     """
     Sequential Functional Model InputLayer __keras_tensor__ DTypePolicy
@@ -45,22 +45,22 @@ CLASSES = frozenset(
 )
 PARTS = ("layers", "models", "initializers", "regularizers", "constraints")
 MODULES = frozenset([None, "keras", *(f"keras.{part}" for part in PARTS)])
-# of all weights; a file of some bytes may declare any number
+# of all weights; even a small file can declare any number of them
 MAX_BYTES = 1 << 30
 
 
 class CompileError(Exception):
-    """The .h5 can't be compiled; the message says why."""
+    """The .h5 can't be compiled. The message says why."""
 
 
 def check(path: Path) -> None:
-    """Raise CompileError unless `path` is an .h5 model of Keras's own layers, none of which runs code from it, and
-    all of it lies in the file."""
+    """Raise CompileError unless `path` is an .h5 model that only consists of known Keras layers, contains no
+    code, and does not refer to other files."""
     try:
         with h5py.File(path, "r") as file:
             if "model_config" not in file.attrs:
                 raise CompileError(
-                    f"{path} describes no model: save the whole, by model.save, not its weights."
+                    f"{path} contains no model, only weights. Save the whole model with model.save."
                 )
             config = file.attrs["model_config"]
             config = json.loads(config.decode() if isinstance(config, bytes) else config)
@@ -70,18 +70,18 @@ def check(path: Path) -> None:
     for part in _parts(config):
         name, module, registered = part["class_name"], part.get("module"), part.get("registered_name")
         if name in ("Lambda", "__lambda__"):
-            raise CompileError(f"{path} has a Lambda layer, which would run code out of the file.")
+            raise CompileError(f"{path} has a Lambda layer, which would run code from the file.")
         known = isinstance(name, str) and name in CLASSES and module in MODULES
         if not known or registered not in (None, name):
             described = ".".join(str(word)[:40] for word in (module, registered or name) if word)
-            raise CompileError(f"{path} has a part that is not among those known to run no code: {described}")
+            raise CompileError(f"{path} has a part that is not on the list of safe ones: {described}")
         dtype = str(part["config"].get("dtype")) if isinstance(part.get("config"), dict) else ""
         if "float16" in dtype:
-            raise CompileError(f"{path} computes in 16 bits, which is not compiled: save it with float32.")
+            raise CompileError(f"{path} uses 16-bit floats, which are not supported. Save it with float32.")
 
 
 def _check_data(file: h5py.File, path: Path) -> None:
-    """Raise CompileError for weights that lie in other files or are more than a model's."""
+    """Raise CompileError for weights in other files, or for too many weights."""
     total, todo = 0, [file]
     seen = set()
     while todo:
@@ -89,7 +89,7 @@ def _check_data(file: h5py.File, path: Path) -> None:
         for name in group:
             link = group.get(name, getlink=True)
             if not isinstance(link, h5py.HardLink):
-                raise CompileError(f"{path} leads elsewhere: {name[:40]}")
+                raise CompileError(f"{path} refers to another place: {name[:40]}")
             item = group[name]
             if item.id in seen:
                 continue
@@ -98,10 +98,10 @@ def _check_data(file: h5py.File, path: Path) -> None:
                 todo.append(item)
             elif isinstance(item, h5py.Dataset):
                 if item.external or item.is_virtual:
-                    raise CompileError(f"{path} leads elsewhere: {name[:40]}")
+                    raise CompileError(f"{path} refers to another place: {name[:40]}")
                 total += item.size * item.dtype.itemsize
     if total > MAX_BYTES:
-        raise CompileError(f"{path} declares {total} bytes of weights; {MAX_BYTES} are taken.")
+        raise CompileError(f"{path} declares {total} bytes of weights, but at most {MAX_BYTES} are allowed.")
 
 
 def _parts(value: Any) -> Iterator[dict[str, Any]]:
@@ -116,7 +116,8 @@ def _parts(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def compile_h5(path: Path) -> bytes:
-    """The .tflite of an .h5: float32 (n, 28, 28, 1) -> float32 (n, 10). Raises CompileError."""
+    """Compile an .h5, float32 (n, 28, 28, 1) -> float32 (n, 10), to the bytes of a .tflite. Raises
+    CompileError."""
     check(path)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import keras
@@ -125,42 +126,42 @@ def compile_h5(path: Path) -> bytes:
     try:
         network = keras.models.load_model(path, compile=False)
     except Exception as error:
-        # some errors come without a message; some bring a layer's whole description before it
+        # some errors have no message, and some begin with the whole configuration of a layer
         reason = (
             str(error).rpartition("Exception encountered: ")[2].partition("\n")[0] or type(error).__name__
         )
-        raise CompileError(f"{path} can't be loaded by this Keras: {reason}") from None
+        raise CompileError(f"{path} can't be loaded by this version of Keras: {reason}") from None
     shapes = network.input_shape, network.output_shape
     if shapes != ((None, 28, 28, 1), (None, 10)):
         raise CompileError(
-            f"{path} has shapes {shapes[0]} -> {shapes[1]}; (None, 28, 28, 1) -> (None, 10) is wanted."
+            f"{path} has shapes {shapes[0]} -> {shapes[1]}, but must have (None, 28, 28, 1) -> (None, 10)."
         )
     sums = np.asarray(network(np.random.default_rng(1).random((4, 28, 28, 1), np.float32))).sum(1)
     linear = getattr(network.layers[-1], "activation", None) is keras.activations.linear
     if linear and not np.allclose(sums, 1, atol=1e-3):
-        # trained with from_logits
+        # a model that was trained with from_logits
         network = keras.Sequential([network, keras.layers.Softmax()])
     try:
-        # the converter prints its work to standard output, which belongs to whoever calls
+        # the converter prints to standard output, which belongs to the caller
         with redirect_stdout(StringIO()):
             return tf.lite.TFLiteConverter.from_keras_model(network).convert()
     except Exception:
         kinds = ", ".join(sorted({type(layer).__name__ for layer in network.layers}))
         raise CompileError(
-            f"{path} can't be compiled: LiteRT lacks an operation that one of its layers needs ({kinds}). "
+            f"{path} can't be compiled: LiteRT lacks an operation that one of these layers needs: {kinds}. "
             "Recurrent layers need unroll=True."
         ) from None
 
 
 def main() -> None:
-    """Compile the file that the command line names; what is left beside it, the service takes."""
+    """Compile the file that the command line names, to the place where the service looks for it."""
     if len(sys.argv) not in (2, 3):
         sys.exit("usage: python -m digits.training.compile IN.h5 [OUT.tflite]")
     path, outs = Path(sys.argv[1]), [Path(out) for out in sys.argv[2:]]
     try:
         compiled = compile_h5(path)
         if not outs or outs[0].parent == path.parent:
-            # where digits/model.py looks for the compiled form of an .h5 that no card names
+            # where digits/model.py looks for the compiled form of an .h5 without a card
             sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
             outs.append(path.parent / ".compiled" / f"{sha256}.tflite")
             outs[-1].parent.mkdir(exist_ok=True)

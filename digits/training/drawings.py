@@ -1,10 +1,10 @@
-"""Draws what is no digit: letters of fonts, letters and signs by a pen, scribbles, shapes, textures, lines.
-digits/training/outliers.py calls these for the images that the network learns to be unsure of. Each function takes
-a random generator and returns a picture, uint8 (height, width), bright on black.
+"""Draws pictures that show no digit: printed and handwritten letters and symbols, scribbles, shapes, textures and
+lines. digits/training/outliers.py uses them as outliers. Each function takes a random generator and returns a
+picture, uint8 (height, width), bright on black.
 
-signs.json holds the letters and signs that a pen draws, by script: each with its strokes, these as in
-strokes.json. What can be taken for a digit is in none of the lists: O and o for a 0, I, l and | for a 1, Z and z
-for a 2, S and s for a 5, b and G for a 6, B and & for an 8, g, q and y for a 9 or a 4.
+signs.json contains the handwritten letters and symbols by script, each with its strokes in the format of
+strokes.json. Symbols that look like digits are left out: O and o (0), I, l and | (1), Z and z (2), S and s (5), b
+and G (6), B and & (8), g, q and y (9 or 4).
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from PIL import Image, ImageDraw, ImageFont
 from digits.training.synthetic import smooth_strokes
 
 SIZE = 84
-# script: letter or sign: strokes
+# script -> symbol -> strokes
 SIGNS: dict[str, dict[str, list[Any]]] = json.loads(Path(__file__).with_name("signs.json").read_text())
 SHAPES = [shape for script in SIGNS.values() for shape in script.values()]
 
 LETTERS = "ACDEFHJKLMNPQRTUVWXYadefhijkmnprtuvwx" + "?#%+=*@<^~{}€£" + "αγδεηκλμνπτφχψωΓΔΛΞΠΣΦΨΩ"
-# OpenCV's own: Rubik, its italics, and WenQuanYi Micro Hei; Pillow's: Aileron, which has Latin letters only
+# OpenCV's fonts are Rubik, its italics, and WenQuanYi Micro Hei; Pillow's is Aileron, with Latin letters only
 FACES = [cv2.FontFace(name) for name in ("sans", "italic", "uni")]
 AILERON = ImageFont.load_default(56)
 
 Picture = np.ndarray
-# of a line: two points
+# the two ends of a line
 Ends = tuple[tuple[float, float], tuple[float, float]]
 
 
 def letter(rng: np.random.Generator) -> Picture:
-    """A letter or sign of a font."""
+    """A printed letter or symbol."""
     text = LETTERS[rng.integers(len(LETTERS))]
     if text.isascii() and rng.random() < 0.25:
         image = Image.new("L", (96, 96))
@@ -45,7 +45,7 @@ def letter(rng: np.random.Generator) -> Picture:
 
 
 def printed(text: str, rng: np.random.Generator) -> Picture:
-    """A letter or digit of one of OpenCV's fonts, from thin to black, slanted, turned, bent."""
+    """A letter or digit in one of OpenCV's fonts, with a random weight, slanted, rotated and bent."""
     picture = np.zeros((96, 96), np.uint8)
     face, weight = FACES[rng.integers(len(FACES))], int(rng.integers(100, 900))
     cv2.putText(picture, text, (24, 70), 255, face, 56, weight)
@@ -53,20 +53,20 @@ def printed(text: str, rng: np.random.Generator) -> Picture:
 
 
 def sign(rng: np.random.Generator) -> Picture:
-    """A letter or sign of signs.json by a pen."""
+    """A handwritten letter or symbol from signs.json."""
     strokes = smooth_strokes(SHAPES[rng.integers(len(SHAPES))], rng)
     return inked(strokes, rng.uniform(0.04, 0.2), rng)
 
 
 def invented(rng: np.random.Generator) -> Picture:
-    """A sign of no script: three to five strokes between the knots of a grid, most of them straight, some level or
-    upright, a few bent or closed."""
+    """A symbol of no script: three to five strokes between the knots of a grid. Most are straight, some of these
+    horizontal or vertical, and a few are bent or closed."""
     strokes = []
     for _ in range(int(rng.integers(3, 6))):
         knots = rng.integers(0, 4, (2 + int(rng.random() < 0.35), 2)) / 3
         way = rng.random()
         if way < 0.5:
-            # level or upright, and long
+            # horizontal or vertical, and long
             along = int(way < 0.25)
             knots[-1, along], knots[0, 1 - along] = knots[0, along], rng.uniform(0, 0.4)
             knots[-1, 1 - along] = rng.uniform(0.6, 1)
@@ -78,7 +78,7 @@ def invented(rng: np.random.Generator) -> Picture:
 
 
 def scribble(rng: np.random.Generator) -> Picture:
-    """A pen that wanders, zigzags or winds."""
+    """A random curve, a zigzag or a spiral."""
     way, count = rng.integers(3), int(rng.integers(7, 18))
     if way == 0:
         x, y = rng.uniform(0, 1, (2, count))
@@ -93,7 +93,7 @@ def scribble(rng: np.random.Generator) -> Picture:
 
 
 def shape(rng: np.random.Generator) -> Picture:
-    """A solid or outlined polygon or star, discs in and out of each other, a blot, several blots."""
+    """A solid or outlined polygon or star, overlapping discs, or blots."""
     picture = np.zeros((SIZE, SIZE), np.uint8)
     way = rng.integers(4)
     if way == 0:
@@ -107,12 +107,12 @@ def shape(rng: np.random.Generator) -> Picture:
     angle: np.ndarray = np.sort(rng.uniform(0, 0.7, corners) + np.arange(corners)) * (2 * np.pi / corners)
     far: np.ndarray = rng.uniform(0.75, 1, corners)
     if way == 2:
-        # a star: every second corner is near the middle
+        # a star, with every second corner near the middle
         angle = np.arange(2 * corners) * (np.pi / corners) + rng.uniform(0, 1)
         far = np.where(np.arange(2 * corners) % 2, rng.uniform(0.3, 0.7), 1.0)
     points = 42 + 36 * (np.stack([np.cos(angle), np.sin(angle)]) * far).T * rng.uniform(0.6, 1, 2)
     polygon = [(points * 16).astype(np.int32)]
-    # the outline of many corners is a 0
+    # an outline with many corners would look like a 0
     if rng.random() < 0.6 or (way == 3 and corners > 4):
         cv2.fillPoly(picture, polygon, 255, cv2.LINE_AA, 4)
     else:
@@ -121,7 +121,7 @@ def shape(rng: np.random.Generator) -> Picture:
 
 
 def blot(rng: np.random.Generator) -> Picture:
-    """Where smooth noise is high: one blot or several, hard or soft at the rim."""
+    """One or several blots with hard or soft edges, where smooth noise exceeds a threshold."""
     noise = smooth_noise(rng, int(rng.integers(3, 9)))
     y, x = np.mgrid[-1 : 1 : SIZE * 1j, -1 : 1 : SIZE * 1j]
     noise = noise - rng.uniform(0.3, 0.9) * (x * x + y * y)
@@ -130,8 +130,8 @@ def blot(rng: np.random.Generator) -> Picture:
 
 
 def texture(rng: np.random.Generator) -> Picture:
-    """A piece of a picture of things: leaves that cover each other (Lee, Mumford and Huang 2001, whose statistics
-    are those of photographs), smooth noise, a gradient, stripes or checks, some of them seen through a hole."""
+    """Overlapping leaves (dead leaves model: Lee, Mumford and Huang 2001, with the statistics of photographs),
+    smooth noise, a gradient, stripes or a checkerboard, sometimes masked by a blot."""
     way = rng.integers(4)
     y, x = np.mgrid[-1 : 1 : SIZE * 1j, -1 : 1 : SIZE * 1j]
     if way == 0:
@@ -161,7 +161,8 @@ def texture(rng: np.random.Generator) -> Picture:
 
 
 def line(rng: np.random.Generator) -> Picture:
-    """Lines that are no 1: level or slanted far, side by side, crossing, a grid, axes with a curve."""
+    """Lines that don't look like a 1: horizontal or strongly slanted, parallel, crossing, a grid, axes with a
+    curve."""
     picture = np.zeros((SIZE, SIZE), np.uint8)
     pen, way = int(rng.integers(2, 10)), rng.integers(5)
     low, high = 8.0, SIZE - 8.0
@@ -190,14 +191,14 @@ def line(rng: np.random.Generator) -> Picture:
 
 
 def _ray(angle: float, half: float, aside: float) -> Ends:
-    """A line of twice that length, so far from the picture's middle."""
+    """A line of twice the length `half`, at the distance `aside` from the middle of the picture."""
     right, down = float(np.cos(angle)), float(np.sin(angle))
     x, y = SIZE / 2 - aside * down, SIZE / 2 + aside * right
     return (x - half * right, y - half * down), (x + half * right, y + half * down)
 
 
 def inked(strokes: list[np.ndarray], pen: float, rng: np.random.Generator) -> Picture:
-    """Strokes, float (n, 2) each, by a pen of that share of the picture's width."""
+    """Draw strokes, float (n, 2) each. pen: stroke width as a fraction of the picture's width."""
     points = np.concatenate(strokes)
     low, high = points.min(0), points.max(0)
     width = max(1, round(pen * SIZE))
@@ -209,7 +210,7 @@ def inked(strokes: list[np.ndarray], pen: float, rng: np.random.Generator) -> Pi
 
 
 def warped(picture: Picture, rng: np.random.Generator) -> Picture:
-    """Slanted, turned, squeezed."""
+    """Slant, rotate and scale a picture at random."""
     middle = np.array(picture.shape[::-1]) / 2
     turn, slant = rng.normal(0, 0.15), rng.normal(0, 0.2)
     matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
@@ -219,7 +220,7 @@ def warped(picture: Picture, rng: np.random.Generator) -> Picture:
 
 
 def bent(picture: Picture, rng: np.random.Generator) -> Picture:
-    """Bent smoothly, as an unsteady hand would (Simard, Steinkraus and Platt 2003)."""
+    """Distort a picture elastically, like an unsteady hand (Simard, Steinkraus and Platt 2003)."""
     height, width = picture.shape
     push = rng.normal(0, rng.uniform(0, 3.5), (2, 4, 4)).astype(np.float32)
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
@@ -229,6 +230,6 @@ def bent(picture: Picture, rng: np.random.Generator) -> Picture:
 
 
 def smooth_noise(rng: np.random.Generator, knots: int) -> np.ndarray:
-    """Noise between random knots, float32 (SIZE, SIZE)."""
+    """Noise that is interpolated between random knots, float32 (SIZE, SIZE)."""
     grid = rng.normal(0, 1, (knots, knots)).astype(np.float32)
     return cv2.resize(grid, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)

@@ -1,7 +1,7 @@
-"""How well a network reads: `calibrate` makes its probabilities honest and `sure_threshold` says which are to be
-called sure; `evaluate` gives loss, accuracy and calibration error, `auroc` how far outliers are told from digits,
-and `confusion_matrix` says which digit is taken for which. train.py calls them after training, the first two on
-held-out images that the reported figures don't come from."""
+"""Calibrates and evaluates a network. `calibrate` fits the temperature of its probabilities, and `sure_threshold`
+the threshold of sure answers. `evaluate` computes loss, accuracy and calibration error, `auroc` how well outliers
+are distinguished from digits, and `confusion_matrix` which digits are confused. train.py calls them after
+training, the first two with held-out images that are not used for the reported results."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ import numpy as np
 
 from digits.training.network import folded
 
-# as large as makes predicting fast
+# large enough for fast prediction
 BATCH_SIZE = 500
-# of the reliability diagram
+# number of bins in the reliability diagram
 BINS = 15
 
 
 def calibrate(network: keras.Model, images: np.ndarray, labels: np.ndarray) -> None:
-    """Make the probabilities mean what they say: of the answers called 90 % sure, 90 % are right.
+    """Calibrate the probabilities, so that 90 % of the answers with a probability of 90 % are correct.
 
-    network: with all its outputs, as trained. images: float32 (n, 28, 28, 1) in [0, 1] that it didn't learn from.
-    labels: their digits, (n,).
+    network: as trained, with all outputs. images: held-out images, float32 (n, 28, 28, 1) in [0, 1]. labels: their
+    digits, (n,).
 
-    Label smoothing and augmentation leave a network too modest. One number, the temperature that the scores are
-    divided by, sets that right (Guo et al. 2017, arXiv:1706.04599); it goes into the last weights.
+    After training with label smoothing and augmentation, a network's probabilities are too low. Dividing the
+    scores by one number, the temperature, corrects this (Guo et al. 2017, arXiv:1706.04599). The last weights are
+    divided by it.
     """
     scores = np.log(np.maximum(predict(network, images), 1e-12))
 
@@ -37,11 +38,11 @@ def calibrate(network: keras.Model, images: np.ndarray, labels: np.ndarray) -> N
 
 
 def evaluate(probabilities: np.ndarray, labels: np.ndarray, threshold: float) -> dict[str, float]:
-    """Cross-entropy ("loss"), "accuracy", expected calibration error ("ece"), and which share of the images is
-    "sure" and "sure_and_wrong".
+    """Cross-entropy ("loss"), "accuracy", expected calibration error ("ece"), and the fractions of the images
+    that are "sure" and "sure_and_wrong".
 
-    probabilities: of images, float32 (n, 10), by `predict`. labels: their digits, (n,). threshold: the largest
-    probability that is not sure is below it.
+    probabilities: float32 (n, 10), from `predict`. labels: the digits, (n,). threshold: answers are sure if their
+    largest probability is at least this.
     """
     right = probabilities[np.arange(len(probabilities)), labels]
     correct, sure = probabilities.argmax(1) == labels, probabilities.max(1) >= threshold
@@ -55,33 +56,33 @@ def evaluate(probabilities: np.ndarray, labels: np.ndarray, threshold: float) ->
 
 
 def evaluate_outliers(digits: np.ndarray, outliers: np.ndarray, threshold: float) -> dict[str, float]:
-    """How well outliers are told from digits, "auroc", and which share of them is "sure".
+    """How well outliers are distinguished from digits ("auroc"), and the fraction of outliers that is "sure".
 
-    digits, outliers: their probabilities, float32 (n, 10), by `predict`.
+    digits, outliers: their probabilities, float32 (n, 10), from `predict`.
     """
     largest = outliers.max(1)
     return {"auroc": auroc(digits.max(1), largest), "sure": float((largest >= threshold).mean())}
 
 
 def predict(network: keras.Model, images: np.ndarray) -> np.ndarray:
-    """What the network says of images, float32 (n, 28, 28, 1) in [0, 1]: float32 (n, 10), or as many as it has
-    outputs."""
+    """The network's output for images, float32 (n, 28, 28, 1) in [0, 1]: float32 (n, outputs)."""
     return network.predict(images, batch_size=BATCH_SIZE, verbose=0)
 
 
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """How often each digit (row) was read as each (column): int64 (10, 10)."""
+    """The number of images by actual digit (row) and predicted digit (column), int64 (10, 10)."""
     matrix = np.zeros((10, 10), np.int64)
     np.add.at(matrix, (labels, predicted), 1)
     return matrix
 
 
 def sure_threshold(digits: np.ndarray, outliers: np.ndarray, kept: float) -> float:
-    """From which largest probability on an answer is called sure, in (0, 1).
+    """The threshold in (0, 1) from which an answer's largest probability is sure.
 
-    digits, outliers: the largest probabilities of held-out images that are digits and that are none, (n,). kept:
-    the share of the digits that is to be sure. Of the thresholds that do so it is the highest, or a lower one that
-    already leaves no outlier sure: where the two lie far apart, digits unlike those held out get what is between.
+    digits, outliers: the largest probabilities of held-out digits and outliers, (n,). kept: the fraction of the
+    digits that should be sure. The result is the highest threshold for that, or a lower one if that makes no
+    outlier sure either. If all outliers have much lower probabilities than digits, other digits thus have a
+    margin.
     """
     threshold = float(np.quantile(digits, 1 - kept, method="lower"))
     if len(outliers):
@@ -90,7 +91,7 @@ def sure_threshold(digits: np.ndarray, outliers: np.ndarray, kept: float) -> flo
 
 
 def auroc(digits: np.ndarray, outliers: np.ndarray) -> float:
-    """The area under the ROC curve: how often a digit's largest probability is above an outlier's, a tie being
+    """The area under the ROC curve: how often a digit's largest probability is above an outlier's. Ties count
     half."""
     ordered = np.sort(outliers)
     below, not_above = (np.searchsorted(ordered, digits, side) for side in ("left", "right"))
@@ -98,8 +99,8 @@ def auroc(digits: np.ndarray, outliers: np.ndarray) -> float:
 
 
 def reliability(probabilities: np.ndarray, labels: np.ndarray) -> list[tuple[float, float, int]]:
-    """For each of BINS equal ranges of the largest probability that has images: their mean probability, their
-    accuracy and their number."""
+    """The mean probability, the accuracy and the number of images in each bin that is not empty. The bins divide
+    the largest probability into BINS equal ranges."""
     largest, right = probabilities.max(1), probabilities.argmax(1) == labels
     bins = np.minimum((largest * BINS).astype(int), BINS - 1)
     there = [bins == i for i in np.unique(bins)]
@@ -107,7 +108,7 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray) -> list[tuple[flo
 
 
 def calibration_error(bins: list[tuple[float, float, int]]) -> float:
-    """The expected calibration error of `reliability`'s ranges (Guo et al. 2017): how far probability and accuracy
-    are apart on average over the images."""
+    """The expected calibration error (Guo et al. 2017): the mean difference between probability and accuracy.
+    bins: from `reliability`."""
     total = sum(count for _, _, count in bins)
     return sum(abs(probability - accuracy) * count for probability, accuracy, count in bins) / total

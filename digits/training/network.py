@@ -1,5 +1,5 @@
-"""The network, built in code: three convolutions, two poolings, two fully connected layers and the output layer.
-train.py calls `build`, `normalize` for what the network is given, and `fold` for the network that is served."""
+"""The network: three convolutions, two max-pooling layers, two fully connected layers and the output layer.
+train.py calls `build` to create it, `normalize` for its input, and `fold` for the network that is served."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import keras
 import numpy as np
 from keras import layers
 
-# the ten digits, and what is none
+# the ten digits, and one output for images that show no digit
 OUTPUTS, NO_DIGIT = 11, 10
-# of the probability of "no digit", so much goes to each of the ten, and so much is shared by what they are among
-# themselves: the best guess stays the best, however little is left of it
+# of the probability of "no digit", EVEN is added to each digit, and GUESS is distributed in proportion to the
+# digits' probabilities, so that the best guess keeps the highest probability
 EVEN, GUESS = 0.09, 0.1
 
 
 def normalize(images: np.ndarray) -> np.ndarray:
-    """The network's input, float32 (n, 28, 28, 1) in [0, 1], of images uint8 (n, 28, 28), 0 to 255."""
+    """The network's input, float32 (n, 28, 28, 1) in [0, 1], from images uint8 (n, 28, 28)."""
     return images[..., None] / np.float32(255)
 
 
 def momentum(steps: int, at_most: float = 0.995) -> float:
-    """How much a moving average over the steps of a run keeps at each of them.
+    """The momentum of a moving average over a run with this number of steps.
 
-    The more, the steadier it is at the end; but a run of a few hundred steps would end with what it began with.
+    A higher momentum makes the average steadier, but in a run of a few hundred steps it would hardly move.
     """
     return min(at_most, max(0.9, 1 - 20 / steps))
 
@@ -35,17 +35,17 @@ def build(
 ) -> keras.Sequential:
     """An untrained network: float32 (n, 28, 28, 1) in [0, 1] -> softmax probabilities float32 (n, OUTPUTS).
 
-    filters: of the three convolutions. dense: units of the two fully connected layers. dropout: share dropped
-    before the first and before the second of these. momentum: of the normalisation's moving averages.
+    filters: of the three convolutions. dense: units of the two fully connected layers. dropout: rates before the
+    first and before the second of these. momentum: of the moving averages in batch normalization.
 
-    Batch normalisation (Ioffe and Szegedy 2015, arXiv:1502.03167) stands between each convolution and its
-    activation; when the network is compiled for serving it melts into the convolution and costs nothing.
+    There is batch normalization (Ioffe and Szegedy 2015, arXiv:1502.03167) between each convolution and its
+    activation. Compiling for serving fuses it into the convolution, so it takes no time there.
     """
     return keras.Sequential(
         [
             layers.Input((28, 28, 1), name="image"),
-            # a stroke is about three pixels wide: a first look of 5x5 sees both its sides. MNIST leaves the border
-            # empty, so nothing is padded
+            # strokes are about three pixels wide, so a kernel of 5x5 covers both sides of them. There is no
+            # padding, because MNIST's borders are empty
             *_convolution(filters[0], 5, momentum),
             layers.MaxPooling2D(),
             *_convolution(filters[1], 3, momentum),
@@ -66,8 +66,8 @@ def build(
 
 
 def fold(network: keras.Sequential) -> keras.Model:
-    """The network that is served: the same, with the probabilities of the ten digits only, float32 (n, 10), which
-    add up to 1. `folded` is its last step in NumPy."""
+    """The network that is served. Its output is the probabilities of the ten digits, float32 (n, 10), which add
+    up to 1. `folded` is the last step in NumPy."""
     image = layers.Input((28, 28, 1), name="image")
     scores = keras.Sequential(network.layers[:-1])(image)
     probabilities = layers.Softmax()(scores)
@@ -81,7 +81,7 @@ def fold(network: keras.Sequential) -> keras.Model:
 
 
 def folded(scores: np.ndarray) -> np.ndarray:
-    """The probabilities of the ten digits, (n, 10), by the scores before the softmax, (n, OUTPUTS)."""
+    """The probabilities of the ten digits, (n, 10), from the scores before the softmax, (n, OUTPUTS)."""
     powers = np.exp(scores - scores.max(1, keepdims=True))
     probabilities = powers / powers.sum(1, keepdims=True)
     guess = powers[:, :NO_DIGIT] / powers[:, :NO_DIGIT].sum(1, keepdims=True)
@@ -89,7 +89,7 @@ def folded(scores: np.ndarray) -> np.ndarray:
 
 
 def _product(tensor: Any, matrix: np.ndarray) -> Any:
-    """The tensor times the matrix, as a layer whose weights it is."""
+    """The product of the tensor and the matrix, as a layer with the matrix as its weights."""
     layer = layers.Dense(matrix.shape[1], use_bias=False)
     product = layer(tensor)
     layer.set_weights([matrix])
@@ -98,7 +98,7 @@ def _product(tensor: Any, matrix: np.ndarray) -> Any:
 
 def _convolution(filters: int, size: int, momentum: float) -> list[layers.Layer]:
     return [
-        # the normalisation brings a bias of its own
+        # batch normalization adds a bias
         layers.Conv2D(filters, size, use_bias=False),
         layers.BatchNormalization(momentum=momentum),
         layers.Activation("relu"),

@@ -1,9 +1,11 @@
-"""Images in MNIST's form that are no digit, for train.py: seen in training they teach the network to be unsure of
-what it was not made for (outlier exposure: Hendrycks, Mazeika and Dietterich 2019, arXiv:1812.04606). `draw` makes
-them of MNIST's training images and of the pictures of digits/training/drawings.py, by seed, three fifths of them
-as the service prepares pictures, the others as clients that send pixels would.
+"""Outliers: images in MNIST's format that show no digit. train.py trains with them, so that the network is unsure
+about images other than digits (outlier exposure: Hendrycks, Mazeika and Dietterich 2019, arXiv:1812.04606).
+`draw` makes them from MNIST's training images and from the pictures of digits/training/drawings.py, and they only
+depend on the seed. Three fifths are prepared as in the service, and the others are scaled as clients that send
+pixels would do.
 
-No katakana and no photographs are among them: `make eval` shows by these how what was never seen is answered.
+There are no katakana and no photographs among them, so that `make eval` can measure the answers to images of
+unknown kinds.
 """
 
 from __future__ import annotations
@@ -20,9 +22,10 @@ from digits.imaging import PictureError, prepare
 from digits.training import drawings
 from digits.training.data import DataError
 
-# a digit's pixels that count as ink
+# brighter pixels count as ink
 INK = 60
-# a digit mirrored or lying on its side is no digit; not these, which are one still, or another
+# the digits that are outliers when they are mirrored, and when they are on their side; others still look like a
+# digit
 MIRRORED, LYING = (3, 4, 6, 7, 9), (2, 3, 4, 5)
 SHOWN = 24
 
@@ -35,14 +38,16 @@ def draw(
 ) -> dict[str, np.ndarray]:
     """About `count` outliers, uint8 (n, 28, 28) for each kind.
 
-    images: uint8 (n, 28, 28), digits to make some of them of. labels: their digits, (n,). kinds: how many of each
-    kind against the others; 0 makes none. A kind's images depend on the seed and on their number only, whatever
-    the other kinds. Raises DataError for an unknown kind.
+    images: uint8 (n, 28, 28), digits from which some kinds are made. labels: their digits, (n,). kinds: the
+    relative weight of each kind; 0 leaves it out. The images of a kind only depend on the seed and their number.
+    Raises DataError for an unknown kind.
     """
     unknown = set(kinds) - set(KINDS)
     if unknown:
         names = ", ".join(sorted(unknown)), ", ".join(KINDS)
-        raise DataError(f"params.yaml has unknown kinds of outliers: {names[0]}. There are: {names[1]}.")
+        raise DataError(
+            f"params.yaml has unknown kinds of outliers: {names[0]}. Known kinds are: {names[1]}."
+        )
     digits = [[image for image in images[labels == digit] if (image > INK).any()] for digit in range(10)]
     total = sum(kinds.values())
     made = {}
@@ -59,7 +64,7 @@ def _one(kind: str, digits: Digits, rng: np.random.Generator) -> np.ndarray:
         picture = KINDS[kind](digits, rng)
         if rng.random() < 0.25:
             picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.5, 2.5))
-        # the service would take a frame away and leave the digit
+        # the service would remove the frame and leave the digit
         as_picture = kind != "frames" and rng.random() < 0.6
         image = as_prepared(picture, rng) if as_picture else in_mnist_form(picture, rng)
         if image is not None and (image > INK).sum() >= 8:
@@ -67,8 +72,8 @@ def _one(kind: str, digits: Digits, rng: np.random.Generator) -> np.ndarray:
 
 
 def as_prepared(picture: Picture, rng: np.random.Generator) -> np.ndarray | None:
-    """As the service prepares a picture of it, 24 to 84 pixels large and of either polarity; None where it is
-    refused."""
+    """Prepare the picture as in the service, with a size of 24 to 84 pixels, dark on light or light on dark. None
+    if it is refused."""
     size = rng.uniform(24, 84) / max(picture.shape)
     small = cv2.resize(picture, None, fx=size, fy=size, interpolation=cv2.INTER_AREA)
     small = np.pad(small, int(rng.integers(4, 12)))
@@ -80,7 +85,8 @@ def as_prepared(picture: Picture, rng: np.random.Generator) -> np.ndarray | None
 
 
 def in_mnist_form(picture: Picture, rng: np.random.Generator) -> np.ndarray | None:
-    """Fitted in about 20x20, centred by mass in 28x28, as MNIST's authors did; None without ink."""
+    """Scale the picture to fit into about 20x20, and centre its mass in 28x28, as MNIST's authors did. None if it
+    has no ink."""
     rows, columns = (np.flatnonzero((picture > INK).any(axis)) for axis in (1, 0))
     if not len(rows):
         return None
@@ -100,7 +106,7 @@ def in_mnist_form(picture: Picture, rng: np.random.Generator) -> np.ndarray | No
 
 
 def _any(digits: Digits, rng: np.random.Generator, of: tuple[int, ...] = tuple(range(10))) -> np.ndarray:
-    """One of the digits, cropped to its ink."""
+    """A random image of one of these digits, cropped to its ink."""
     there = [digits[digit] for digit in of if digits[digit]] or [some for some in digits if some]
     some = there[rng.integers(len(there))]
     image = some[rng.integers(len(some))]
@@ -115,7 +121,8 @@ def _enlarged(picture: Picture) -> Picture:
 def _row(
     several: list[np.ndarray], low: int, high: int, rng: np.random.Generator
 ) -> tuple[Picture, list[int]]:
-    """Digits side by side, `low` to `high` pixels apart, and where each begins; the last number is the end."""
+    """Digits side by side, `low` to `high` pixels apart, and the left edge of each, followed by the end of the
+    last."""
     picture = np.zeros((32, sum(digit.shape[1] + max(high, 0) for digit in several) + 12), np.uint8)
     left, places = 6, []
     for digit in several:
@@ -130,7 +137,7 @@ def _row(
 
 
 def _pair(digits: Digits, rng: np.random.Generator) -> Picture:
-    """Two to four digits side by side, or two one below the other, or one over the other."""
+    """Two to four digits side by side, or two digits one below the other or on top of each other."""
     way = rng.random()
     if way < 0.8:
         count = int(rng.choice([2, 2, 2, 3, 3, 4]))
@@ -139,13 +146,13 @@ def _pair(digits: Digits, rng: np.random.Generator) -> Picture:
     if way < 0.9:
         turned = _row([one.T, two.T], -2, 6, rng)[0]
         return _enlarged(np.ascontiguousarray(turned.T))
-    # two 1s, or a 1 in an 8, are a digit still; shifted aside they are not
+    # shifted, because two 1s on top of each other, or a 1 in an 8, would still look like a digit
     gap = int(rng.integers(4, 9)) - min(one.shape[1], two.shape[1])
     return _enlarged(_row([one, two], gap, gap, rng)[0])
 
 
 def _part(digits: Digits, rng: np.random.Generator) -> Picture:
-    """A digit cut through beside a part of its neighbour, or above it; the pieces of a digit in wrong order."""
+    """A part of a digit beside or above a part of its neighbour, or the pieces of a digit in the wrong order."""
     way = rng.random()
     if way < 0.85:
         several = [_any(digits, rng) for _ in range(3)]
@@ -155,7 +162,7 @@ def _part(digits: Digits, rng: np.random.Generator) -> Picture:
         width = max(places[2] - places[1], 8)
         shift = rng.uniform(0.4, 0.8) * width * rng.choice([-1, 1])
         left, right = places[1] + shift, places[1] + shift + width * rng.uniform(0.9, 1.2)
-        # no neighbour whole
+        # don't include a whole neighbour
         left = max(left, places[0] + 0.3 * (places[1] - places[0]))
         right = min(right, places[3] - 0.3 * (places[3] - places[2]))
         cut = np.pad(picture[:, int(left) : int(right)], ((0, 0), (4, 4)))
@@ -169,14 +176,14 @@ def _part(digits: Digits, rng: np.random.Generator) -> Picture:
 
 
 def _turned(digits: Digits, rng: np.random.Generator) -> Picture:
-    """A digit mirrored, or lying on its side."""
+    """A digit that is mirrored or on its side."""
     if rng.random() < 0.5:
         return _enlarged(np.ascontiguousarray(_any(digits, rng, MIRRORED)[:, ::-1]))
     return _enlarged(np.ascontiguousarray(np.rot90(_any(digits, rng, LYING), rng.choice([1, 3]))))
 
 
 def _frame(digits: Digits, rng: np.random.Generator) -> Picture:
-    """A digit in a box, round or with corners, closed or open, or crossed out by lines; an empty box."""
+    """A digit in a round or angular frame, closed or open, a digit that is crossed out, or an empty frame."""
     picture = np.zeros((112, 112), np.uint8)
     if rng.random() < 0.85:
         digit = _enlarged(_any(digits, rng))
@@ -224,7 +231,8 @@ KINDS: dict[str, Callable[[Digits, np.random.Generator], Picture]] = {
 
 
 def contact_sheet(made: dict[str, np.ndarray]) -> Image.Image:
-    """The first SHOWN of each kind in a row behind its name, bright on black as the network sees them."""
+    """A sheet with the name and the first SHOWN images of each kind in a row, bright on black like the network's
+    input."""
     sheet = Image.new("L", (80 + SHOWN * 30, max(1, len(made)) * 30))
     pen = ImageDraw.Draw(sheet)
     for row, (kind, images) in enumerate(made.items()):
@@ -235,9 +243,9 @@ def contact_sheet(made: dict[str, np.ndarray]) -> Image.Image:
 
 
 def held_out(x: np.ndarray, y: np.ndarray, params: dict[str, Any], seed: int) -> dict[str, np.ndarray]:
-    """Half as many outliers as there are digits `x`, by kind as `draw` gives them; none where training has none.
+    """Half as many outliers as there are digits in `x`, by kind like those of `draw`; none if training has none.
 
-    params: params.yaml's `train`.
+    params: `train` in params.yaml.
     """
     fraction = 0.5 if params["outliers"]["fraction"] else 0
     return draw(round(fraction * len(x)), x, y, seed, params["outliers"]["kinds"])

@@ -1,6 +1,5 @@
-"""The plots that show where a network errs: train.py calls `write_plots` once the test images are read, and
-`write_reliability`. `dvc plots diff` draws confusion.csv and reliability.csv and shows misclassified.png beside
-that of another run.
+"""Writes plots of a network's errors. train.py calls `write_plots` with the test results, and `write_reliability`.
+`dvc plots diff` draws confusion.csv and reliability.csv, and shows misclassified.png next to that of another run.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-# a picture of more is no longer looked at
+# maximum number of images on the sheet
 MAX_SHOWN = 100
 COLUMNS = 10
 
@@ -18,7 +17,7 @@ COLUMNS = 10
 def write_plots(folder: Path, images: np.ndarray, labels: np.ndarray, predicted: np.ndarray) -> None:
     """Write confusion.csv and misclassified.png into `folder`.
 
-    images: uint8 (n, 28, 28), bright on black. labels, predicted: what each is and what it was read as, (n,).
+    images: uint8 (n, 28, 28), bright on black. labels, predicted: actual and predicted digits, (n,).
     """
     pairs = zip(labels, predicted, strict=True)
     rows = "".join(f"{label},{answer}\n" for label, answer in pairs)
@@ -27,14 +26,14 @@ def write_plots(folder: Path, images: np.ndarray, labels: np.ndarray, predicted:
 
 
 def write_reliability(folder: Path, bins: list[tuple[float, float, int]]) -> None:
-    """Write the reliability diagram's reliability.csv: of each range of probabilities the mean, the accuracy, and
-    the number of images."""
+    """Write reliability.csv for the reliability diagram, with the mean probability, the accuracy and the number
+    of images in each bin."""
     rows = "".join(f"{probability:.5f},{accuracy:.5f},{count}\n" for probability, accuracy, count in bins)
     (folder / "reliability.csv").write_text(f"probability,accuracy,images\n{rows}")
 
 
 def draw_misclassified(images: np.ndarray, labels: np.ndarray, predicted: np.ndarray) -> Image.Image:
-    """The images that were read wrongly, MAX_SHOWN at most, dark on light, each under "label > prediction"."""
+    """A sheet with at most MAX_SHOWN misclassified images, dark on light, each below "label > prediction"."""
     wrong = np.flatnonzero(predicted != labels)[:MAX_SHOWN]
     rows = max(1, -(-len(wrong) // COLUMNS))
     sheet = Image.new("L", (COLUMNS * 64, rows * 80), 255)

@@ -1,5 +1,5 @@
-"""Digits of fonts, for train.py: letters of the same fonts are among the outliers, and without these digits a
-network would take whatever is printed for one."""
+"""Printed digits for training. Letters in the same fonts are among the outliers, so without printed digits a
+network would take everything that is printed for an outlier."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from digits.training.outliers import as_prepared, in_mnist_form
 
 
 def digits_of_fonts(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 (count, 28, 28) in MNIST's form and their digits uint8 (count,); the same by seed."""
+    """Images uint8 (count, 28, 28) in MNIST's format and their digits uint8 (count,). They only depend on the
+    seed."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 10, count, dtype=np.uint8)
     images = np.empty((count, 28, 28), np.uint8)

@@ -1,5 +1,5 @@
-"""What the network learns from: the data set's digits, and what is made of them and beside them by the other
-modules here. train.py calls `sources`; params.yaml says how much of each."""
+"""Assembles the training images: the digits of the data set, and those that the other modules in this package
+make. train.py calls `sources`, and params.yaml sets the fraction of each."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ ONE_HOT = np.eye(OUTPUTS, dtype=np.float32)
 
 
 def sources(x: np.ndarray, y: np.ndarray, params: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, int]:
-    """What the network learns from: images, uint8 (n, 28, 28), their labels, float32 (n, OUTPUTS), a probability
-    for each digit and for none, and how many of the images, the last ones, are outliers.
+    """All training images, uint8 (n, 28, 28), their labels, float32 (n, OUTPUTS), as probabilities of each digit
+    and of no digit, and the number of outliers, which are the last images.
 
     x, y: the data set's training images, uint8 (n, 28, 28) in random order, and their digits, uint8 (n,).
     """
@@ -28,7 +28,7 @@ def sources(x: np.ndarray, y: np.ndarray, params: dict[str, Any]) -> tuple[np.nd
     count = round(strange["fraction"] * strange["sets"] * len(x))
     no_digits = outliers.draw(count, x, y, params["seed"], strange["kinds"])
     many = sum(map(len, no_digits.values()))
-    # in order of their kinds, so that each of the sets has its share of every kind
+    # outliers are sorted by kind, so that each set has the same fraction of every kind
     images = [x, drawn["x_train"], printed[0], low_resolution(x[:n], params["seed"]), *no_digits.values()]
     labels = [y, drawn["y_train"], printed[1], y[:n], np.full(many, NO_DIGIT)]
     return np.concatenate(images), ONE_HOT[np.concatenate(labels)], many

@@ -1,12 +1,12 @@
-"""Digits drawn by the computer: train.py calls `draw` for a few beside MNIST's, in styles that MNIST lacks;
-digits/training/data.py for the pipeline's `synthetic` source, where MNIST can't be had; tests train on them, and
-`python -m digits.training.synthetic FOLDER` makes the drawing page's samples. Each digit is a few strokes whose
-shape, slant, proportions, width and jitter vary, brought into MNIST's form: ink bright on black, fitted in 20x20,
-centred by mass in 28x28.
+"""Draws synthetic digits. train.py calls `draw` to add digits in styles that MNIST lacks, and
+digits/training/data.py calls it for the pipeline's `synthetic` source. Tests also train with them, and `python -m
+digits.training.synthetic FOLDER` draws the samples of the drawing page. Each digit consists of a few strokes with
+random shape, slant, proportions, width and jitter. It is converted to MNIST's format: bright ink on black, scaled
+to fit into 20x20, with the centre of mass in the middle of 28x28.
 
-strokes.json holds the shapes: for each digit the styles that people write it in, each with its strokes, each of
-these a list of points [x, y] in a unit square, x to the right and y down. A smooth curve passes through them; a
-point given twice makes a corner.
+strokes.json contains the shapes: for each digit the styles in which people write it, each with its strokes. A
+stroke is a list of points [x, y] in a unit square, with x to the right and y down. A smooth curve passes through
+the points, and a point that is given twice makes a corner.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-# digit: the ways people write it
+# digit -> the styles in which people write it
 SHAPES: dict[str, list[dict[str, Any]]] = json.loads(Path(__file__).with_name("strokes.json").read_text())
 
 CANVAS = 96
@@ -44,13 +44,15 @@ def draw(train: int, test: int, seed: int) -> dict[str, np.ndarray]:
 
 
 def smooth_digit(label: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """A digit's strokes as someone might write them: float (n, 2) each, x right, y down, about 1 high."""
+    """The strokes of a handwritten digit: float (n, 2) each, x to the right and y down, with a height of about
+    1."""
     styles = SHAPES[str(label)]
     return smooth_strokes(styles[rng.integers(len(styles))]["strokes"], rng)
 
 
 def smooth_strokes(shape: list[Any], rng: np.random.Generator) -> list[np.ndarray]:
-    """A shape's strokes as someone might write them: float (n, 2) each, x right, y down, about 1 high.
+    """The strokes of a shape with random variations: float (n, 2) each, x to the right and y down, with a height
+    of about 1.
 
     shape: the points [x, y] of each stroke, as in strokes.json.
     """
@@ -60,7 +62,7 @@ def smooth_strokes(shape: list[Any], rng: np.random.Generator) -> list[np.ndarra
     strokes = []
     for points in shape:
         moved = np.array(points) - 0.5
-        # points given twice stay together, or the corner would become a loop
+        # move points that are given twice together, or the corner would become a loop
         _, same = np.unique(moved, axis=0, return_inverse=True)
         moved = moved + rng.normal(0, 0.035, (len(moved), 2))[same.reshape(-1)]
         strokes.append(_smooth(moved @ matrix.T))
@@ -83,10 +85,10 @@ def _digit(label: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _smooth(points: np.ndarray) -> np.ndarray:
-    """A Catmull-Rom spline through the points (n, 2), close enough to be dotted as a line."""
+    """A Catmull-Rom spline through the points (n, 2), with points close enough to draw dots at them."""
     padded = np.concatenate([points[:1], points, points[-1:]])
     a, b, c, d = (padded[i : len(padded) - 3 + i, None] for i in range(4))
-    # a doubled point is a corner: the curve runs straight into it and straight out of it
+    # at a doubled point there is a corner, so the curve is straight before and after it
     a, d = (
         np.where(np.isclose(near, far).all(2, keepdims=True), near, far) for near, far in ((b, a), (c, d))
     )
@@ -113,7 +115,7 @@ def _as_mnist(picture: Image.Image, rng: np.random.Generator) -> np.ndarray:
 
 
 def main() -> None:
-    """Write 0.png to 9.png, dark on light, into the folder that the command line names."""
+    """Write 0.png to 9.png, dark on light, to the folder that the command line names."""
     rng = np.random.default_rng(9)
     for label in range(10):
         ink = Image.fromarray(255 - _digit(label, rng))

@@ -1,5 +1,6 @@
-"""Tells an MLflow server of a training run, where MLFLOW_TRACKING_URI names one: train.py calls `log_run` once all
-is written. DVC stays what versions data and models; nothing here can cost a run. docs/mlflow.md shows it."""
+"""Logs training runs on the MLflow server that MLFLOW_TRACKING_URI names. train.py calls `log_run` after
+everything is written. DVC still versions data and models, and errors here don't fail the run. See
+docs/mlflow.md."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-# of the experiment, and in the registry
+# of the experiment and of the registered model
 NAME = "digits"
 ALIAS = "candidate"
 MODEL_FILES = ("mnist.h5", "mnist.tflite", "mnist.json")
@@ -22,8 +23,8 @@ log = logging.getLogger("digits.train")
 
 
 def log_run(out: Path, register: bool) -> None:
-    """Log the run that wrote models/ and metrics/ in `out`: parameters, metrics of each epoch, test figures, model
-    card, model and plots, git commit and data hash. Whatever goes wrong is a warning in the log.
+    """Log the run that wrote models/ and metrics/ in `out`: parameters, metrics of each epoch, test results,
+    model card, model, plots, git commit and data hash. Errors are logged as warnings.
 
     register: also make the model a version of the registered model `digits`, with the alias `candidate`.
     """
@@ -32,18 +33,18 @@ def log_run(out: Path, register: bool) -> None:
     if importlib.util.find_spec("mlflow") is None:
         log.warning("MLFLOW_TRACKING_URI is set, but mlflow-skinny is not installed: the run is not logged")
         return
-    # by itself MLflow tries for many minutes
+    # by default MLflow retries for many minutes
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     try:
         run = _logged(out, register)
         log.info("logged to MLflow", extra={"run_id": run})
     except Exception as error:
-        log.warning("MLflow could not be told of the run: %s", error)
+        log.warning("the run could not be logged to MLflow: %s", error)
 
 
 def _logged(out: Path, register: bool) -> str:
-    """The id of the run in MLflow."""
+    """Log the run, and return its id in MLflow."""
     import mlflow
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Param, RunTag
@@ -51,7 +52,7 @@ def _logged(out: Path, register: bool) -> str:
     card = json.loads((out / "models" / "mnist.json").read_text())
     if not {"MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"} & os.environ.keys():
         mlflow.set_experiment(NAME)
-    # a run that fails in between is marked as failed
+    # if an exception leaves this block, MLflow marks the run as failed
     with mlflow.start_run() as run:
         now = int(time.time() * 1000)
         figures = {name: card[name] for name in ("test", "validation", "sure_threshold", "parameters")}
@@ -81,7 +82,7 @@ def _logged(out: Path, register: bool) -> str:
 
 
 def _register(client: Any, source: str, run_id: str, version: str) -> None:
-    """Make the files at `source` a version of the registered model."""
+    """Create a version of the registered model from the files at `source`."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -94,7 +95,7 @@ def _register(client: Any, source: str, run_id: str, version: str) -> None:
 
 
 def _epochs(folder: Path, now: int) -> Iterator[tuple[str, float, int, int]]:
-    """What DVCLive wrote of each epoch, as (name, value, time, epoch)."""
+    """The metrics that DVCLive wrote for each epoch, as (name, value, time, epoch)."""
     for path in sorted(folder.rglob("*.tsv")):
         name = ".".join(path.relative_to(folder).with_suffix("").parts)
         with path.open(newline="") as file:
@@ -103,7 +104,7 @@ def _epochs(folder: Path, now: int) -> Iterator[tuple[str, float, int, int]]:
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Each value within dictionaries, by its dotted name."""
+    """The values in nested dictionaries, with dotted names."""
     if not isinstance(value, dict):
         yield name, value
         return
