@@ -1,7 +1,8 @@
-"""Every digit in a picture, line by line: `read` is all that others call. paper.py tells ink from paper,
-rules and boxes; layout.py puts its components in lines; pieces.py cuts what touches and joins what is apart,
-each run of pieces being one hypothesis of a digit; path.py picks the best path through them (LeCun et al.
-1998, "Gradient-based learning applied to document recognition", VI). The network is the caller's."""
+"""Reads every digit in a picture, line by line. Other packages call `read` and pass the network to it. paper.py
+separates ink from paper, ruled lines and boxes. layout.py groups connected components into lines of text.
+pieces.py cuts touching digits and joins the parts of broken ones, so that each sequence of pieces is a hypothesis
+of a digit, and path.py finds the best path through the hypotheses (LeCun et al. 1998, "Gradient-based learning
+applied to document recognition", VI)."""
 
 from __future__ import annotations
 
@@ -21,19 +22,21 @@ from digits.reading.pieces import Judge, hypotheses
 
 __all__ = ["MOST_DIGITS", "Digit", "Line", "Reading", "read"]
 
-# of a picture
+# maximum number of digits in a picture
 MOST_DIGITS = 5000
-# pixels of the longer side that a picture is looked at with first, and if its digits are small
+# pixels of the longer side: a picture is reduced to the first, and if its digits are small, again to at most the
+# second
 COARSE, FINE = 1000, 3600
-# pixels that a JPEG keeps for that at least, wide and high
+# minimum width and height at which a JPEG is decoded for that
 COARSE_SIDE, FINE_SIDE = COARSE // 2, FINE // 2
-# pixels that digits are high: fewer are small, and looked at again with so many
+# digits of less than the first height in pixels are small, and are examined again at the second
 SMALL, SHARP = 22, 30
-# a line is sure from this probability on, and is no number below that for each of its digits
+# a line is sure from the first probability, and is not a number below the second to the power of its digits
 SURE_LINE, LEAST_LINE = 0.9, 0.5
-# of a picture of so many components, of which no larger share is digits, only sure lines are numbers
+# in a picture with more components than the first, of which less than the second fraction are digits, only sure
+# lines are numbers
 CROWD, CROWD_SHARE = 150, 0.6
-# of the boxes of what is no digit, as many are given at most
+# maximum number of boxes of marks that are not digits
 MOST_MARKS = 1000
 
 Box = tuple[int, int, int, int]
@@ -43,8 +46,8 @@ Box = tuple[int, int, int, int]
 class Digit:
     """A digit that was read.
 
-    probability: of the digit, as the network gives it for its pixels, in [0, 1]. unsure: that is below the
-    threshold. box: x, y, width, height in the sent picture's pixels, upright by its camera's mark.
+    probability: the network's probability of the digit, in [0, 1]. unsure: whether it is below the threshold.
+    box: x, y, width, height in pixels of the picture, after rotating it as its camera's rotation mark says.
     """
 
     digit: int
@@ -55,10 +58,10 @@ class Digit:
 
 @dataclass(frozen=True)
 class Line:
-    """Digits side by side.
+    """A line of digits.
 
-    probability: that all of the line is right, in [0, 1]. alternatives: other readings and their probabilities,
-    the best first, if they were asked for.
+    probability: that the whole line is correct, in [0, 1]. alternatives: the requested number of other readings
+    with their probabilities, the best first.
     """
 
     text: str
@@ -70,10 +73,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a picture shows.
+    """The result of reading a picture.
 
-    lines: from top to bottom. marks: boxes of what was seen and is no digit. found_in, classified_in: seconds
-    that the network took, and all else.
+    lines: from top to bottom. marks: boxes of marks that are not digits. found_in: seconds for everything except
+    the network. classified_in: seconds for running the network.
     """
 
     lines: list[Line]
@@ -83,7 +86,7 @@ class Reading:
 
     @property
     def text(self) -> str:
-        """The lines' digits, a line each."""
+        """The digits, one line of text per line."""
         return "\n".join(line.text for line in self.lines)
 
 
@@ -100,15 +103,15 @@ def read(
 ) -> Reading:
     """Read the digits in the picture `data`.
 
-    name: what to call it in a problem. classify: probabilities float32 (n, 10) for images float32 (n, 28, 28,
-    1) in [0, 1]. sure_threshold: a digit with a lower probability is unsure. length: take each line's best
-    reading of so many digits. check: "luhn" takes the best reading whose last digit is the Luhn check digit
-    of the others (ISO/IEC 7812-1, annex B). A line that has no such reading gets its best one, and is unsure.
-    alternatives: how many runners-up to list. max_pixels: raise HugePictures if decoding needs more pixels
-    than this, as imaging.prepare.
+    name: what to call the picture in error messages. classify: returns probabilities float32 (n, 10) for images
+    float32 (n, 28, 28, 1) in [0, 1]. sure_threshold: a digit with a lower probability is unsure. length: return
+    the best reading of each line with this number of digits. check: "luhn" returns the best reading whose last
+    digit is the Luhn check digit of the others (ISO/IEC 7812-1, annex B). If a line has no such reading, its best
+    one is returned as unsure. alternatives: the number of other readings to list. max_pixels: raise HugePictures
+    if decoding needs more pixels than this, like imaging.prepare.
 
-    Raises PictureError: 413 for too many pixels or more than MOST_DIGITS digits, 415 for another format, 422
-    for a damaged picture. An empty picture has no lines.
+    Raises PictureError: 413 for too many pixels or more than MOST_DIGITS digits, 415 for another format, 422 for a
+    damaged picture. An empty picture has no lines.
     """
     if check not in (None, "luhn"):
         raise ValueError(f"check is None or 'luhn', not {check!r}")
@@ -123,10 +126,10 @@ def read(
     marks = [_box(layout.boxes[i].tolist(), scale) for i in largest]
     out: list[Line] = []
     graphs = [graph(line) for line in lines]
-    # without conditions there always is one
+    # without conditions there is always a reading
     first = [(each, best) for each in graphs if (best := best_readings(each, alternatives)) is not None]
     seen, digits_seen = sum(map(len, layout.lines)), sum(len(best.digits) for _, best in first)
-    # what looks like a digit now and then, in noise or in print, is none
+    # in noise or in print, a few components look like digits by chance
     crowd = seen > CROWD and digits_seen < CROWD_SHARE * seen
     for each, best in first:
         least = SURE_LINE if crowd else LEAST_LINE ** len(best.digits)
@@ -158,8 +161,8 @@ def read(
 
 
 def layout_of(data: bytes, name: str, max_pixels: int | None = None) -> tuple[Layout, float] | None:
-    """The picture's lines, seen with as many pixels as its digits need, and the sent picture's size as a
-    multiple of that; None where it is empty. Raises what `read` does."""
+    """The lines of the picture, which is reduced to the size that its digits need, and the factor between that
+    size and the sent picture's. None if the picture is empty. Raises the same exceptions as `read`."""
     fine = open_picture(data, name, FINE_SIDE)
     if max_pixels is not None and fine.held > max_pixels:
         raise HugePictures(fine.held)
@@ -178,6 +181,6 @@ def layout_of(data: bytes, name: str, max_pixels: int | None = None) -> tuple[La
 
 
 def _box(corners: Sequence[int], scale: float) -> Box:
-    """Left, top, right, bottom as x, y, width, height in the sent picture's pixels."""
+    """Convert left, top, right, bottom to x, y, width, height in pixels of the sent picture."""
     left, top, right, bottom = (round(value * scale) for value in corners)
     return left, top, max(1, right - left), max(1, bottom - top)

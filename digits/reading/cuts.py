@@ -1,24 +1,24 @@
-"""Where touching digits may be cut: `cuts` finds the ways from top to bottom that cross little ink. Called by
-digits.reading.pieces."""
+"""Finds the places where touching digits may be cut. digits.reading.pieces calls `cuts`, which finds paths from
+top to bottom that cross little ink."""
 
 from __future__ import annotations
 
 import numpy as np
 
-# of a digit's height: ways that cross more ink are no cuts; less makes no other way; how far they are apart,
-# and how far from a component's ends
+# as fractions of a digit's height: paths that cross more ink than this are not cuts; paths that differ by less
+# are the same; the minimum distance of two cuts; and that of a cut from the ends of the component
 MOST_INK, SAME, APART, MARGIN = 0.6, 0.03, 0.05, 0.1
-# rows of ink that a step aside costs: where it costs little, ways around ink lead far into the neighbours
+# the cost of a step aside, in rows of ink; if it is low, paths around ink lead far into the neighbours
 ASIDE = 0.6
-# cuts for each digit's height of width
+# maximum number of cuts per digit's height of width
 MOST = 8
 
 
 def cuts(ink: np.ndarray, height: float) -> tuple[list[np.ndarray], list[float]]:
-    """Paths from the top to the bottom of `ink`, float32 (rows, columns), that cross little of it: for each
-    the column by row, and how much ink it crosses of a digit's height.
+    """Paths from the top to the bottom of `ink`, float32 (rows, columns), that cross little ink. Returns the
+    column in each row for each path, and how much ink it crosses, as a fraction of a digit's height.
 
-    height: of a digit, in rows.
+    height: a digit's height in rows.
     """
     rows, columns = ink.shape
     middle = rows // 2
@@ -36,7 +36,7 @@ def cuts(ink: np.ndarray, height: float) -> tuple[list[np.ndarray], list[float]]
         least = cost.min()
         if least > MOST_INK:
             break
-        # one for all places from where the way is about the same
+        # one path for all places with about the same cost
         left = right = int(cost.argmin())
         while cost[left - 1] <= least + SAME:
             left -= 1
@@ -62,8 +62,8 @@ def cuts(ink: np.ndarray, height: float) -> tuple[list[np.ndarray], list[float]]
 
 
 def _descend(ink: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-    """The least ink on a way from the first row to each place of the last, one column aside a row at most;
-    and for each row the step back."""
+    """The least ink on a path from the first row to each place in the last row, with at most one column aside per
+    row, and the steps back for each row."""
     cost = ink[0].copy()
     back = [np.zeros(len(cost), np.int64)]
     for row in ink[1:]:

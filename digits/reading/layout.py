@@ -1,5 +1,5 @@
-"""Which components of the ink stand in one line: `find_lines` puts them in reading order, from top to bottom
-and from left to right, also where lines slant. Called by digits.reading.read."""
+"""Groups connected components into lines of text. digits.reading.read calls `find_lines`, which sorts them from
+top to bottom and from left to right. Lines may slant."""
 
 from __future__ import annotations
 
@@ -10,27 +10,28 @@ import numpy as np
 from digits.imaging.find import components
 from digits.reading.paper import INK
 
-# degrees that lines may slant
+# maximum slant of lines in degrees
 MAX_SLANT = 12
-# pixels: what is less high is no digit
+# minimum height of a digit in pixels
 MIN_HEIGHT = 7
-# of components; beyond, a picture shows no numbers
+# a picture with more components has no lines
 MOST_COMPONENTS = 12_000
-# of the typical height: what is so much higher is no digit, what is less high is but a part of one
+# relative to the typical height: higher components are not digits, and lower ones are only parts of digits
 TOO_HIGH, PART = 3.5, 0.45
-# of its height: an upright line is no wider, and of other digits' height: a 1 is no higher
+# the maximum width of a vertical bar relative to its height, and the maximum height of a 1 relative to other
+# digits
 BAR, BAR_HEIGHT = 0.17, 1.25
-# of the picture's side: so wide and high is no digit among others
+# components that fill this fraction of both of the picture's sides are not digits, unless there is only one
 FRAME = 0.9
 
 
 class Layout(NamedTuple):
-    """A picture's ink in components, and the lines these stand in.
+    """The connected components of a picture's ink, and its lines.
 
-    ink: float32 (height, width) in [0, 1]. labels: int32 (height, width), 0 where there is no component.
-    boxes: int32 (n, 4), left, top, right, bottom of label i + 1. areas: int32 (n,). lines: indices into
-    boxes, from left to right. heights: of each line's digits, in pixels. marks: indices of what is too large
-    or small to be a digit.
+    ink: float32 (height, width) in [0, 1]. labels: int32 (height, width), 0 for no component. boxes: int32 (n,
+    4), left, top, right, bottom of label i + 1. areas: int32 (n,). lines: indices into boxes, from left to right.
+    heights: the height of each line's digits in pixels. typical: the typical height of digits in pixels. marks:
+    indices of components that are too large or too small to be digits.
     """
 
     ink: np.ndarray
@@ -44,9 +45,9 @@ class Layout(NamedTuple):
 
 
 def find_lines(ink: np.ndarray | None, least: float = 0) -> Layout | None:
-    """The lines of components in `ink`, float32 (height, width) in [0, 1]; None where there is none.
+    """The lines of components in `ink`, float32 (height, width) in [0, 1]. None if `ink` is None.
 
-    least: if digits are typically less high, in pixels, the lines are not looked for.
+    least: return no lines if the typical height of digits in pixels is lower than this.
     """
     if ink is None:
         return None
@@ -65,7 +66,7 @@ def find_lines(ink: np.ndarray | None, least: float = 0) -> Layout | None:
     digits = possible & (height <= TOO_HIGH * typical) & (height >= PART * typical)
     bars = digits & (width < BAR * height)
     if (digits & ~bars).any():
-        # what is left of a box's sides is higher than the digits in it; a 1 is not
+        # the remains of a box's sides are higher than the digits in it, but a 1 is not
         digits &= ~bars | (height <= BAR_HEIGHT * np.percentile(height[digits & ~bars], 75))
     lines = _chain(boxes, np.flatnonzero(digits))
     lines, heights, parts = _with_parts(boxes, lines, height, areas, digits)
@@ -74,7 +75,7 @@ def find_lines(ink: np.ndarray | None, least: float = 0) -> Layout | None:
 
 
 def _encloses(boxes: np.ndarray, areas: np.ndarray, possible: np.ndarray) -> np.ndarray:
-    """Which components are frames: much of another is inside their box, and they fill little of it."""
+    """Which components are frames. They fill little of their box, and another large component is inside it."""
     out = np.zeros(len(areas), bool)
     size = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     hollow = np.flatnonzero(possible & (areas < 0.4 * size))
@@ -96,8 +97,7 @@ def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
 
 
 def slant_of(boxes: np.ndarray) -> float:
-    """The slope (dy / dx) of the lines that boxes (n, 4) stand in: with it, most of them are level with
-    others."""
+    """The slope (dy / dx) of the lines of boxes (n, 4), at which most boxes are level with others."""
     if len(boxes) > 250:
         boxes = boxes[np.random.default_rng(0).permutation(len(boxes))[:250]]
     x, y = (boxes[:, 0] + boxes[:, 2]) / 2, (boxes[:, 1] + boxes[:, 3]) / 2
@@ -112,7 +112,7 @@ def slant_of(boxes: np.ndarray) -> float:
 
 
 def _chain(boxes: np.ndarray, chosen: np.ndarray) -> list[np.ndarray]:
-    """Components put to the line whose last one is level with them, from left to right."""
+    """Add each component, from left to right, to the line whose last component is level with it."""
     slope = slant_of(boxes[chosen]) if len(chosen) > 1 else 0.0
     chosen = chosen[np.argsort(boxes[chosen, 0] + boxes[chosen, 2])]
     x, y = (boxes[:, 0] + boxes[:, 2]) / 2, (boxes[:, 1] + boxes[:, 3]) / 2
@@ -131,11 +131,11 @@ def _chain(boxes: np.ndarray, chosen: np.ndarray) -> list[np.ndarray]:
         else:
             best = len(lines)
             lines.append([int(i)])
-        # the place of a line is steadier than that of its last digit
+        # the mean of the last digits is steadier than the place of the last one
         recent = lines[best][-3:]
         mean = sum(y[k] - slope * (x[k] - x[i]) for k in recent) / len(recent)
         last[best] = x[i], mean, sorted(height[k] for k in recent)[len(recent) // 2]
-    # by where each would cross the left border
+    # sort by the height at which each line would cross the left border
     lines.sort(key=lambda line: float(np.mean(y[line] - slope * x[line])))
     return [np.array(line) for line in lines]
 
@@ -143,8 +143,8 @@ def _chain(boxes: np.ndarray, chosen: np.ndarray) -> list[np.ndarray]:
 def _with_parts(
     boxes: np.ndarray, lines: list[np.ndarray], height: np.ndarray, areas: np.ndarray, digits: np.ndarray
 ) -> tuple[list[np.ndarray], list[float], np.ndarray]:
-    """The lines with small components that may be parts of their digits, each line's height, and which these
-    are."""
+    """Add small components that may be parts of digits to the lines. Returns the lines, the height of each, and
+    which components were added."""
     parts = np.zeros(len(boxes), bool)
     heights = [float(np.percentile(height[line], 70)) for line in lines]
     small = np.flatnonzero(~digits & (areas >= 4) & (height < 1.2 * max(heights, default=0)))

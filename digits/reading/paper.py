@@ -1,5 +1,5 @@
-"""Ink from paper, for reader's eyes: `find_ink` gives the ink of a whole picture, on even or uneven ground,
-without ruled lines. Called by digits.reading.read."""
+"""Separates the ink of a whole picture from the paper. digits.reading.read calls `find_ink`, which handles even
+and uneven light and removes ruled lines and boxes."""
 
 from __future__ import annotations
 
@@ -11,36 +11,37 @@ import numpy as np
 
 from digits.imaging.find import GROUND_FILL, MIN_CONTRAST, MIN_GROUND, components, fit_background, shrink
 
-# pixels of the longer side with which the ground is looked at
+# pixels of the longer side at which the background is examined
 GROUND_SIZE = 480
-# of the picture's longer side: on uneven ground, what is wider is no stroke
+# maximum width of a stroke in uneven light, as a fraction of the picture's longer side
 STROKE = 0.08
-# of the strongest departure: a pixel of even ground departs less from its plane
+# background pixels differ from their plane by less than this fraction of the largest difference
 EVEN = 0.2
-# of an evenly lit picture, and of its border: no more is ink
+# maximum fraction of ink in an evenly lit picture, and on its border
 MOST_INK, MAX_BORDER = 0.45, 0.3
-# above it a pixel is ink
+# pixels above this are ink
 INK = 0.35
-# pixels, and of the picture's shorter side: how thick a rule may be
+# the thicknesses of ruled lines to look for in pixels, and their maximum as a fraction of the picture's shorter
+# side
 THICKNESSES, THICKEST = (3, 8, 20), 0.08
-# pixels, of the picture's longer side, and times its thickness: a rule is at least so long; part of a box, so
-# long
+# minimum length of a ruled line in pixels, as a fraction of the picture's longer side, and as a multiple of its
+# thickness; and the last for a line that is part of a box
 MIN_RULE, RULE, SLENDER, STOUT = 22, 0.2, 12, 6
-# of its length: so much of a rule is seen between the strokes that cross it; where it is so many times as
-# thick as elsewhere, a stroke lies along it
+# the minimum fraction of a ruled line that is visible between the strokes that cross it; where it is thicker by
+# the second factor, a stroke lies along it
 COVERED, ALONG = 0.65, 1.6
-# of a box's side: its lines are as long
+# minimum length of a box's lines, as a fraction of its side
 SPANS = 0.7
-# a digit's own stroke is not so many times as long as the digit is high
+# maximum length of a digit's stroke, relative to the digit's height
 LONGER = 1.5
-# its slope, and of its length, how far it may be bent
+# the slopes of ruled lines, and how far one may bend, as a fraction of its length
 SLOPES, BEND = np.arange(-0.2, 0.205, 0.01), 0.006
-# what a picture has more of is no rules; as many may hang together by strokes
+# maximum number of ruled lines in a picture, and of lines that are connected by strokes
 MOST_RUNS, MOST_ON_RUN = 150, 3
 
 
 def find_ink(grey: np.ndarray) -> np.ndarray | None:
-    """How much each pixel is ink, float32 (height, width) in [0, 1]; None where there is none.
+    """How much each pixel is ink, float32 (height, width) in [0, 1]. None if there is no ink.
 
     grey: uint8 (height, width).
     """
@@ -50,7 +51,7 @@ def find_ink(grey: np.ndarray) -> np.ndarray | None:
 
 
 def _departs(grey: np.ndarray) -> np.ndarray:
-    """How far each pixel is on the ink's side of its ground, uint8."""
+    """How much darker or brighter than its background each pixel is, whichever the ink is, uint8."""
     small = shrink(grey, GROUND_SIZE)
     smooth = cv2.medianBlur(small, 3)
     size = grey.shape[1], grey.shape[0]
@@ -75,8 +76,8 @@ def _departs(grey: np.ndarray) -> np.ndarray:
 
 
 def _even_ground(grey: np.ndarray) -> np.ndarray | None:
-    """The plane that a picture's ground lies on, float32 like `grey`; None if it does not, or if its ink,
-    thin as it is, is told better from what is around it."""
+    """The plane of a picture's background, float32 like `grey`. None if the background is not a plane, or if
+    comparing thin strokes with their surroundings works better."""
     slope, level = fit_background(grey)
     plane = slope + np.float32(level)
     away = np.abs(grey - plane)
@@ -114,32 +115,30 @@ def _strength(departs: np.ndarray) -> np.ndarray | None:
 
 
 def without_rules(ink: np.ndarray) -> np.ndarray:
-    """The ink without ruled lines and boxes: straight runs that are thin across. Where a stroke crosses one, it
-    stays.
+    """Remove ruled lines and boxes, which are straight and thin, from the ink, except where strokes cross them.
 
-    (As staff lines are taken from music by their vertical runs: Dalitz et al. 2008,
-    doi:10.1109/TPAMI.2007.70749.)
+    This is similar to removing staff lines from sheet music by their vertical runs (Dalitz et al. 2008,
+    doi:10.1109/TPAMI.2007.70749).
     """
     mask = (ink > INK).astype(np.uint8)
     lying, standing = _rules(mask)
     rules = lying | standing
     if not rules.any():
         return ink
-    # a stroke that crosses a line goes on through it, and where it slants comes out beside where it went in;
-    # no box is crossed often enough to be worth what of its corners would come back
+    # restore strokes that cross a line, also slanted ones; not for boxes, which are seldom crossed, because parts
+    # of their corners would be restored too
     if not standing.any():
         across = int(2 * cv2.distanceTransform(rules, cv2.DIST_C, 3).max()) + 3
         wider = cv2.dilate(mask - rules, np.ones((1, across), np.uint8))
         rules -= rules & cv2.morphologyEx(wider, cv2.MORPH_CLOSE, np.ones((across, 1), np.uint8))
-    # a rule's faint rim goes with it, what is left of the strokes keeps its own
+    # remove the faint edges of ruled lines, but keep those of the remaining strokes
     rim = cv2.dilate(rules, np.ones((5, 5), np.uint8))
     strokes = np.minimum(cv2.dilate(mask - rules, np.ones((3, 3), np.uint8)), 1 - rules)
     return np.where((rim == 1) & (strokes == 0), np.float32(0), ink)
 
 
 class _Segment(NamedTuple):
-    """A straight thin run of ink: its pixels, its length, whether it is level, and the component that it is
-    of."""
+    """A straight, thin line of ink: its pixels, its length, and whether it is horizontal."""
 
     y: np.ndarray
     x: np.ndarray
@@ -148,12 +147,13 @@ class _Segment(NamedTuple):
 
     @property
     def slender(self) -> float:
-        """Its length, as a multiple of its thickness."""
+        """The length as a multiple of the thickness."""
         return self.length**2 / len(self.x)
 
 
 def _rules(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which pixels of a mask, uint8 (height, width), are of rules that lie and that stand, each uint8."""
+    """The pixels of a mask, uint8 (height, width), that belong to horizontal and to vertical ruled lines, each
+    uint8."""
     out = np.zeros_like(mask), np.zeros_like(mask)
     turned = np.ascontiguousarray(mask.T)
     runs: list[tuple[np.ndarray, np.ndarray, int, bool]] = []
@@ -171,7 +171,7 @@ def _rules(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         parts = np.bincount(on)
         whole = int(parts.argmax())
         by_component[whole - 1].append(_Segment(y, x, length, level))
-        # boxes in a row have their sides on one run
+        # adjacent boxes have sides on the same line
         for component in np.flatnonzero(parts >= MIN_RULE).tolist():
             if component != whole:
                 own = on == component
@@ -191,8 +191,7 @@ def _rules(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             for each in found
             if each.level and ((each.length > alone and each.slender > SLENDER) or _apart(sides[0]))
         ]
-        # an upright line is as likely a 1: it is a rule from one that lies to another, or from the border to
-        # one
+        # a vertical line may be a 1, so it must go from one horizontal line to another, or from the border to one
         between = _apart(lying)
         least = SPANS * (bottom - top) if between else RULE * max(height, width)
         meets = bool(lying) or top <= 2 or bottom >= height - 2
@@ -208,14 +207,13 @@ def _rules(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _apart(segments: list[_Segment]) -> bool:
-    """Whether there are two of them, and not one found twice."""
+    """Whether there are at least two lines, and not the same one twice."""
     places = [each.y.mean() if each.level else each.x.mean() for each in segments]
     return bool(places) and max(places) - min(places) > MIN_RULE / 2
 
 
 def _level_runs(mask: np.ndarray, thick: int) -> list[tuple[np.ndarray, np.ndarray, int]]:
-    """The straight runs from left to right that are up to `thick` pixels thick: their pixels (y, x) and
-    length."""
+    """The straight horizontal lines that are up to `thick` pixels thick: their pixels (y, x) and their lengths."""
     thin = mask - cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((thick + 1, 1), np.uint8))
     found = components(cv2.morphologyEx(thin, cv2.MORPH_CLOSE, np.ones((3, 4 * thick), np.uint8)))
     lengths = found.boxes[:, 2] - found.boxes[:, 0]
@@ -227,7 +225,7 @@ def _level_runs(mask: np.ndarray, thick: int) -> list[tuple[np.ndarray, np.ndarr
         if bottom - top > lengths[i]:
             continue
         y, x = np.nonzero(thin[top:bottom, left:right] & (found.labels[top:bottom, left:right] == i + 1))
-        # strokes may hang on it, and the next rule on these
+        # strokes may connect it with other lines
         for _ in range(MOST_ON_RUN):
             on, rest = _straight(y, x)
             if not on.any():
@@ -238,12 +236,12 @@ def _level_runs(mask: np.ndarray, thick: int) -> list[tuple[np.ndarray, np.ndarr
 
 
 def _straight(y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which of these pixels are of the longest straight run among them, bool like them, and which are off it;
-    of the first none if that is no rule."""
+    """Which of these pixels belong to the longest straight line, and which don't, both bool. None belong to it if
+    it is not a ruled line."""
     none = np.zeros(len(x), bool)
     if not len(x) or np.ptp(x) < MIN_RULE:
         return none, none
-    # the line that most of them lie on (Hough), then fitted to those
+    # find the line through most pixels with a Hough transform, and fit it to these pixels
     few = slice(None, None, 1 + len(x) // 400)
     across = np.round((y[few][None] - SLOPES[:, None] * x[few][None]) / 2).astype(int)
     across -= across.min()

@@ -1,6 +1,6 @@
-"""The best readings of a line: `best_readings` finds the best paths through its hypotheses (the graph of
-LeCun et al. 1998, VI), of a known number of digits or with a check digit if asked to. Called by
-digits.reading.read."""
+"""Finds the best readings of a line. digits.reading.read calls `best_readings`, which finds the best paths
+through the line's hypotheses (the graph of LeCun et al. 1998, VI), optionally with a given number of digits or a
+check digit."""
 
 from __future__ import annotations
 
@@ -15,17 +15,14 @@ from digits.reading.scores import calibrated, scores
 
 Box = tuple[int, int, int, int]
 
-# digits whose score is so much lower than another's are not looked at
-FAR = 7
-# readings that the best one is compared with
+# the number of readings in the comparison with the best one
 RUNNERS_UP = 4
 
 
 class Edge(NamedTuple):
-    """A hypothesis: the pieces from `start` to `stop` are one digit, or are none.
+    """A hypothesis: the pieces from `start` to `stop` are one digit, or a mark that is not a digit.
 
-    options: digit, its score (a logarithm) and its probability as the network gives it; digit None for no
-    digit. box: x, y, width, height.
+    options: digit or None, its score (a logarithm), and the network's probability. box: left, top, right, bottom.
     """
 
     start: int
@@ -35,7 +32,7 @@ class Edge(NamedTuple):
 
 
 class Graph(NamedTuple):
-    """A line's hypotheses over `pieces` pieces, from left to right."""
+    """The hypotheses of a line with `pieces` pieces, from left to right."""
 
     pieces: int
     edges: list[Edge]
@@ -44,8 +41,8 @@ class Graph(NamedTuple):
 class Best(NamedTuple):
     """The best reading of a line.
 
-    digits: digit, probability, box. skipped: boxes of what is no digit. probability: of all the line.
-    alternatives: others' texts and probabilities.
+    digits: digit, probability, box. skipped: boxes of marks that are not digits. probability: of the whole line.
+    alternatives: texts and probabilities of other readings.
     """
 
     digits: list[tuple[int, float, Box]]
@@ -63,7 +60,7 @@ class _Path(NamedTuple):
 
 
 def graph(line: Judged) -> Graph:
-    """A line's hypotheses, scored."""
+    """The graph of a line's hypotheses with their scores."""
     if not line.hypotheses:
         return Graph(line.pieces, [])
     found = scores(line.served, np.array([each.shape for each in line.hypotheses]))
@@ -83,13 +80,14 @@ def graph(line: Judged) -> Graph:
 def best_readings(
     graph: Graph, alternatives: int = 0, length: int | None = None, check: str | None = None
 ) -> Best | None:
-    """The best reading, of so many digits and with a check digit that fits if asked for; None if none fits."""
+    """The best reading. length: the number of its digits, if given. check: "luhn" if its check digit must be
+    correct. None if no reading fits."""
     paths = _paths(graph, max(RUNNERS_UP, alternatives + 1), length, check)
     if not paths:
         return None
     shares = _probabilities([path.score for path in paths])
     probability = calibrated(shares[0])
-    # the others have what is left, as before among themselves
+    # distribute the rest over the other readings, in proportion to their shares
     left = (1 - probability) / max(1 - shares[0], 1e-12)
     probabilities = [probability, *(min(share * left, probability) for share in shares[1:])]
     digits, skipped = [], []
@@ -110,16 +108,16 @@ def best_readings(
 
 
 def _probabilities(scores: Sequence[float]) -> list[float]:
-    """Of readings, by their scores, the best first."""
+    """The shares of readings from their scores, the best first."""
     powers = [math.exp(score - scores[0]) for score in scores]
     return [power / sum(powers) for power in powers]
 
 
 def _paths(graph: Graph, count: int, length: int | None, check: str | None) -> list[_Path]:
-    """The best paths with different texts, the best first; none if no path fits."""
+    """The best paths with different texts, the best first."""
     luhn = check == "luhn"
-    # from the right, for the check counts digits from there: at each node the best paths to the end by
-    # (number of digits, their sum), as far as these matter
+    # from right to left, as the check digit requires: for each node, the best paths to the end by (number of
+    # digits, their sum), if these matter
     best: list[dict[tuple[int, int], dict[str, _Path]]] = [{} for _ in range(graph.pieces + 1)]
     best[graph.pieces][0, 0] = {"": _Path(0.0, "", None, 0, None)}
     leaving: list[list[Edge]] = [[] for _ in range(graph.pieces)]
@@ -152,11 +150,11 @@ def _paths(graph: Graph, count: int, length: int | None, check: str | None) -> l
 
 
 def _either(one: _Path | None, other: _Path) -> _Path:
-    """The better of two paths with one text, with the score of both together."""
+    """The better of two paths with the same text, with the score of both together."""
     if one is None:
         return other
     best, less = (one, other) if one.score >= other.score else (other, one)
-    # what is less by a thousandth of a thousandth adds nothing
+    # a path with less than a millionth of the other's probability adds nothing
     if best.score - less.score > 14:
         return best
     score = best.score + math.log1p(math.exp(less.score - best.score))
@@ -166,7 +164,7 @@ def _either(one: _Path | None, other: _Path) -> _Path:
 def _after(
     state: tuple[int, int], digit: int | None, length: int | None, luhn: bool
 ) -> tuple[int, int] | None:
-    """The state with one more digit in front; None where that is too many."""
+    """The state after adding a digit in front. None if there are too many digits."""
     if digit is None:
         return state
     number, total = state

@@ -1,5 +1,6 @@
-"""What of a line may be one digit: components, their parts where they may be cut, and neighbours together.
-`hypotheses` has the network judge them all, in two batches a picture. Called by digits.reading.read."""
+"""Finds the hypotheses for the digits of a line: connected components, their parts where they may be cut, and
+joined neighbours. digits.reading.read calls `hypotheses`, which classifies them with the network in two batches
+per picture."""
 
 from __future__ import annotations
 
@@ -16,28 +17,28 @@ from digits.reading.cuts import MOST_INK, cuts
 from digits.reading.layout import Layout
 from digits.reading.scores import unfold
 
-# a component that is a digit with this probability, and no wider than this, is not cut
+# a component that is a digit with at least this probability, and not wider than this, is not cut
 SURE, WIDE = 0.97, 1.15
-# a line of more components is cut only if so large a share of them is likely to be digits, as print's letters
-# are not
+# components in a line of more than SHORT are only cut if at least LIKELY_SHARE of them are digits with a
+# probability of LIKELY, so that printed text is not cut
 SHORT, LIKELY, LIKELY_SHARE = 12, 0.6, 0.6
-# of its height: what is narrower is not cut, nor what is wider
+# narrower and wider components are not cut, relative to their height
 NARROWEST, WIDEST_CUT = 0.5, 12
-# rows that a component is cut with
+# components are reduced to this number of rows for cutting
 CUT_ROWS = 28
-# pieces of one hypothesis
+# maximum number of pieces in a hypothesis
 MOST_PIECES = 6
-# of the line's height: a digit's widest, and how far apart its parts are
+# the maximum width of a digit and distance of its parts, relative to the line's height
 WIDEST, APART = 1.6, 0.25
-# a picture with more to judge than this shows no numbers
+# maximum number of images to classify at a time
 MOST = 14_000
 
 Corners = tuple[int, int, int, int]
 
 
 class Piece(NamedTuple):
-    """Ink that is not divided further: its label, box (left, top, right, bottom), component, and how much ink
-    the cut on its left crosses, of a digit's height; None where it is not cut there."""
+    """Ink that is not divided further: its label, box (left, top, right, bottom), component, and how much ink the
+    cut on its left crosses, as a fraction of a digit's height, or None if there is no cut."""
 
     label: int
     box: Corners
@@ -46,9 +47,10 @@ class Piece(NamedTuple):
 
 
 class Hypothesis(NamedTuple):
-    """Pieces from `start` to `stop` of a line as one digit or as none, if they may be that.
+    """The pieces from `start` to `stop` of a line as one digit, or as a mark that is not a digit, if these are
+    allowed.
 
-    box: left, top, right, bottom. shape: SHAPE numbers about it, for scores.py.
+    box: left, top, right, bottom. shape: SHAPE features for scores.py.
     """
 
     start: int
@@ -61,7 +63,7 @@ class Hypothesis(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """A line's hypotheses, over `pieces` pieces, and for each: what the network answers, (n, 10)."""
+    """The hypotheses of a line with `pieces` pieces, and the network's probabilities for each, (n, 10)."""
 
     pieces: int
     hypotheses: list[Hypothesis]
@@ -69,7 +71,8 @@ class Judged(NamedTuple):
 
 
 class Judge:
-    """Has the network judge parts of a picture's ink. seconds: what it took so far."""
+    """Classifies parts of a picture's ink with the network. seconds: the time that the network has taken so
+    far."""
 
     def __init__(self, layout: Layout, classify: Callable[[np.ndarray], np.ndarray]) -> None:
         self.ink, self.labels = layout.ink, layout.labels.copy()
@@ -79,7 +82,7 @@ class Judge:
         self._known: dict[tuple[int, ...], np.ndarray] = {}
 
     def __call__(self, wanted: dict[tuple[int, ...], Any]) -> dict[tuple[int, ...], np.ndarray]:
-        """What the network answers, float32 (10,), for each set of labels; `wanted` has their boxes."""
+        """The network's probabilities, float32 (10,), for each set of labels. wanted: their boxes."""
         fresh = [labels for labels in wanted if labels not in self._known][:MOST]
         if fresh:
             batch = np.stack([self._image(labels, wanted[labels]) for labels in fresh])
@@ -90,7 +93,7 @@ class Judge:
         return self._known
 
     def _image(self, labels: tuple[int, ...], box: Corners) -> np.ndarray:
-        """The ink of these labels, in MNIST's form."""
+        """The ink of these labels in MNIST's format."""
         height, width = self.labels.shape
         left, top = max(0, box[0] - 1), max(0, box[1] - 1)
         right, bottom = min(width, box[2] + 1), min(height, box[3] + 1)
@@ -98,12 +101,12 @@ class Judge:
         own = (there == labels[0]).astype(np.uint8)
         for label in labels[1:]:
             own |= there == label
-        # with its faint rim
+        # include the faint edges
         own = cv2.dilate(own, np.ones((3, 3), np.uint8)) & ((there == 0) | (own > 0))
         return to_mnist(self.ink[top:bottom, left:right] * own)
 
     def divide(self, component: int, box: Corners, line_height: float) -> list[Piece]:
-        """A component in pieces, along the ways from top to bottom that cross least ink."""
+        """Divide a component into pieces along the paths from `cuts`."""
         left, top, right, bottom = box
         own = self.labels[top:bottom, left:right] == component + 1
         high, wide = own.shape
@@ -130,7 +133,7 @@ class Judge:
 
 
 def hypotheses(layout: Layout, judge: Judge) -> list[Judged]:
-    """What each of the layout's lines may be."""
+    """The classified hypotheses of each line in the layout."""
     boxes = [tuple(box) for box in layout.boxes.tolist()]
     known = judge({(int(i) + 1,): boxes[i] for line in layout.lines for i in line})
     lines = []
@@ -164,7 +167,7 @@ def hypotheses(layout: Layout, judge: Judge) -> list[Judged]:
 
 
 def _runs(line: list[Piece], start: int, height: float, boxes: list[Corners]) -> list[Hypothesis]:
-    """Neighbouring pieces from `start` on that may be one digit, or none."""
+    """The hypotheses of neighbouring pieces that begin at `start`."""
     found: list[Hypothesis] = []
     first = line[start]
     left, top, right, bottom = first.box

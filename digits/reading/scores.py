@@ -1,5 +1,5 @@
-"""How good a hypothesis is: `scores` weighs what the network says of it with its shape, by weights that
-benchmarks/numerals_fit.py fitted. Called by digits.reading.read."""
+"""The scores of hypotheses, which combine the network's probabilities and their shape with weights that
+benchmarks/numerals_fit.py has fitted. digits.reading.path calls `scores` and `calibrated`."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import math
 
 import numpy as np
 
-# the share of "no digit" that the network's ten outputs have each (digits/training/network.py), and the
-# likelier ones among them
+# the parts of the probability of "no digit" that are added to each digit, and that are distributed in proportion
+# to the digits' probabilities (digits/training/network.py)
 EVEN, GUESS = 0.09, 0.1
-# in logarithms: of probabilities, and of what they lack of 1
+# lower bounds for the logarithms of probabilities p, and of 1 - p
 LEAST, DOUBT = 1e-5, 1e-3
-# numbers in a hypothesis' shape (pieces._runs)
+# number of features of a hypothesis' shape (pieces._runs)
 SHAPE = 14
 
-# by the shape's numbers: for a digit, for none; and for a 1, and a 1 that is cut out
+# for a digit: two for its probability, those of the shape, and for a 1 and a 1 that is cut out; the same for no
+# digit, without the last two
 # fmt: off
 WEIGHTS = np.array([
     0.646, 0.406, -3.058, -1.020, 0.833, -1.037, 0.445, 1.310, 0.620, -0.529, -6.069, -7.315,
@@ -24,16 +25,15 @@ WEIGHTS = np.array([
 ])
 # fmt: on
 
-
-# of a line's probability: slope and offset of its logit
+# slope and offset for the logit of a line's share
 CALIBRATION = 0.975, -0.981
 
 
 def calibrated(probability: float) -> float:
-    """How often a line is right that has this share among all readings of its hypotheses, both in [0, 1].
+    """The probability that a line is correct, from its share among all readings, both in [0, 1].
 
-    Platt's scaling (1999, "Probabilistic outputs for support vector machines"), fitted by `make numbers-fit` on
-    strings made of MNIST's training digits.
+    Platt scaling (1999, "Probabilistic outputs for support vector machines"), fitted by `make numbers-fit` on
+    strings of MNIST's training digits.
     """
     share = min(max(probability, 1e-6), 1 - 1e-6)
     slope, offset = CALIBRATION
@@ -41,10 +41,8 @@ def calibrated(probability: float) -> float:
 
 
 def unfold(served: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The probabilities of each digit, (n, 10), and of no digit, (n,), from what the network answers, (n, 10).
-
-    Each of its ten has EVEN of what is no digit, the likelier ones GUESS among them
-    (digits/training/network.py).
+    """The probabilities of each digit, (n, 10), and of no digit, (n,), from the network's probabilities, (n, 10).
+    This reverses `folded` in digits/training/network.py.
     """
     none = np.clip(served.min(1) / EVEN, 0, 1)
     share = (1 - none) / np.maximum(1 - (1 - GUESS) * none, 1e-6)
@@ -53,9 +51,9 @@ def unfold(served: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def features(served: np.ndarray, shape: np.ndarray) -> np.ndarray:
-    """What WEIGHTS weigh, (n, 11, len(WEIGHTS)): for each digit, and last for none.
+    """The features to which WEIGHTS apply, (n, 11, len(WEIGHTS)): for each digit, and last for no digit.
 
-    served: (n, 10), what the network answers. shape: (n, SHAPE).
+    served: (n, 10), the network's probabilities. shape: (n, SHAPE).
     """
     digits, none = unfold(served)
     probabilities = np.concatenate([digits, none[:, None]], 1)
@@ -71,5 +69,5 @@ def features(served: np.ndarray, shape: np.ndarray) -> np.ndarray:
 
 
 def scores(served: np.ndarray, shape: np.ndarray) -> np.ndarray:
-    """Of each hypothesis being each digit, and last none, (n, 11); higher is better."""
+    """The scores of each hypothesis for each digit, and last for no digit, (n, 11). Higher is better."""
     return features(served, shape) @ WEIGHTS
