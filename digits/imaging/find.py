@@ -1,7 +1,7 @@
-"""Which of a picture's pixels are the digit's ink. The background is a plane along the picture's border, for a
-soft shadow, and on it whatever is too wide for a stroke, for a shadow's hard edge or a sheet of paper; what
-departs from both is ink (`ink`). Connected components of it are then kept or dropped by size and place
-(`pick_digit`). A ground with writing on it is looked at by itself, and so is the place of a small digit
+"""Separates the digit's ink from the background. The background consists of a plane that is fitted along the
+picture's border, for soft shadows, and of everything too wide for a stroke, for hard shadows and sheets of paper.
+Pixels that differ from both are ink (`ink`). Connected components of ink are kept or dropped by size and place
+(`pick_digit`). A surface with writing on it is examined alone, and so is the place of a small digit
 (`find_digit`)."""
 
 from __future__ import annotations
@@ -11,63 +11,65 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-# a worker process a CPU: threads of OpenCV's own would only get in each other's way
+# there already is a worker process for each CPU, so OpenCV's threads would only compete
 cv2.setNumThreads(1)
 
-# pixels of the longer side that a digit is looked at with: more than four for each that the network sees
+# pixels of the longer side at which a digit is examined, more than four for each pixel of the network's input
 WORK_SIZE = 128
 # the same for large pictures, in which the digit has to be found first
 FIRST_SIZE = 480
-# of 255: what is fainter is no writing
+# minimum contrast of writing, of 255
 MIN_CONTRAST = 14
-# of the picture's longer side: a marker's digit that fills the picture has places this wide where strokes meet
+# maximum stroke width, as a fraction of the picture's longer side; a digit that fills the picture and is drawn
+# with a marker is this wide where strokes meet
 WIDE_STROKE = 0.6
-# the same for a digit on uneven ground, which has to be small for its ground to be seen
+# the same for a digit on an uneven background, which must be small for the background to be visible
 NARROW_STROKE = 0.08
-# of an ink map: above it a pixel belongs to a component, which must not hang together by a blur
+# threshold of an ink map for components, which must not be connected by blurred edges
 INK = 0.3
-# the same for the box around the digit, whose faint ends count
+# the same for the digit's box, which includes faint ends
 EDGE = 0.25
-# of the largest component's area: what is smaller is a speck
+# components smaller than this fraction of the largest one's area are specks
 MIN_AREA = 0.06
-# of the picture's side: a component clear of the border that is larger may be the digit
+# minimum size of the digit, as a fraction of the picture's side
 MIN_DIGIT = 0.06
-# the same for a frame, which need not touch the border
+# minimum size of a frame, which need not touch the border
 FRAME = 0.84
-# a frame keeps to this part, one in so many, of the picture; a round 0 that touches all sides does not, as
-# its ring is 0.146 of the sides away from a corner
+# a frame is within a 7th of the picture's size from the border; the ring of a round 0 that touches all sides is
+# not, because its distance from the corners is 0.146 of the sides
 FRAME_MARGIN = 7
-# a table's lines may be further in, around what is larger than this share of the picture: no dot in a 0 is
+# the lines of a table may be further inside, if they surround a component larger than this fraction of the
+# picture, which a dot in a 0 is not
 TABLE_MARGIN = 4
 MIN_IN_TABLE = 0.36
-# of the shorter side: a ruled line is no thicker, and is thinner than the strokes by at least this factor
+# maximum thickness of a ruled line as a fraction of the shorter side, and relative to the strokes
 MAX_RULE = 0.04
 THINNER = 0.7
-# of the picture's sides: a component with so much room around it does not touch the border
+# a component inside has at least this distance from the border, as a fraction of the picture's sides
 MARGIN = 0.08
-# of the border: light and shade, not writing, lie along more of it in a photograph
+# maximum fraction of ink on the border; if there is more, it is light and shadow in a photograph
 MAX_BORDER = 0.25
-# of its box: what fills more, and is larger than this share of the picture, is a ground with writing on it, as a
-# sheet of paper; a thick 8 fills as much, but what is within it is smaller than MIN_WRITTEN of it
+# a component that fills more than this fraction of its box, and is larger than MIN_GROUND, may be a surface with
+# writing on it, such as a sheet of paper; a thick 8 fills as much, but its holes are smaller than MIN_WRITTEN
 GROUND_FILL = 0.72
 MIN_GROUND = 0.25
 MIN_WRITTEN = 0.4
 
-# of a cell's side: its lines, cut along and slanted, are within so much of it
+# the lines of a cell, which may be cut and slanted, are within this fraction of its side
 CELL_RIM = 0.08
-# of the border within them: so much of it is paper
+# minimum fraction of paper on the border inside these lines
 MIN_PAPER = 0.8
-# of the cell's side: what is smaller is no digit written in it
+# minimum size of a digit in a cell, as a fraction of the cell's side
 MIN_IN_CELL = 0.25
 
 LEVELS = np.arange(256, dtype=np.float32)
 
 
 class Components(NamedTuple):
-    """Pixels that hang together (8 neighbours): label 0 is what is no ink.
+    """Connected components (8 neighbours).
 
-    labels: uint16 or int32 (height, width). boxes: int32 (n, 4): left, top, right, bottom. areas: int32 (n,), in
-    pixels. Row i of boxes and areas is of label i + 1.
+    labels: uint16 or int32 (height, width), 0 for the background. boxes: int32 (n, 4): left, top, right, bottom.
+    areas: int32 (n,), in pixels. Row i of boxes and areas belongs to label i + 1.
     """
 
     labels: np.ndarray
@@ -77,7 +79,7 @@ class Components(NamedTuple):
 
 def components(mask: np.ndarray) -> Components:
     """The components of a mask, bool or uint8 (height, width)."""
-    # labels of 16 bits, where they must suffice (four pixels a component), take half the time
+    # 16-bit labels take half the time; they suffice if the mask has less than 2^18 pixels
     kind = cv2.CV_16U if mask.size < 1 << 18 else cv2.CV_32S
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8, ltype=kind)
     left, top, width, height, areas = stats[1:].T
@@ -85,15 +87,15 @@ def components(mask: np.ndarray) -> Components:
 
 
 def fit_background(grey: np.ndarray) -> tuple[np.ndarray, int]:
-    """The plane that most of the border of `grey` (uint8, height x width) lies on: its slope, float32 (height,
-    width) and 0 in the middle, and its level there, 0 to 255.
+    """Fit a plane to the brightness along the border of `grey`, uint8 (height, width). Returns its slope, float32
+    (height, width), which is 0 in the middle, and its level there, 0 to 255.
 
-    The least median of squares (Rousseeuw 1984, doi:10.1080/01621459.1984.10477105) bears ink on nearly half of
-    the border; ink on more of it is rarer than ink on more than half of a tight crop.
+    The least median of squares (Rousseeuw 1984, doi:10.1080/01621459.1984.10477105) tolerates ink on nearly half
+    of the border. More ink than that on the border is rare, even in a tight crop.
     """
     height, width = grey.shape
     step = max(1, max(height, width) // 24)
-    # the four sides, as places (x, y)
+    # places (x, y) along the four sides
     x, y = np.arange(0, width, step, dtype=np.float32), np.arange(0, height, step, dtype=np.float32)
     places = np.zeros((2 * (x.size + y.size), 2), np.float32)
     places[: x.size, 0] = places[x.size : 2 * x.size, 0] = x
@@ -101,7 +103,7 @@ def fit_background(grey: np.ndarray) -> tuple[np.ndarray, int]:
     places[2 * x.size : -y.size, 1] = places[-y.size :, 1] = y
     places[-y.size :, 0] = width - 1
     levels = np.concatenate([grey[0, ::step], grey[-1, ::step], grey[::step, 0], grey[::step, -1]])
-    # OpenCV fits affine maps robustly: the plane is the one that moves each place aside by its brightness
+    # OpenCV fits affine maps robustly, so fit the map that moves each place aside by its brightness
     moved = places.copy()
     moved[:, 0] += levels
     fit, _ = cv2.estimateAffine2D(places, moved, method=cv2.LMEDS)
@@ -115,12 +117,12 @@ def fit_background(grey: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def ink(grey: np.ndarray, max_stroke: float = WIDE_STROKE, flat: bool = True) -> np.ndarray | None:
-    """How much each pixel is ink, float32 (height, width) in [0, 1]; None where there is no writing.
+    """How much each pixel is ink, float32 (height, width) in [0, 1]. None if there is no writing.
 
-    grey: uint8 (height, width). max_stroke: of the longer side; what is wider is background. flat: the ground
-    is evenly lit, and ink is on that side of the border's plane where more departs from it; else on the side
-    with more of what is no wider than max_stroke. Dark ink is what a closing fills (black top-hat; Serra
-    1982, "Image Analysis and Mathematical Morphology"), bright ink what it fills in the negative.
+    grey: uint8 (height, width). max_stroke: maximum stroke width, as a fraction of the longer side. flat: whether
+    the light is even. If so, ink is darker or brighter than the border's plane, whichever differs more from it,
+    else whichever has more thin strokes. Dark ink is what a closing fills (black top-hat; Serra 1982, "Image
+    Analysis and Mathematical Morphology"), and bright ink what it fills in the negative.
     """
     kernel = np.ones((int(max_stroke * max(grey.shape)) | 1,) * 2, np.uint8)
     level = 0
@@ -136,7 +138,7 @@ def ink(grey: np.ndarray, max_stroke: float = WIDE_STROKE, flat: bool = True) ->
         bright = cv2.morphologyEx(smooth, cv2.MORPH_TOPHAT, thin)
     if cv2.norm(bright) > cv2.norm(dark):
         grey, level = cv2.bitwise_not(grey), 255 - level
-    # one noisy pixel must not raise its surroundings; ink on the border has paper beyond it
+    # the median keeps a noisy pixel from changing its surroundings; outside the border, assume paper
     background = cv2.dilate(
         cv2.medianBlur(grey, 3), kernel, borderType=cv2.BORDER_CONSTANT, borderValue=level
     )
@@ -145,12 +147,12 @@ def ink(grey: np.ndarray, max_stroke: float = WIDE_STROKE, flat: bool = True) ->
 
 
 def _strength(departs: np.ndarray) -> np.ndarray | None:
-    """`departs`, uint8, scaled so that paper's noise is 0 and ink 1."""
+    """Scale the differences from the background, uint8, so that the paper's noise is 0 and ink is 1."""
     counts = cv2.calcHist([departs], [0], None, [256], [0, 256]).ravel()
-    # of the few pixels that depart most, not of the one that a scratch may be
+    # use the few pixels that differ most, because a single one may be a scratch
     few = max(4, departs.size // 16_000)
     strong = 255 - int(np.searchsorted(np.cumsum(counts[::-1]), few))
-    # told by what is paper, as a tight crop is mostly ink
+    # estimate the noise from the paper only, because a tight crop is mostly ink
     paper = np.cumsum(counts[: max(1, strong // 2)])
     noise = int(np.searchsorted(paper, paper[-1] / 2))
     if strong < max(MIN_CONTRAST, 5 * noise):
@@ -161,10 +163,11 @@ def _strength(departs: np.ndarray) -> np.ndarray | None:
 
 
 class Found(NamedTuple):
-    """A picture's ink without what is not the digit.
+    """The digit's ink in a picture.
 
-    strength: float32 (height, width) in [0, 1], as `ink`. box: left, top, right, bottom of the largest component.
-    area: its pixels. share: its longer side's of the picture's same side. clear: it keeps off the border.
+    strength: float32 (height, width) in [0, 1], like the result of `ink`. box: left, top, right, bottom of the
+    largest component. area: its area in pixels. share: its size as a fraction of the picture's side. clear:
+    whether it does not touch the border.
     """
 
     strength: np.ndarray
@@ -174,15 +177,15 @@ class Found(NamedTuple):
     clear: bool
 
     def border(self) -> float:
-        """How much of the picture's border is ink, 0 to 1."""
+        """The fraction of the picture's border that is ink."""
         ink_mask = self.strength > INK
         sides = ink_mask[0], ink_mask[-1], ink_mask[:, 0], ink_mask[:, -1]
         return float(np.concatenate(sides).mean())
 
 
 def pick_digit(strength: np.ndarray | None, may_have_rules: bool = True) -> Found | None:
-    """The digit among what an ink map (float32, height x width) shows, without specks, frames and neighbours; None
-    where nothing is ink."""
+    """The digit in an ink map, float32 (height, width), without specks, frames and neighbours. None if there is no
+    ink."""
     if strength is None:
         return None
     height, width = strength.shape
@@ -198,8 +201,8 @@ def pick_digit(strength: np.ndarray | None, may_have_rules: bool = True) -> Foun
     inside &= share > MIN_DIGIT
     size = areas.copy()
     if areas.size > 1 and inside.any() and not inside.all():
-        # a digit that fills its picture is within it, which a frame and a table's lines are not, and is no smaller
-        # than what lies inside, as a neighbour that is cut off is
+        # unlike a frame and the lines of a table, a digit that fills its picture is also in the middle; unlike a
+        # cut off neighbour, it is not smaller than the components inside
         part = TABLE_MARGIN if share[inside].max() > MIN_IN_TABLE else FRAME_MARGIN
         y, x = height // part, width // part
         aside = np.ones(areas.size + 1, bool)
@@ -218,18 +221,18 @@ def pick_digit(strength: np.ndarray | None, may_have_rules: bool = True) -> Foun
 
 
 def find_rules(mask: np.ndarray) -> np.ndarray:
-    """Which pixels of a mask, uint8 (height, width), are of ruled lines, uint8 too.
+    """The pixels of a mask, uint8 (height, width), that belong to ruled lines, also uint8.
 
-    A ruled line is straight, goes from border to border, and is thinner than the strokes that are left without
-    it. Where a stroke crosses it, its pixels are the stroke's.
+    A ruled line is straight, goes from border to border, and is thinner than the remaining strokes. Where a stroke
+    crosses it, the pixels belong to the stroke.
     """
     rules = np.zeros_like(mask)
     most = max(2, round(MAX_RULE * min(mask.shape)))
-    # an upright line is a level one of the picture turned
+    # a vertical line is a horizontal one in the transposed picture
     for seen, out in ((mask, rules), (np.ascontiguousarray(mask.T), rules.T)):
         width = seen.shape[1]
         thin = seen - cv2.morphologyEx(seen, cv2.MORPH_OPEN, np.ones((most + 1, 1), np.uint8))
-        # what a stroke interrupts hangs together again
+        # connect lines across the strokes that interrupt them
         joined = cv2.morphologyEx(thin, cv2.MORPH_CLOSE, np.ones((1, width // 3 | 1), np.uint8))
         labels, boxes, areas = components(joined)
         is_rule = np.zeros(areas.size + 1, bool)
@@ -241,15 +244,15 @@ def find_rules(mask: np.ndarray) -> np.ndarray:
 
 
 def _without(strength: np.ndarray, mask: np.ndarray, drop: np.ndarray) -> np.ndarray:
-    """An ink map without the pixels `drop`, of those of its ink, `mask`: both uint8 (height, width). Their faint
-    rims go with them, the rims of what stays do not."""
+    """Remove the pixels `drop` of the ink `mask`, both uint8 (height, width), from an ink map, together with
+    their faint edges. The edges of the remaining ink are kept."""
     dropped = cv2.dilate(drop, np.ones((5, 5), np.uint8))
     kept = cv2.dilate(mask - drop, np.ones((3, 3), np.uint8))
     return np.where((dropped == 1) & (kept == 0), np.float32(0), strength)
 
 
 def find_digit(grey: np.ndarray) -> np.ndarray | None:
-    """The digit's ink, float32 in [0, 1], cropped to its box; None where there is none.
+    """The digit's ink, float32 in [0, 1], cropped to its box. None if there is no digit.
 
     grey: uint8 (height, width) of any size.
     """
@@ -261,7 +264,8 @@ def find_digit(grey: np.ndarray) -> np.ndarray | None:
 
 
 def _look_in_cell(grey: np.ndarray) -> Found | None:
-    """What is in a form's cell that was cut out along its lines: on its border is no paper to tell ink from."""
+    """Find the digit in a cell of a form that was cut out along its lines, so that there is no paper on the
+    border."""
     rim = int(CELL_RIM * min(grey.shape))
     cell = grey[rim : grey.shape[0] - rim, rim : grey.shape[1] - rim]
     border = np.concatenate([cell[0], cell[-1], cell[:, 0], cell[:, -1]]).astype(np.int16)
@@ -274,7 +278,7 @@ def _look_in_cell(grey: np.ndarray) -> Found | None:
 def _look(grey: np.ndarray) -> Found | None:
     small = shrink(grey, FIRST_SIZE if max(grey.shape) > 4 * WORK_SIZE else WORK_SIZE)
     found, flat = pick_digit(ink(small)), True
-    # small pictures are crops, and a crop's digit may be on much of its border
+    # not for small pictures, because they may be crops, in which the digit may cover much of the border
     if max(small.shape) > WORK_SIZE and (found is None or found.border() > MAX_BORDER):
         uneven = pick_digit(ink(small, NARROW_STROKE, flat=False))
         if uneven is not None and uneven.clear:
@@ -286,7 +290,7 @@ def _look(grey: np.ndarray) -> Found | None:
     longer = max(right - left, bottom - top)
     fill = found.area / ((right - left) * (bottom - top))
     if fill > GROUND_FILL and longer > MIN_GROUND * max(small.shape) and min(small.shape) > WORK_SIZE / 4:
-        # what is seen of a ground's edge is neither the one nor the other
+        # leave out the edge of the surface
         inset = 0.03 * longer
         top, bottom = int((top + inset) * scale), int((bottom - inset) * scale)
         left, right = int((left + inset) * scale), int((right - inset) * scale)
@@ -299,7 +303,8 @@ def _look(grey: np.ndarray) -> Found | None:
 
 
 def _look_closer(grey: np.ndarray, found: Found, scale: float, flat: bool) -> Found:
-    """A small digit in a large picture, `scale` times as large as it was found in, seen with more pixels."""
+    """Examine a small digit in a large picture with more pixels. scale: the picture's size relative to that in
+    which the digit was found."""
     x, y, width, height = _ink_box(found.strength)
     margin = int(0.4 * max(width, height))
     rows = slice(max(0, y - margin), y + height + margin + 1)
@@ -311,24 +316,24 @@ def _look_closer(grey: np.ndarray, found: Found, scale: float, flat: bool) -> Fo
     strength = ink(shrink(part, WORK_SIZE), WIDE_STROKE if flat else WIDE_STROKE / 2, flat)
     if strength is None:
         return found
-    # what the first look took away, as a frame around the digit, stays away
+    # don't restore what was removed before, such as a frame around the digit
     seen = cv2.dilate((found.strength[rows, columns] > 0).astype(np.uint8), np.ones((5, 5), np.uint8))
     size = strength.shape[1], strength.shape[0]
     return pick_digit(strength * cv2.resize(seen, size, interpolation=cv2.INTER_NEAREST)) or found
 
 
 def _ink_box(strength: np.ndarray) -> tuple[int, int, int, int]:
-    """Left, top, width, height of what is ink."""
+    """Left, top, width and height of the ink."""
     x, y, width, height = cv2.boundingRect((strength > EDGE).astype(np.uint8))
     return x, y, width, height
 
 
 def shrink(grey: np.ndarray, longest: int) -> np.ndarray:
-    """The picture with its longer side at most `longest` pixels, uint8 like it."""
+    """Reduce a picture, uint8, so that its longer side has at most `longest` pixels."""
     height, width = grey.shape
     ratio = longest / max(height, width)
     if ratio >= 1:
         return grey
     size = (max(1, round(width * ratio)), max(1, round(height * ratio)))
-    # down to a half, no pixel is left out by the faster way
+    # the faster way uses every pixel if the picture is at most halved
     return cv2.resize(grey, size, interpolation=cv2.INTER_AREA if ratio < 0.5 else cv2.INTER_LINEAR)
