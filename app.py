@@ -53,7 +53,7 @@ def create_app(settings: Settings | None = None, classifier: model.Classifier | 
         predictions = service.answers(service.classify(batch), batch if detail else None)
         response = json_response(predictions[0] if items.single else {"predictions": predictions})
         if items.pictures and any(answer["unsure"] for answer in predictions):
-            # there may be more digits than one
+            # the picture may show several digits
             response.headers["Link"] = '<read>; rel="related"'
         return response
 
@@ -69,7 +69,7 @@ def create_app(settings: Settings | None = None, classifier: model.Classifier | 
     def live() -> Response:
         return json_response({"status": "live"})
 
-    # MLflow's clients and SageMaker ask the former
+    # MLflow's clients and SageMaker use /ping
     @app.get("/ping")
     @app.get("/health/ready")
     def ready() -> Response:

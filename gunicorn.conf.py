@@ -22,7 +22,7 @@ try:
 except SettingError as error:
     raise SystemExit(f"Error: {error}") from None
 except OSError as error:
-    raise SystemExit(f"Error: no place for the workers' metrics files: {error}") from None
+    raise SystemExit(f"Error: the folder for metrics can't be created: {error}") from None
 
 bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
 if settings.metrics_bind:

@@ -1,1 +1,1 @@
-"""The code behind app.py, train.py and gunicorn.conf.py; docs/architecture.md says what is where."""
+"""The code of the service, the training and the bulk tool. docs/architecture.md describes the packages."""

@@ -1,9 +1,9 @@
-# What bulk.py needs on Fargate, if bulk = true (docs/bulk.md): Dask's scheduler and workers as services, and a task
-# definition for a run. They talk TLS to each other, nobody else reaches them, and they may read and write the buckets
-# that bulk_buckets names. Not dask-cloudprovider: by default it opens its scheduler to the world.
+# bulk.py on Fargate, if bulk = true (docs/bulk.md): Dask's scheduler and workers as services, and a task definition for
+# a run. They communicate over TLS, can't be reached from elsewhere, and may read and write the buckets in bulk_buckets.
+# dask-cloudprovider is not used, because by default its scheduler is open to the internet.
 locals {
   bulk = var.bulk && local.deploy ? 1 : 0
-  # the scheduler, the worker, its nanny
+  # the ports of the scheduler, the worker and its nanny
   bulk_ports     = { from = 8786, to = 8788 }
   bulk_scheduler = "tls://scheduler.${local.full_name}.internal:${local.bulk_ports.from}"
   bulk_commands = {
@@ -12,7 +12,7 @@ locals {
       "-m", "distributed.cli.dask_worker", local.bulk_scheduler, "--nthreads", "1", "--no-dashboard", "--local-directory", local.writable,
       "--worker-port", "8787", "--nanny-port", "8788", "--death-timeout", "300",
     ]
-    # each run names its own inputs
+    # each run overrides the command with its own inputs
     run = ["bulk.py", "--help"]
   }
   bulk_secrets = merge({ CA_FILE = "ca" }, merge([
@@ -25,7 +25,7 @@ resource "aws_ecs_task_definition" "bulk" {
   family                   = "${local.full_name}-bulk-${each.key}"
   requires_compatibilities = ["FARGATE"]
   network_mode             = "awsvpc"
-  # one process that reads needs one vCPU, and 0.4 GB for the largest picture that is taken
+  # a process needs one vCPU, and 0.4 GB for the largest picture
   cpu                = 1024
   memory             = 2048
   execution_role_arn = aws_iam_role.execution.arn
@@ -53,7 +53,7 @@ resource "aws_ecs_task_definition" "bulk" {
       { name = "DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION", value = "True" },
       { name = "AWS_DEFAULT_REGION", value = var.region },
     ]
-    # Dask takes the keys themselves as well as the names of their files
+    # Dask accepts keys as well as names of files
     secrets = [for name, key in local.bulk_secrets : {
       name = "DASK_DISTRIBUTED__COMM__TLS__${name}", valueFrom = "${var.bulk_tls_secret}:${key}::"
     }]
@@ -73,7 +73,7 @@ resource "aws_ecs_task_definition" "bulk" {
 resource "aws_service_discovery_private_dns_namespace" "bulk" {
   count       = local.bulk
   name        = "${local.full_name}.internal"
-  description = "Where the workers find the scheduler"
+  description = "Name by which the workers find the scheduler"
   vpc         = aws_vpc.main.id
 }
 
@@ -96,11 +96,11 @@ resource "aws_ecs_service" "bulk" {
   cluster         = aws_ecs_cluster.main.id
   task_definition = aws_ecs_task_definition.bulk[each.key].arn
   desired_count   = each.value
-  # never two schedulers: a run's workers are all to be with one
+  # never run two schedulers, because all workers of a run must be connected to one
   deployment_minimum_healthy_percent = 0
   deployment_maximum_percent         = 100
   propagate_tags                     = "SERVICE"
-  # a worker that is taken away is replaced, and its shard read again; a scheduler that is taken away costs minutes
+  # an interrupted worker is replaced and its shard is read again, but an interrupted scheduler costs minutes
   capacity_provider_strategy {
     capacity_provider = each.key == "scheduler" ? "FARGATE" : "FARGATE_SPOT"
     weight            = 1
@@ -156,7 +156,7 @@ resource "aws_vpc_security_group_egress_rule" "bulk_https" {
   to_port           = 443
 }
 
-# pictures are read and parts are written; a part of an older run is removed
+# runs read pictures, write parts, and remove parts of older runs
 resource "aws_iam_role" "bulk" {
   count              = local.bulk
   name               = "${local.full_name}-bulk"

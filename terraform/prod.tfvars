@@ -1,4 +1,4 @@
-# two tasks that stay, in two zones; what load adds is mostly Spot
+# two permanent tasks in two zones; additional ones are mostly on Spot
 environment    = "prod"
 cpu            = 1024
 memory         = 2048

@@ -257,7 +257,7 @@ variable "bulk_workers" {
   default     = 4
   validation {
     condition     = var.bulk_workers >= 0 && var.bulk_workers <= 1000 && floor(var.bulk_workers) == var.bulk_workers
-    error_message = "bulk_workers: a whole number from 0 to 1000."
+    error_message = "bulk_workers must be a whole number from 0 to 1000."
   }
 }
 
@@ -267,11 +267,11 @@ variable "bulk_buckets" {
   default     = []
   validation {
     condition     = alltrue([for bucket in var.bulk_buckets : can(regex("^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", bucket))])
-    error_message = "bulk_buckets: names of buckets."
+    error_message = "bulk_buckets must be names of buckets."
   }
   validation {
     condition     = !var.bulk || length(var.bulk_buckets) > 0
-    error_message = "bulk_buckets: bulk.py needs at least one bucket to read and write."
+    error_message = "bulk_buckets must have at least one bucket if bulk is true."
   }
 }
 
@@ -281,6 +281,6 @@ variable "bulk_tls_secret" {
   default     = ""
   validation {
     condition     = var.bulk ? can(regex("^arn:aws[a-z-]*:secretsmanager:", var.bulk_tls_secret)) : true
-    error_message = "bulk_tls_secret: the ARN of a secret in Secrets Manager; docs/bulk.md makes it."
+    error_message = "bulk_tls_secret must be the ARN of a secret in Secrets Manager; see docs/bulk.md."
   }
 }

@@ -543,7 +543,7 @@ def failing(start, **options):
 def test_metrics_folder_that_is_invalid_prevents_the_start(start, tmp_path):
     (tmp_path / "file").touch()
     said = failing(start, PROMETHEUS_MULTIPROC_DIR=str(tmp_path / "file"))
-    assert "no place for the workers' metrics files" in said
+    assert "the folder for metrics can't be created" in said
 
 
 @pytest.fixture(scope="session")
@@ -561,7 +561,7 @@ def test_full_or_read_only_metrics_folder_prevents_the_start(start, mounted, tmp
             within=mounted(f"mount -t tmpfs -o {options} tmpfs {tmp_path}"),
             PROMETHEUS_MULTIPROC_DIR=str(tmp_path),
         )
-        assert "no place for the workers' metrics files" in said
+        assert "the folder for metrics can't be created" in said
         assert reason in said
 
 

@@ -436,7 +436,7 @@ def unknown_words(value: Any, shape: Shape) -> Iterator[str]:
         for inner in value:
             yield from unknown_words(inner, shape.member)
     elif getattr(shape, "enum", None) and value not in shape.enum:
-        yield f"{value} is no {shape.name}"
+        yield f"{value} is not a {shape.name}"
 
 
 def refused_by_aws(resources: list[dict[str, Any]]) -> list[str]:
@@ -448,7 +448,7 @@ def refused_by_aws(resources: list[dict[str, Any]]) -> list[str]:
         found = values(resources, path)
         assert found, path
         known = session.get_service_model(service).shape_for(shape).enum
-        refused += [f"{path}: {value} is none of {known}" for value in found if value not in known]
+        refused += [f"{path}: {value} is not one of {known}" for value in found if value not in known]
     shape = session.get_service_model("ecs").shape_for("RegisterTaskDefinitionRequest")
     for definition in values(resources, "aws_ecs_task_definition.container_definitions"):
         containers = json.loads(definition)
@@ -620,7 +620,7 @@ MISTAKES: dict[str, tuple[str, str, str, Callable[[Path], str], str]] = {
         '"SERVICE"',
         '"SERVICES"',
         by_botocore,
-        "SERVICES is none of",
+        "SERVICES is not one of",
     ),
     "a container that ECS does not take": (
         "service.tf",
@@ -634,7 +634,7 @@ MISTAKES: dict[str, tuple[str, str, str, Callable[[Path], str], str]] = {
         '"awslogs"',
         '"awslog"',
         by_botocore,
-        "is no LogDriver",
+        "is not a LogDriver",
     ),
 }
 

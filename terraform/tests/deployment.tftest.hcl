@@ -1,5 +1,5 @@
-# What dev.tfvars and prod.tfvars deploy. A test file can't name a file of variables, so each is read here: with a colon
-# for each = it is YAML.
+# What dev.tfvars and prod.tfvars deploy. A test file can't use a .tfvars file, so each is parsed as YAML after replacing
+# = by a colon.
 mock_provider "aws" {
   source          = "./tests/mocks"
   override_during = plan
@@ -26,7 +26,7 @@ run "dev" {
   }
   assert {
     condition     = length(aws_ecs_service.service) == 1 && length(aws_cloudwatch_metric_alarm.service) == 5
-    error_message = "a service and its alarms"
+    error_message = "there is a service with its alarms"
   }
   assert {
     condition     = !aws_lb.main.enable_deletion_protection && aws_ecr_repository.service.force_delete && aws_s3_bucket.data.force_destroy
@@ -42,7 +42,7 @@ run "dev" {
   }
   assert {
     condition     = { for s in aws_ecs_service.service[0].capacity_provider_strategy : s.capacity_provider => s.weight } == { FARGATE_SPOT = 100 }
-    error_message = "dev runs on Spot, and names nothing with a weight of 0: ECS would not place by it"
+    error_message = "dev runs on Spot, and has no capacity provider with weight 0, on which ECS would place no tasks"
   }
   assert {
     condition     = aws_cloudwatch_log_group.service.retention_in_days == 7
@@ -64,7 +64,7 @@ run "prod" {
   }
   assert {
     condition     = length(aws_ecs_service.service) == 1 && length(aws_cloudwatch_metric_alarm.service) == 5
-    error_message = "a service and its alarms"
+    error_message = "there is a service with its alarms"
   }
   assert {
     condition     = aws_lb.main.enable_deletion_protection && !aws_ecr_repository.service.force_delete && !aws_s3_bucket.data.force_destroy
@@ -80,14 +80,14 @@ run "prod" {
   }
   assert {
     condition     = { for s in aws_ecs_service.service[0].capacity_provider_strategy : s.capacity_provider => s.weight } == { FARGATE = 20, FARGATE_SPOT = 80 }
-    error_message = "80 of 100 tasks that load adds to prod are Spot"
+    error_message = "80 of 100 tasks that autoscaling adds to prod are Spot"
   }
   assert {
     condition     = aws_appautoscaling_policy.requests[0].target_tracking_scaling_policy_configuration[0].predefined_metric_specification[0].resource_label == "app/digits-prod/0123456789abcdef/targetgroup/digits-prod/0123456789abcdef"
-    error_message = "requests are counted for this balancer and target group"
+    error_message = "requests are counted for this load balancer and target group"
   }
   assert {
     condition     = aws_ecs_service.service[0].deployment_circuit_breaker[0].enable && aws_ecs_service.service[0].deployment_circuit_breaker[0].rollback && aws_ecs_task_definition.service[0].skip_destroy
-    error_message = "a failed deployment rolls back, to a revision that is still there"
+    error_message = "a failed deployment is rolled back to a revision that still exists"
   }
 }

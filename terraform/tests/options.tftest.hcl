@@ -1,4 +1,4 @@
-# What the first apply makes, and that optional parts come only when asked for.
+# What the first apply creates, and that optional parts are only created if they are configured.
 mock_provider "aws" {
   source          = "./tests/mocks"
   override_during = plan
@@ -20,11 +20,11 @@ run "the_first_apply_has_a_repository_and_no_service" {
   }
   assert {
     condition     = aws_ecr_repository.service.image_tag_mutability == "IMMUTABLE" && aws_ecr_repository.service.image_scanning_configuration[0].scan_on_push
-    error_message = "the repository: immutable tags, scan on push"
+    error_message = "the repository has immutable tags and scans images when they are pushed"
   }
   assert {
     condition     = length(aws_iam_role.deploy) == 0 && length(aws_sns_topic_subscription.email) == 0 && length(aws_lb.main.access_logs) == 0
-    error_message = "nothing that was not asked for"
+    error_message = "nothing optional is created by default"
   }
 }
 
@@ -46,7 +46,7 @@ run "spot_is_split_by_weight" {
   }
   assert {
     condition     = aws_lb.main.access_logs[0].enabled && aws_lb.main.access_logs[0].bucket == "logs-of-someone" && aws_sns_topic_subscription.email[0].endpoint == "someone@example.org"
-    error_message = "access logs and mail come when asked for"
+    error_message = "access logs and mail are configured"
   }
 }
 
@@ -58,11 +58,11 @@ run "without_spot_all_are_on_demand" {
   }
   assert {
     condition     = [for s in aws_ecs_service.service[0].capacity_provider_strategy : s.capacity_provider] == ["FARGATE"]
-    error_message = "no Spot where its weight is 0"
+    error_message = "there is no Spot if its weight is 0"
   }
   assert {
     condition     = aws_ecs_task_definition.service[0].runtime_platform[0].cpu_architecture == "ARM64"
-    error_message = "the architecture that was asked for"
+    error_message = "tasks have the configured architecture"
   }
 }
 
@@ -81,7 +81,7 @@ run "api_keys_reach_the_tasks_as_hashes" {
   }
   assert {
     condition     = one([for each in jsondecode(aws_ecs_task_definition.service[0].container_definitions)[0].environment : each.value if each.name == "DIGITS_API_KEYS"]) == join(",", var.api_keys)
-    error_message = "both hashes, parted by a comma"
+    error_message = "both hashes are passed, separated by a comma"
   }
 }
 
@@ -97,7 +97,7 @@ run "with_a_certificate_http_redirects" {
   }
   assert {
     condition     = startswith(aws_lb_listener.https[0].ssl_policy, "ELBSecurityPolicy-TLS13-1-2") && aws_lb_listener.https[0].default_action[0].fixed_response[0].status_code == "404"
-    error_message = "TLS 1.2 and 1.3 only; a path that is not listed is 404"
+    error_message = "only TLS 1.2 and 1.3 are allowed, and paths that are not listed get 404"
   }
   assert {
     condition     = toset([for rule in aws_vpc_security_group_ingress_rule.balancer_https : rule.cidr_ipv4]) == toset(var.allowed_cidrs)

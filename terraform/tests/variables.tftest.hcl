@@ -1,5 +1,5 @@
-# Every validation of a variable refuses, and what lies just within is taken. Each variable named in expect_failures
-# must fail by itself for its run to pass; one that is compared with another is only looked at where the other is right.
+# Every validation of a variable refuses invalid values, and accepts values just inside the limits. A run only passes if
+# all variables in expect_failures fail. A variable that is compared with another is only validated if that is valid.
 mock_provider "aws" {
   source          = "./tests/mocks"
   override_during = plan
@@ -99,6 +99,6 @@ run "takes_the_largest" {
   }
   assert {
     condition     = length(aws_lb.main.name) <= 32 && length(aws_lb_target_group.service.name) <= 32 && length(aws_s3_bucket.data.bucket_prefix) <= 37
-    error_message = "names stay within AWS's lengths"
+    error_message = "names are within AWS's limits on lengths"
   }
 }
