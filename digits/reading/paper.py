@@ -258,11 +258,11 @@ def _straight(y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         thickness = near.sum() / np.count_nonzero(np.bincount(x[near]))
         tolerance = max(1.5, 0.75 * thickness + 1, BEND * np.ptp(x[near]))
         near = away <= tolerance
-    # where a stroke goes on beyond the line, it is not the line that is seen
+    # leave out places where a stroke continues beyond the line
     length = np.ptp(x[near]) + 1
     beyond = np.zeros(x.max() + 1, bool)
     beyond[x[~near & (away <= tolerance + 1.5)]] = True
-    # nor where one lies along it
+    # and places where a stroke lies along it
     columns = np.bincount(x[near], minlength=len(beyond))
     beyond |= columns > ALONG * np.median(columns[columns > 0]) + 1
     near &= ~beyond[x]

@@ -48,7 +48,7 @@ class Threads:
 
 
 def _give_way_to_loop(work: Callable[[], Any]) -> Any:
-    # on other systems a thread has no priority of its own
+    # only Linux has a priority for each thread
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
     return work()

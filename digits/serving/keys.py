@@ -60,7 +60,7 @@ def _parse_some(text: str, where: str) -> frozenset[bytes]:
     except ValueError as error:
         raise SettingError(f"{where}: {error}") from None
     if not hashes:
-        raise SettingError(f"{where}: there is no key in it")
+        raise SettingError(f"{where} contains no hash")
     return hashes
 
 
