@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from heapq import nlargest
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,8 @@ from digits.reading.scores import calibrated, scores
 
 Box = tuple[int, int, int, int]
 
+# maximum number of paths to follow at each piece (beam search), so that a line of a hundred pieces takes seconds
+MOST_PATHS = 200
 # the number of readings in the comparison with the best one
 RUNNERS_UP = 4
 
@@ -68,9 +71,7 @@ def graph(line: Judged) -> Graph:
     for each, row, served in zip(line.hypotheses, found.tolist(), line.served.tolist(), strict=True):
         options: list[tuple[int | None, float, float]] = []
         if each.may_be_digit:
-            options = [
-                (digit, row[digit], served[digit]) for digit in sorted(range(10), key=lambda d: -row[d])
-            ]
+            options = [(digit, row[digit], served[digit]) for digit in range(10)]
         if each.may_be_none:
             options.append((None, row[10], 0.0))
         edges.append(Edge(each.start, each.stop, options, each.box))
@@ -127,6 +128,9 @@ def _paths(graph: Graph, count: int, length: int | None, check: str | None) -> l
         states = best[node]
         for edge in leaving[node]:
             for state, paths in best[edge.stop].items():
+                # each digit takes a piece at least
+                if length is not None and state[0] + edge.stop < length:
+                    continue
                 for i, (digit, score, _) in enumerate(edge.options):
                     after = _after(state, digit, length, luhn)
                     if after is None:
@@ -135,10 +139,14 @@ def _paths(graph: Graph, count: int, length: int | None, check: str | None) -> l
                     for path in paths.values():
                         text = path.text if digit is None else str(digit) + path.text
                         found[text] = _either(found.get(text), _Path(path.score + score, text, edge, i, path))
-        for state, found in states.items():
-            if len(found) > count:
-                kept = sorted(found.values(), key=lambda path: -path.score)[:count]
-                states[state] = {path.text: path for path in kept}
+        paths_here = [
+            (path, state)
+            for state, found in states.items()
+            for path in nlargest(count, found.values(), key=_score)
+        ]
+        states.clear()
+        for path, state in nlargest(MOST_PATHS, paths_here, key=lambda each: each[0].score):
+            states.setdefault(state, {})[path.text] = path
     ends = [
         path
         for (number, total), found in best[0].items()
@@ -146,7 +154,11 @@ def _paths(graph: Graph, count: int, length: int | None, check: str | None) -> l
         for path in found.values()
         if not luhn or len(path.text) > 1
     ]
-    return sorted(ends, key=lambda path: -path.score)[:count]
+    return nlargest(count, ends, key=_score)
+
+
+def _score(path: _Path) -> float:
+    return path.score
 
 
 def _either(one: _Path | None, other: _Path) -> _Path:
