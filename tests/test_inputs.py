@@ -438,7 +438,7 @@ def test_the_total_size_of_many_pictures_is_limited(server: Server) -> None:
     body, kind = form(*[("file", png_header(4000, 4000))] * 5)
     answer = server.ask("/predict", body, Content_Type=kind)
     assert answer.status == 413
-    assert "together" in answer.json["detail"]
+    assert "in total" in answer.json["detail"]
 
 
 @functools.cache
@@ -502,7 +502,7 @@ def test_a_progressive_jpeg_counts_with_the_memory_for_its_coefficients() -> Non
 def test_many_large_photos_are_accepted_because_they_are_decoded_at_a_smaller_size() -> None:
     photo = large((4962, 7014), "JPEG", "RGB")
     assert prepare([photo] * 5, ["image"] * 5).shape == (5, 28, 28)
-    with pytest.raises(PictureError, match="together") as refusal:
+    with pytest.raises(PictureError, match="in total") as refusal:
         prepare([photo] * 6, ["image"] * 6)
     assert refusal.value.status == 413
 

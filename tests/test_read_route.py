@@ -132,7 +132,7 @@ def test_the_total_size_of_pictures_is_limited(client: Any) -> None:
     body, kind = form(*[("file", png_header(5000, 5000))] * 3)
     answer = client.post("/read", data=body, content_type=kind)
     assert answer.status_code == 413
-    assert "together" in answer.json["detail"]
+    assert "in total" in answer.json["detail"]
 
 
 def test_an_empty_picture_has_no_text(client: Any) -> None:
