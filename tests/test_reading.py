@@ -2,6 +2,7 @@
 
 from io import BytesIO
 from pathlib import Path
+from time import process_time
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from digits.imaging import HugePictures, PictureError
 from digits.model import Classifier, load
 from digits.reading import Reading, read
+from digits.reading.path import Edge, Graph, best_readings
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -105,6 +107,39 @@ def test_boxes_are_no_digits(read_picture, apart):
     assert read_picture(picture).text == "250836"
 
 
+@pytest.mark.parametrize("gap", [0, 8])
+def test_a_page_of_small_boxes_is_read(read_picture, gap):
+    # a scan of 600 dpi, whose boxes are a grey pattern where it is looked at with few pixels
+    page = Image.new("L", (2600, 3600), 250)
+    draw, font = ImageDraw.Draw(page), ImageFont.load_default(70)
+    rows = [f"{row:02d}5203857{row:02d}" * 2 for row in range(20, 44)]
+    for row, text in enumerate(rows):
+        for column, digit in enumerate(text):
+            x, y = 140 + column * 92, 140 + row * (110 + gap + 20)
+            draw.rectangle((x, y, x + 92 - gap, y + 110 + (20 if gap == 0 else 0)), outline=60, width=4)
+            draw.text((x + 24, y + 14), digit, 20, font)
+    file = BytesIO()
+    page.save(file, "JPEG", quality=85)
+    read_rows = [line.text for line in read_picture(file.getvalue()).lines]
+    assert len(read_rows) == len(rows)
+    right = sum(
+        a == b for read, row in zip(read_rows, rows, strict=True) for a, b in zip(read, row, strict=False)
+    )
+    assert right > 0.97 * sum(map(len, rows))
+
+
+def test_a_digit_on_a_panel_is_read(read_picture):
+    panel = Image.new("L", (280, 280), 5)
+    ImageDraw.Draw(panel).text((70, 20), "2", 250, ImageFont.load_default(200))
+    picture = Image.new("L", (640, 480), 255)
+    picture.paste(panel, (210, 70))
+    (line,) = read_picture(picture).lines
+    assert line.text == "2"
+    left, top, width, height = line.digits[0].box
+    assert 270 < left < left + width < 420
+    assert 110 < top < top + height < 330
+
+
 def test_slanting_lines_are_read_each_by_itself(read_picture):
     picture = written(["20232", "85725"]).rotate(7, Image.Resampling.BICUBIC, expand=True, fillcolor=245)
     assert read_picture(picture).text == "20232\n85725"
@@ -156,6 +191,23 @@ def test_the_check_digit_fits(read_picture, text):
     assert luhn(line.text)
     assert len(line.text) > 1
     assert (line.text == text) == luhn(text)
+
+
+def test_conditions_on_a_long_line_that_may_be_cut_anywhere_take_seconds_at_most():
+    rng = np.random.default_rng(2)
+    edges = [
+        Edge(start, stop, [(digit, -float(rng.random()), 0.1) for digit in range(10)], (0, 0, 1, 1))
+        for start in range(80)
+        for stop in range(start + 1, min(start + 5, 81))
+    ]
+    begun = process_time()
+    best = best_readings(Graph(80, edges), 10, 40, "luhn")
+    # all paths would take more than a minute
+    assert process_time() - begun < 20
+    assert best is not None
+    text = "".join(str(digit) for digit, _, _ in best.digits)
+    assert len(text) == 40
+    assert luhn(text)
 
 
 def test_runners_up_are_other_texts_the_best_first(read_picture):

@@ -35,23 +35,23 @@ def prepare(
     out = np.empty((len(opened), 28, 28), np.uint8)
     for i, ((picture, _, _), name) in enumerate(zip(opened, names, strict=True)):
         if as_is and picture.size != (28, 28):
-            found = f"{picture.width}x{picture.height}"
+            size = f"{picture.width}x{picture.height}"
             raise PictureError(
-                422, f"{name} must have 28x28 pixels with prepare=none.", field=name, found=found
+                422, f"{name} must have 28x28 pixels with prepare=none.", field=name, found=size
             )
         grey = decode_grey(picture, name)
-        ink = None if as_is else find_digit(grey)
+        found = None if as_is else find_digit(grey)
         if as_is:
             out[i] = grey
-        elif ink is None:
+        elif found is None:
             plain = np.ptp(grey) < MIN_CONTRAST
             reason = (
                 "is blank: its pixels hardly differ"
                 if plain
                 else "shows no digit: nothing stands out from the background"
             )
-            found = "an empty picture" if plain else "a picture without a digit"
-            raise PictureError(422, f"{name} {reason}.", field=name, found=found)
+            shown = "an empty picture" if plain else "a picture without a digit"
+            raise PictureError(422, f"{name} {reason}.", field=name, found=shown)
         else:
-            out[i] = to_mnist(ink)
+            out[i] = to_mnist(found[0])
     return out

@@ -167,7 +167,8 @@ class Found(NamedTuple):
 
     strength: float32 (height, width) in [0, 1], like the result of `ink`. box: left, top, right, bottom of the
     largest component. area: its area in pixels. share: its size as a fraction of the picture's side. clear:
-    whether it does not touch the border.
+    whether it does not touch the border. scale: the picture's size relative to that of `strength`. left, top:
+    where `strength` begins in the picture, in the picture's pixels.
     """
 
     strength: np.ndarray
@@ -175,6 +176,9 @@ class Found(NamedTuple):
     area: int
     share: float
     clear: bool
+    scale: float = 1.0
+    left: float = 0.0
+    top: float = 0.0
 
     def border(self) -> float:
         """The fraction of the picture's border that is ink."""
@@ -251,8 +255,9 @@ def _without(strength: np.ndarray, mask: np.ndarray, drop: np.ndarray) -> np.nda
     return np.where((dropped == 1) & (kept == 0), np.float32(0), strength)
 
 
-def find_digit(grey: np.ndarray) -> np.ndarray | None:
-    """The digit's ink, float32 in [0, 1], cropped to its box. None if there is no digit.
+def find_digit(grey: np.ndarray) -> tuple[np.ndarray, tuple[float, float, float, float]] | None:
+    """The digit's ink, float32 in [0, 1], cropped to its box, and the box in the picture's pixels: left, top,
+    right, bottom. None if there is no digit.
 
     grey: uint8 (height, width) of any size.
     """
@@ -260,7 +265,9 @@ def find_digit(grey: np.ndarray) -> np.ndarray | None:
     if found is None:
         return None
     x, y, width, height = _ink_box(found.strength)
-    return found.strength[y : y + height, x : x + width]
+    left, top, scale = found.left, found.top, found.scale
+    box = left + x * scale, top + y * scale, left + (x + width) * scale, top + (y + height) * scale
+    return found.strength[y : y + height, x : x + width], box
 
 
 def _look_in_cell(grey: np.ndarray) -> Found | None:
@@ -272,7 +279,9 @@ def _look_in_cell(grey: np.ndarray) -> Found | None:
     if np.mean(np.abs(border - np.median(border)) <= MIN_CONTRAST) < MIN_PAPER:
         return None
     found = _look(cell)
-    return found if found is not None and found.clear and found.share > MIN_IN_CELL else None
+    if found is None or not found.clear or found.share <= MIN_IN_CELL:
+        return None
+    return found._replace(left=found.left + rim, top=found.top + rim)
 
 
 def _look(grey: np.ndarray) -> Found | None:
@@ -296,30 +305,33 @@ def _look(grey: np.ndarray) -> Found | None:
         left, right = int((left + inset) * scale), int((right - inset) * scale)
         written = _look(grey[top:bottom, left:right]) if top < bottom and left < right else None
         if written is not None and written.border() < MAX_BORDER / 2 and written.share > MIN_WRITTEN:
-            return written
+            return written._replace(left=written.left + left, top=written.top + top)
     if scale > 1 and longer < WORK_SIZE / 2:
-        return _look_closer(grey, found, scale, flat)
-    return found
+        closer = _look_closer(grey, found, scale, flat)
+        if closer is not None:
+            return closer
+    return found._replace(scale=scale)
 
 
-def _look_closer(grey: np.ndarray, found: Found, scale: float, flat: bool) -> Found:
+def _look_closer(grey: np.ndarray, found: Found, scale: float, flat: bool) -> Found | None:
     """Examine a small digit in a large picture with more pixels. scale: the picture's size relative to that in
     which the digit was found."""
     x, y, width, height = _ink_box(found.strength)
     margin = int(0.4 * max(width, height))
     rows = slice(max(0, y - margin), y + height + margin + 1)
     columns = slice(max(0, x - margin), x + width + margin + 1)
-    part = grey[
-        int(rows.start * scale) : int(rows.stop * scale),
-        int(columns.start * scale) : int(columns.stop * scale),
-    ]
+    top, left = int(rows.start * scale), int(columns.start * scale)
+    part = grey[top : int(rows.stop * scale), left : int(columns.stop * scale)]
     strength = ink(shrink(part, WORK_SIZE), WIDE_STROKE if flat else WIDE_STROKE / 2, flat)
     if strength is None:
-        return found
+        return None
     # don't restore what was removed before, such as a frame around the digit
     seen = cv2.dilate((found.strength[rows, columns] > 0).astype(np.uint8), np.ones((5, 5), np.uint8))
     size = strength.shape[1], strength.shape[0]
-    return pick_digit(strength * cv2.resize(seen, size, interpolation=cv2.INTER_NEAREST)) or found
+    closer = pick_digit(strength * cv2.resize(seen, size, interpolation=cv2.INTER_NEAREST))
+    if closer is None:
+        return None
+    return closer._replace(scale=max(part.shape) / max(strength.shape), left=left, top=top)
 
 
 def _ink_box(strength: np.ndarray) -> tuple[int, int, int, int]:

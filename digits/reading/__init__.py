@@ -12,9 +12,10 @@ from time import perf_counter
 
 import numpy as np
 
-from digits.imaging.decode import decode_grey, open_picture
+from digits.imaging.decode import DRAFT_SIDE, decode_grey, open_picture
 from digits.imaging.errors import HugePictures, PictureError
-from digits.imaging.find import shrink
+from digits.imaging.find import find_digit, shrink
+from digits.imaging.normalize import to_mnist
 from digits.reading.layout import Layout, find_lines
 from digits.reading.paper import find_ink
 from digits.reading.path import best_readings, graph
@@ -36,6 +37,10 @@ SURE_LINE, LEAST_LINE = 0.9, 0.5
 # in a picture with more components than the first, of which less than the second fraction are digits, only sure
 # lines are numbers
 CROWD, CROWD_SHARE = 150, 0.6
+# if a smaller fraction of the components are digits, a line must be more likely right than wrong
+FEW_SHARE = 0.4
+# minimum probability of the digit in a picture without lines
+SURE_DIGIT = 0.97
 # maximum number of boxes of marks that are not digits
 MOST_MARKS = 1000
 
@@ -131,8 +136,9 @@ def read(
     seen, digits_seen = sum(map(len, layout.lines)), sum(len(best.digits) for _, best in first)
     # in noise or in print, a few components look like digits by chance
     crowd = seen > CROWD and digits_seen < CROWD_SHARE * seen
+    few = digits_seen < FEW_SHARE * seen
     for each, best in first:
-        least = SURE_LINE if crowd else LEAST_LINE ** len(best.digits)
+        least = SURE_LINE if crowd else LEAST_LINE if few else LEAST_LINE ** len(best.digits)
         is_number = bool(best.digits) and best.probability >= least
         fits = True
         if is_number and (length is not None or check is not None):
@@ -150,6 +156,8 @@ def read(
         out.append(
             Line(text, digits, best.probability, best.probability < SURE_LINE or not fits, best.alternatives)
         )
+    if not out and length in (None, 1) and check is None:
+        out = _one_digit(data, name, judge, sure_threshold)
     if sum(len(line.digits) for line in out) > MOST_DIGITS:
         raise PictureError(
             413,
@@ -175,12 +183,29 @@ def layout_of(data: bytes, name: str, max_pixels: int | None = None) -> tuple[La
     if more_to_see and (layout is None or layout.typical < SMALL):
         if drafted:
             grey = decode_grey(fine.picture, name)
-        times = SHARP / layout.typical if layout is not None else 2
-        layout = find_lines(find_ink(shrink(grey, min(FINE, round(times * max(small.shape))))))
+        size = FINE if layout is None else min(FINE, round(SHARP / layout.typical * max(small.shape)))
+        layout = find_lines(find_ink(shrink(grey, size)))
     return None if layout is None else (layout, (fine.declared / layout.ink.size) ** 0.5)
 
 
-def _box(corners: Sequence[int], scale: float) -> Box:
+def _one_digit(data: bytes, name: str, judge: Judge, sure_threshold: float) -> list[Line]:
+    """A line with the one digit that POST /predict would find, for example in a panel; empty if there is none."""
+    opened = open_picture(data, name, DRAFT_SIDE)
+    grey = decode_grey(opened.picture, name)
+    found = find_digit(grey)
+    if found is None:
+        return []
+    ink, corners = found
+    probabilities = judge.classify(to_mnist(ink)[None])[0]
+    digit, probability = int(probabilities.argmax()), float(probabilities.max())
+    if probability < SURE_DIGIT:
+        return []
+    box = _box(corners, (opened.declared / grey.size) ** 0.5)
+    unsure = probability < sure_threshold
+    return [Line(str(digit), [Digit(digit, probability, unsure, box)], probability, unsure, [])]
+
+
+def _box(corners: Sequence[float], scale: float) -> Box:
     """Convert left, top, right, bottom to x, y, width, height in pixels of the sent picture."""
     left, top, right, bottom = (round(value * scale) for value in corners)
     return left, top, max(1, right - left), max(1, bottom - top)

@@ -34,6 +34,8 @@ COVERED, ALONG = 0.65, 1.6
 SPANS = 0.7
 # maximum length of a digit's stroke, relative to the digit's height
 LONGER = 1.5
+# a component with this fraction of its pixels along a ruled line is a remnant of the line
+REMNANT = 0.85
 # the slopes of ruled lines, and how far one may bend, as a fraction of its length
 SLOPES, BEND = np.arange(-0.2, 0.205, 0.01), 0.006
 # maximum number of ruled lines in a picture, and of lines that are connected by strokes
@@ -52,7 +54,8 @@ def find_ink(grey: np.ndarray) -> np.ndarray | None:
 
 def _departs(grey: np.ndarray) -> np.ndarray:
     """How much darker or brighter than its background each pixel is, whichever the ink is, uint8."""
-    small = shrink(grey, GROUND_SIZE)
+    # a page of small boxes is an even grey if it is reduced more
+    small = shrink(grey, max(GROUND_SIZE, max(grey.shape) // 3))
     smooth = cv2.medianBlur(small, 3)
     size = grey.shape[1], grey.shape[0]
     plane = _even_ground(smooth)
@@ -99,8 +102,8 @@ def _strength(departs: np.ndarray) -> np.ndarray | None:
     counts = cv2.calcHist([departs], [0], None, [256], [0, 256]).ravel()
     strong = 255 - int(np.searchsorted(np.cumsum(counts[::-1]), max(4, departs.size // 16_000)))
     paper = np.cumsum(counts[: max(1, strong // 2)])
-    middle, upper = np.searchsorted(paper, (paper[-1] * 0.5, paper[-1] * 0.84)).tolist()
-    noise = upper - middle
+    middle, upper = np.searchsorted(paper, (paper[-1] * 0.5, paper[-1] * 0.75)).tolist()
+    noise = 1.5 * (upper - middle)
     if strong < max(MIN_CONTRAST, middle + 4 * noise):
         return None
     low = min(middle + 2 * noise, 0.4 * strong)
@@ -121,7 +124,7 @@ def without_rules(ink: np.ndarray) -> np.ndarray:
     doi:10.1109/TPAMI.2007.70749).
     """
     mask = (ink > INK).astype(np.uint8)
-    lying, standing = _rules(mask)
+    lying, standing, along = _rules(mask)
     rules = lying | standing
     if not rules.any():
         return ink
@@ -131,6 +134,11 @@ def without_rules(ink: np.ndarray) -> np.ndarray:
         across = int(2 * cv2.distanceTransform(rules, cv2.DIST_C, 3).max()) + 3
         wider = cv2.dilate(mask - rules, np.ones((1, across), np.uint8))
         rules -= rules & cv2.morphologyEx(wider, cv2.MORPH_CLOSE, np.ones((across, 1), np.uint8))
+    # remove the remnants of ruled lines beside strokes that touch them
+    labels, _, areas = components(mask - rules)
+    within = np.bincount(labels[along == 1], minlength=len(areas) + 1)[1:]
+    remnants = np.concatenate([[False], within > REMNANT * areas])
+    rules |= remnants[labels].astype(np.uint8)
     # remove the faint edges of ruled lines, but keep those of the remaining strokes
     rim = cv2.dilate(rules, np.ones((5, 5), np.uint8))
     strokes = np.minimum(cv2.dilate(mask - rules, np.ones((3, 3), np.uint8)), 1 - rules)
@@ -138,12 +146,14 @@ def without_rules(ink: np.ndarray) -> np.ndarray:
 
 
 class _Segment(NamedTuple):
-    """A straight, thin line of ink: its pixels, its length, and whether it is horizontal."""
+    """A straight, thin line of ink: its pixels, its length, whether it is horizontal, and its place, which is its
+    mean y if it is horizontal, and otherwise its mean x."""
 
     y: np.ndarray
     x: np.ndarray
     length: int
     level: bool
+    place: float
 
     @property
     def slender(self) -> float:
@@ -151,10 +161,25 @@ class _Segment(NamedTuple):
         return self.length**2 / len(self.x)
 
 
-def _rules(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The pixels of a mask, uint8 (height, width), that belong to horizontal and to vertical ruled lines, each
-    uint8."""
-    out = np.zeros_like(mask), np.zeros_like(mask)
+def _draw(image: np.ndarray, segment: _Segment) -> None:
+    """Set the pixels of an image within a pixel or two of a segment, from its one end to the other."""
+    along, across = (segment.x, segment.y) if segment.level else (segment.y, segment.x)
+    middle, right = along.mean(), along - along.mean()
+    slope = (right @ across) / max(right @ right, 1)
+    ends = [(int(at), round(segment.place + slope * (at - middle))) for at in (along.min(), along.max())]
+    thick = round(segment.length / segment.slender) + 4
+    first, last = ends if segment.level else (end[::-1] for end in ends)
+    cv2.line(image, first, last, 1, thick)
+
+
+def _segment(y: np.ndarray, x: np.ndarray, length: int, level: bool) -> _Segment:
+    return _Segment(y, x, length, level, float((y if level else x).mean()))
+
+
+def _rules(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The pixels of a mask, uint8 (height, width), that belong to horizontal and to vertical ruled lines, and all
+    pixels along these, each uint8."""
+    out = np.zeros_like(mask), np.zeros_like(mask), np.zeros_like(mask)
     turned = np.ascontiguousarray(mask.T)
     runs: list[tuple[np.ndarray, np.ndarray, int, bool]] = []
     for thick in THICKNESSES:
@@ -170,13 +195,13 @@ def _rules(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         on = labels[y, x]
         parts = np.bincount(on)
         whole = int(parts.argmax())
-        by_component[whole - 1].append(_Segment(y, x, length, level))
+        by_component[whole - 1].append(_segment(y, x, length, level))
         # adjacent boxes have sides on the same line
         for component in np.flatnonzero(parts >= MIN_RULE).tolist():
             if component != whole:
                 own = on == component
                 along = x[own] if level else y[own]
-                part = _Segment(y[own], x[own], int(np.ptp(along)) + 1, level)
+                part = _segment(y[own], x[own], int(np.ptp(along)) + 1, level)
                 by_component[component - 1].append(part)
     for component, found in by_component.items():
         left, top, right, bottom = boxes[component].tolist()
@@ -203,12 +228,13 @@ def _rules(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         ]
         for each in (*lying, *standing, *(sides[0] + sides[1] if is_box else ())):
             out[0 if each.level else 1][each.y, each.x] = 1
+            _draw(out[2], each)
     return out
 
 
 def _apart(segments: list[_Segment]) -> bool:
     """Whether there are at least two lines, and not the same one twice."""
-    places = [each.y.mean() if each.level else each.x.mean() for each in segments]
+    places = [each.place for each in segments]
     return bool(places) and max(places) - min(places) > MIN_RULE / 2
 
 

@@ -85,12 +85,16 @@ class Judge:
         """The network's probabilities, float32 (10,), for each set of labels. wanted: their boxes."""
         fresh = [labels for labels in wanted if labels not in self._known][:MOST]
         if fresh:
-            batch = np.stack([self._image(labels, wanted[labels]) for labels in fresh])
-            begun = perf_counter()
-            served = self._classify(scale(batch))
-            self.seconds += perf_counter() - begun
+            served = self.classify(np.stack([self._image(labels, wanted[labels]) for labels in fresh]))
             self._known.update(zip(fresh, served, strict=True))
         return self._known
+
+    def classify(self, images: np.ndarray) -> np.ndarray:
+        """What the network answers, float32 (n, 10), for images uint8 (n, 28, 28)."""
+        begun = perf_counter()
+        served = self._classify(scale(images))
+        self.seconds += perf_counter() - begun
+        return served
 
     def _image(self, labels: tuple[int, ...], box: Corners) -> np.ndarray:
         """The ink of these labels in MNIST's format."""
