@@ -37,8 +37,8 @@ SURE_LINE, LEAST_LINE = 0.9, 0.5
 # in a picture with more components than the first, of which less than the second fraction are digits, only sure
 # lines are numbers
 CROWD, CROWD_SHARE = 150, 0.6
-# if a smaller fraction of the components are digits, a line must be more likely right than wrong
-FEW_SHARE = 0.4
+# if a smaller fraction of the components are digits, a line's probability must be at least the fraction of others
+FEW_SHARE = 0.5
 # minimum probability of the digit in a picture without lines
 SURE_DIGIT = 0.97
 # maximum number of boxes of marks that are not digits
@@ -135,10 +135,11 @@ def read(
     first = [(each, best) for each in graphs if (best := best_readings(each, alternatives)) is not None]
     seen, digits_seen = sum(map(len, layout.lines)), sum(len(best.digits) for _, best in first)
     # in noise or in print, a few components look like digits by chance
-    crowd = seen > CROWD and digits_seen < CROWD_SHARE * seen
-    few = digits_seen < FEW_SHARE * seen
+    share = digits_seen / max(seen, 1)
+    crowd = seen > CROWD and share < CROWD_SHARE
     for each, best in first:
-        least = SURE_LINE if crowd else LEAST_LINE if few else LEAST_LINE ** len(best.digits)
+        least = 1 - share if share < FEW_SHARE else LEAST_LINE ** len(best.digits)
+        least = SURE_LINE if crowd else least
         is_number = bool(best.digits) and best.probability >= least
         fits = True
         if is_number and (length is not None or check is not None):

@@ -34,6 +34,8 @@ COVERED, ALONG = 0.65, 1.6
 SPANS = 0.7
 # maximum length of a digit's stroke, relative to the digit's height
 LONGER = 1.5
+# maximum length in pixels of the gap that a stroke leaves in a ruled line
+GAP = 2 * MIN_RULE + 1
 # a component with this fraction of its pixels along a ruled line is a remnant of the line
 REMNANT = 0.85
 # the slopes of ruled lines, and how far one may bend, as a fraction of its length
@@ -124,7 +126,7 @@ def without_rules(ink: np.ndarray) -> np.ndarray:
     doi:10.1109/TPAMI.2007.70749).
     """
     mask = (ink > INK).astype(np.uint8)
-    lying, standing, along = _rules(mask)
+    lying, standing = _rules(mask)
     rules = lying | standing
     if not rules.any():
         return ink
@@ -135,6 +137,10 @@ def without_rules(ink: np.ndarray) -> np.ndarray:
         wider = cv2.dilate(mask - rules, np.ones((1, across), np.uint8))
         rules -= rules & cv2.morphologyEx(wider, cv2.MORPH_CLOSE, np.ones((across, 1), np.uint8))
     # remove the remnants of ruled lines beside strokes that touch them
+    level, upright = (cv2.dilate(each, np.ones((5, 5), np.uint8)) for each in (lying, standing))
+    level = cv2.morphologyEx(level, cv2.MORPH_CLOSE, np.ones((1, GAP), np.uint8))
+    upright = cv2.morphologyEx(upright, cv2.MORPH_CLOSE, np.ones((GAP, 1), np.uint8))
+    along = cv2.bitwise_or(level, upright)
     labels, _, areas = components(mask - rules)
     within = np.bincount(labels[along == 1], minlength=len(areas) + 1)[1:]
     remnants = np.concatenate([[False], within > REMNANT * areas])
@@ -161,31 +167,25 @@ class _Segment(NamedTuple):
         return self.length**2 / len(self.x)
 
 
-def _draw(image: np.ndarray, segment: _Segment) -> None:
-    """Set the pixels of an image within a pixel or two of a segment, from its one end to the other."""
-    along, across = (segment.x, segment.y) if segment.level else (segment.y, segment.x)
-    middle, right = along.mean(), along - along.mean()
-    slope = (right @ across) / max(right @ right, 1)
-    ends = [(int(at), round(segment.place + slope * (at - middle))) for at in (along.min(), along.max())]
-    thick = round(segment.length / segment.slender) + 4
-    first, last = ends if segment.level else (end[::-1] for end in ends)
-    cv2.line(image, first, last, 1, thick)
-
-
 def _segment(y: np.ndarray, x: np.ndarray, length: int, level: bool) -> _Segment:
     return _Segment(y, x, length, level, float((y if level else x).mean()))
 
 
-def _rules(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The pixels of a mask, uint8 (height, width), that belong to horizontal and to vertical ruled lines, and all
-    pixels along these, each uint8."""
-    out = np.zeros_like(mask), np.zeros_like(mask), np.zeros_like(mask)
-    turned = np.ascontiguousarray(mask.T)
+def _rules(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The pixels of a mask, uint8 (height, width), that belong to horizontal and to vertical ruled lines, each
+    uint8."""
+    out = np.zeros_like(mask), np.zeros_like(mask)
+    # without the lines that were found
+    level_left, upright_left = mask.copy(), np.ascontiguousarray(mask.T)
     runs: list[tuple[np.ndarray, np.ndarray, int, bool]] = []
     for thick in THICKNESSES:
         if thick <= max(THICKNESSES[0], THICKEST * min(mask.shape)):
-            runs += [(y, x, length, True) for y, x, length in _level_runs(mask, thick)]
-            runs += [(y, x, length, False) for x, y, length in _level_runs(turned, thick)]
+            for y, x, length in _level_runs(level_left, thick):
+                level_left[y, x] = 0
+                runs.append((y, x, length, True))
+            for x, y, length in _level_runs(upright_left, thick):
+                upright_left[x, y] = 0
+                runs.append((y, x, length, False))
     if not runs:
         return out
     labels, boxes, _ = components(mask)
@@ -228,7 +228,6 @@ def _rules(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         ]
         for each in (*lying, *standing, *(sides[0] + sides[1] if is_box else ())):
             out[0 if each.level else 1][each.y, each.x] = 1
-            _draw(out[2], each)
     return out
 
 
