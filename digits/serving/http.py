@@ -9,6 +9,7 @@ from typing import IO, Any
 import flask
 import orjson
 from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.formparser import FormDataParser
 from werkzeug.utils import cached_property
 from werkzeug.wsgi import LimitedStream
 
@@ -23,6 +24,12 @@ class Request(flask.Request):
 
     def _get_file_stream(self, *args: Any, **kwargs: Any) -> BytesIO:
         return BytesIO()
+
+    def make_form_data_parser(self) -> FormDataParser:
+        """A parser that raises ValueError for a malformed form, which Werkzeug by default treats as empty."""
+        parser = super().make_form_data_parser()
+        parser.silent = False
+        return parser
 
     @cached_property
     def stream(self) -> IO[bytes]:
