@@ -359,6 +359,17 @@ def test_a_malformed_form_is_not_taken_for_one_without_files(
         assert "not valid multipart/form-data" in answer.json["detail"]
 
 
+@pytest.mark.parametrize(("count", "size"), [(1, 600_000), (2100, 1)])
+def test_a_form_with_large_or_many_fields_is_not_called_a_large_body(
+    server: Server, count: int, size: int
+) -> None:
+    body, kind = form(*[("file", bytes(size))] * count)
+    for path in ("/predict", "/read"):
+        answer = server.ask(path, body.replace(b'; filename="x"', b""), Content_Type=kind)
+        assert answer.status == 413
+        assert answer.json["detail"].endswith("Send pictures as files.")
+
+
 @pytest.mark.parametrize(("name", "named"), [("", "the file"), ("n" * 5000, "n" * 80)])
 def test_any_name_of_a_forms_field_leads_to_a_readable_error(server: Server, name: str, named: str) -> None:
     body, kind = form((name, b"no picture"))

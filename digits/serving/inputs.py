@@ -158,12 +158,7 @@ def from_form(request: flask.Request, max_batch: int) -> Items:
     """
     if not request.mimetype_params.get("boundary"):
         raise Problem(400, "The form's Content-Type has no boundary. Let the client library set the header.")
-    try:
-        uploads = list(request.files.lists())
-    except ValueError:
-        # the boundary is not in the body, the end is missing, or the header of a part is not UTF-8
-        raise Problem(400, "The form is not valid multipart/form-data in UTF-8.") from None
-    sent = [(name, file.filename, file.read()) for name, many in uploads for file in many]
+    sent = [(name, file.filename, file.read()) for name, many in request.files.lists() for file in many]
     files = [(name, content) for name, filename, content in sent if filename or content]
     if not files:
         raise Problem(422, "The form has no file.", field="image", found="no file")
@@ -194,7 +189,8 @@ def from_raw(body: bytes, max_batch: int) -> Items:
     images.
     """
     refuse_picture(body)
-    if wide := next((kind for kind in ("<f4", "<f8", "<i4", "<i8") if _are_wide(body, kind)), None):
+    # the wider types first, whose halves may look like the narrower ones
+    if wide := next((kind for kind in ("<f8", "<f4", "<i8", "<i4") if _are_wide(body, kind)), None):
         found = f"{np.dtype(wide)} numbers"
         raise Problem(422, "Raw pixels must be one byte each, from 0 to 255.", field="the body", found=found)
     n, rest = divmod(len(body), PIXELS)
