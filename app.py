@@ -14,7 +14,7 @@ import flask
 from flask import Flask, Response, request
 
 from digits import model, registry
-from digits.serving import access, errors, inputs, keys, openapi, pages, reading, request_log
+from digits.serving import access, errors, inputs, keys, openapi, pages, query, reading, request_log
 from digits.serving.http import Request, json_response
 from digits.serving.inherited import inherited
 from digits.serving.protocols import kserve, mlflow, tfserving
@@ -47,9 +47,9 @@ def create_app(settings: Settings | None = None, classifier: model.Classifier | 
     @app.post("/predict")
     def predict() -> Response:
         current: flask.Request = request._get_current_object()  # type: ignore[attr-defined]
-        items, as_is = inputs.items_of(current, settings.max_batch)
+        as_is, detail = query.is_prepared(current), query.wants_detail(current)
+        items = inputs.items_of(current, settings.max_batch)
         batch = inputs.to_batch(items, as_is)
-        detail = bool(current.query_string) and inputs.wants_detail(current)
         predictions = service.answers(service.classify(batch), batch if detail else None)
         response = json_response(predictions[0] if items.single else {"predictions": predictions})
         if items.pictures and any(answer["unsure"] for answer in predictions):

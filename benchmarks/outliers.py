@@ -1,7 +1,7 @@
 """Makes pictures that show no digit for benchmarks/evaluate.py, from code, typefaces and shapes that training
 does not use, and from test digits only. `KINDS` lists them as functions of a count and a random generator, which
-yield pictures that are bright on black. Nothing like katakana (kana.json, the strokes of each symbol as lists of
-points) and photographs is in training, so they show how the network answers to something it has never seen.
+yield pictures that are bright on black. Training has no katakana (kana.json, the strokes of each symbol as lists
+of points) and no photographs, so these show how the network answers to something it has never seen.
 """
 
 from __future__ import annotations

@@ -339,6 +339,75 @@ def test_a_bad_file_in_a_form_is_named(server: Server) -> None:
     assert server.ask("/predict", body, Content_Type=kind).status == 422
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda body: body[:-30],
+        lambda body: body.replace(b"frontier", b"elsewhere"),
+        lambda body: body.replace(b'name="file"', b'name="gr\xf6\xdfe"'),
+        lambda body: b"",
+    ],
+    ids=["truncated", "another boundary", "a Latin-1 name", "empty"],
+)
+def test_a_malformed_form_is_not_taken_for_one_without_files(
+    server: Server, change: Callable[[bytes], bytes]
+) -> None:
+    body, kind = form(("file", encoded(scene())))
+    for path in ("/predict", "/read", "/invocations"):
+        answer = server.ask(path, change(body), Content_Type=kind)
+        assert answer.status == 400
+        assert "not valid multipart/form-data" in answer.json["detail"]
+
+
+@pytest.mark.parametrize(("count", "size"), [(1, 600_000), (2100, 1)])
+def test_a_form_with_large_or_many_fields_is_not_called_a_large_body(
+    server: Server, count: int, size: int
+) -> None:
+    body, kind = form(*[("file", bytes(size))] * count)
+    for path in ("/predict", "/read"):
+        answer = server.ask(path, body.replace(b'; filename="x"', b""), Content_Type=kind)
+        assert answer.status == 413
+        assert answer.json["detail"].endswith("Send pictures as files.")
+
+
+@pytest.mark.parametrize(("name", "named"), [("", "the file"), ("n" * 5000, "n" * 80)])
+def test_any_name_of_a_forms_field_leads_to_a_readable_error(server: Server, name: str, named: str) -> None:
+    body, kind = form((name, b"no picture"))
+    answer = server.ask("/predict", body, Content_Type=kind)
+    assert (answer.status, answer.json["field"]) == (415, named)
+    assert answer.json["detail"].startswith(f"{named} is not a picture")
+
+
+def test_an_empty_picture_file_is_reported_as_empty(server: Server) -> None:
+    for path in ("/predict", "/read", "/invocations"):
+        answer = server.ask(path, b"", Content_Type="image/png")
+        assert (answer.status, answer.json["detail"]) == (422, "the body is empty.")
+        for image in ("", "data:image/png;base64,"):
+            answer = server.ask(path, {"image": image})
+            assert (answer.status, answer.json["detail"]) == (422, "image is empty.")
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"", "The body is empty, but must be JSON."),
+        (b" \n", "The body is empty, but must be JSON."),
+        (json.dumps(SAMPLE).encode("utf-16"), "The body is not valid JSON: it is not UTF-8."),
+        (b"\x89PNG\r\n\x1a\n", "The body is not valid JSON: it is not UTF-8."),
+    ],
+    ids=["empty", "blank", "UTF-16", "a picture"],
+)
+def test_a_body_that_is_no_json_text_is_400(server: Server, body: bytes, said: str) -> None:
+    for path in ("/predict", "/read", "/invocations"):
+        answer = server.ask(path, body, Content_Type="application/json")
+        assert (answer.status, answer.json["detail"]) == (400, said)
+
+
+def test_json_may_begin_with_a_byte_order_mark(server: Server) -> None:
+    body = b"\xef\xbb\xbf" + json.dumps(SAMPLE).encode()
+    assert server.ask("/predict", body, Content_Type="application/json").json["predicted_digit"] == 7
+
+
 def test_raw_pixels_get_the_same_answer_as_json(server: Server) -> None:
     one = server.ask("/predict", SEVEN.tobytes(), Content_Type="application/octet-stream")
     assert one.json == server.ask("/predict", SAMPLE).json
@@ -355,7 +424,7 @@ def test_raw_pixels_of_another_length_are_refused(server: Server, length: int, s
 
 def test_base64_and_data_urls_are_read(server: Server) -> None:
     text = base64.b64encode(encoded(scene())).decode()
-    for image in (text, f"data:image/png;base64,{text}"):
+    for image in (text, f"data:image/png;base64,{text}", f"\n  data:image/png;base64,\n{text}\n"):
         assert server.ask("/predict", {"image": image}).json["predicted_digit"] == 7
     answer = server.ask("/predict", {"images": [text, text]})
     assert [a["predicted_digit"] for a in answer.json["predictions"]] == [7, 7]
@@ -368,6 +437,7 @@ def test_base64_and_data_urls_are_read(server: Server) -> None:
         ({"image": "data:image/png,raw"}, 422, "image"),
         ({"image": base64.b64encode(b"no picture").decode()}, 415, "image"),
         ({"images": [base64.b64encode(encoded(scene())).decode(), SAMPLE["image"]]}, 422, "images"),
+        ({"images": [base64.b64encode(encoded(scene())).decode(), None]}, 422, "images[1]"),
     ],
 )
 def test_strings_that_are_not_pictures_are_refused(

@@ -120,7 +120,7 @@ def test_a_data_url_may_be_percent_encoded(client: FlaskClient) -> None:
 def test_invalid_base64_is_reported(client: FlaskClient, text: str) -> None:
     answer = client.post("/predict", json={"image": text})
     assert answer.status_code == 422
-    assert answer.json["detail"] == "image is neither pixels nor base64."
+    assert answer.json["detail"] == "image is not valid base64."
 
 
 def test_an_empty_file_input_is_skipped(client: FlaskClient) -> None:
@@ -131,8 +131,9 @@ def test_an_empty_file_input_is_skipped(client: FlaskClient) -> None:
     assert answer(picture, EMPTY).json["predicted_digit"] == 7
     alone = answer((io.BytesIO(), "", "application/octet-stream"))
     assert (alone.status_code, alone.json["detail"]) == (422, "The form has no file.")
-    # a file that was chosen and is empty is not a picture
-    assert answer((io.BytesIO(), "x.png", "image/png")).status_code == 415
+    # a file that was chosen and is empty is a mistake
+    chosen = answer((io.BytesIO(), "x.png", "image/png"))
+    assert (chosen.status_code, chosen.json["detail"]) == (422, "a is empty.")
 
 
 def test_a_form_without_a_boundary_is_400(client: FlaskClient) -> None:
@@ -158,17 +159,21 @@ def test_a_picture_sent_as_raw_pixels_is_refused_with_its_content_type(
 
 
 @pytest.mark.parametrize("scale", [1, 255])
-@pytest.mark.parametrize("kind", ["<f4", "<f8"])
-def test_raw_floats_are_not_read_as_bytes(client: FlaskClient, kind: str, scale: int) -> None:
-    body = (SEVEN / 255 * scale).astype(kind).tobytes()
+@pytest.mark.parametrize("kind", ["<f4", "<f8", "<i4", "<i8"])
+def test_raw_numbers_of_several_bytes_are_not_read_as_bytes(
+    client: FlaskClient, kind: str, scale: int
+) -> None:
+    pixels = SEVEN if "i" in kind else SEVEN / 255 * scale
+    body = pixels.astype(kind).tobytes()
     answer = client.post("/predict", data=body, content_type="application/octet-stream")
     assert answer.status_code == 422
     assert "must be one byte each" in answer.json["detail"]
+    assert answer.json["found"] == f"{np.dtype(kind)} numbers"
 
 
-def test_raw_bytes_are_not_mistaken_for_floats(client: FlaskClient) -> None:
+def test_raw_bytes_are_not_mistaken_for_wider_numbers(client: FlaskClient) -> None:
     images = draw(0, 200, 1)["x_test"]
-    # 4 and 8 images have the lengths of one image of float32 and of float64
+    # 4 and 8 images have the lengths of one image of float32 and int32, and of float64 and int64
     for count in (4, 8, 200):
         body = images[:count].tobytes()
         answer = client.post("/predict", data=body, content_type="application/octet-stream")

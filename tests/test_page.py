@@ -720,7 +720,7 @@ def test_a_phone_s_photograph_of_a_number_has_its_boxes_in_place(open_page: Any,
     paper = Image.new("L", (3000, 4000), 252)
     paper.paste(sample.resize((1440, 540)), (1200, 2400))
     grain = np.random.default_rng(1).integers(0, 4, (4000, 3000), np.uint8)
-    # a phone's camera takes pictures on their side, with a rotation mark
+    # a phone's camera stores pictures on their side, with an Exif orientation
     exif = Image.Exif()
     exif[0x0112] = 6
     photograph = Image.fromarray(np.asarray(paper) - grain).transpose(Image.Transpose.ROTATE_90)

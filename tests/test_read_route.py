@@ -99,9 +99,11 @@ def test_json_and_forms_are_accepted_and_several_pictures_get_a_list(client: Any
         (SAMPLE, "image", "pixels"),
         ({"images": [SAMPLE["image"]]}, "images[0]", "pixels"),
         ({"image": [[0] * 28] * 27}, "image", "pixels"),
+        ({"image": []}, "image", "a list"),
+        ({"images": [base64.b64encode(NUMBER).decode(), SAMPLE["image"]]}, "images[1]", "pixels"),
         (bytes(784), "the body", "application/octet-stream"),
     ],
-    ids=["pixels", "several", "other pixels", "raw pixels"],
+    ids=["pixels", "several", "other pixels", "no pixels", "pictures and pixels", "raw pixels"],
 )
 def test_pixels_are_refused_with_a_reference_to_predict(
     client: Any, body: Any, field: str, found: str
@@ -125,6 +127,8 @@ def test_pictures_that_predict_refuses_are_refused(client: Any) -> None:
     assert answer.status_code == 415
     assert "application/octet-stream" not in answer.json["accepted"]
     assert client.post("/read", json={"image": None}).json["found"] == "null"
+    answer = client.post("/read", data=NUMBER, content_type="application/octet-stream")
+    assert (answer.status_code, answer.json["found"]) == (415, "image/png")
     assert client.post("/read", data=NUMBER[:200], content_type="image/png").status_code == 422
 
 
@@ -185,6 +189,11 @@ def test_an_invalid_option_is_422(client: Any, query: str) -> None:
     assert answer.status_code == 422
     assert answer.json["field"] == query.split("=")[0]
     assert len(answer.json["found"]) <= 40
+
+
+def test_an_option_of_predict_is_ignored_like_an_unknown_one(client: Any) -> None:
+    for query in ("?prepare=none", "?prepare=foo", "?detail=2", "?foo=bar"):
+        assert read(client, NUMBER, query)["text"] == "4725"
 
 
 def test_readings_are_counted_timed_and_logged(client: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -111,7 +111,7 @@ def test_metadata_describes_inputs_and_outputs(server: Server) -> None:
         ({}, "'instances'"),
         ({"instances": [FLOATS], "inputs": [FLOATS]}, "either"),
         ({"instances": FLOATS[0]}, "shape [28]"),
-        ({"instances": []}, "shape [0]"),
+        ({"instances": []}, "is empty"),
         ({"instances": 5}, "list"),
         ({"instances": [FLOATS[:27]]}, "shape [1, 27, 28]"),
         ({"instances": [[*FLOATS[:27], [0]]]}, "unequal"),

@@ -52,7 +52,7 @@ class Digit:
     """A digit that was read.
 
     probability: the network's probability of the digit, in [0, 1]. unsure: whether it is below the threshold.
-    box: x, y, width, height in pixels of the picture, after rotating it as its camera's rotation mark says.
+    box: x, y, width, height in pixels of the picture, after applying its Exif orientation.
     """
 
     digit: int

@@ -9,10 +9,34 @@ from typing import IO, Any
 import flask
 import orjson
 from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.formparser import FormDataParser
 from werkzeug.utils import cached_property
 from werkzeug.wsgi import LimitedStream
 
 from digits.serving.errors import Problem
+
+
+class FormParser(FormDataParser):
+    """Werkzeug's parser, but a malformed form is an error and not an empty form, and a form over its limits is not
+    called a body over the limit.
+    """
+
+    def parse(self, stream: IO[bytes], mimetype: str, content_length: int | None, options: Any = None) -> Any:
+        """The stream, the fields and the files. Raises Problem 400 and 413."""
+        self.silent = False
+        try:
+            return super().parse(stream, mimetype, content_length, options)
+        except ValueError:
+            # the boundary is not in the body, the end is missing, or the header of a part is not UTF-8
+            raise Problem(400, "The form is not valid multipart/form-data in UTF-8.") from None
+        except RequestEntityTooLarge:
+            if content_length is None or content_length > (self.max_content_length or 0):
+                raise
+            detail = (
+                f"The form has more than {self.max_form_parts} parts, or {self.max_form_memory_size} bytes in a "
+                "field that is not a file. Send pictures as files."
+            )
+            raise Problem(413, detail) from None
 
 
 class Request(flask.Request):
@@ -20,6 +44,8 @@ class Request(flask.Request):
 
     The whole body is limited anyway.
     """
+
+    form_data_parser_class = FormParser
 
     def _get_file_stream(self, *args: Any, **kwargs: Any) -> BytesIO:
         return BytesIO()

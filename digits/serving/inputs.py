@@ -36,6 +36,8 @@ SIGNATURES = re.compile(
     rb"(?s)(?P<png>\x89PNG\r\n\x1a\n)|(?P<jpeg>\xff\xd8\xff[\xc0-\xfe])|(?P<webp>RIFF.{4}WEBP)|(?P<bmp>BM.{4}\0{4})"
     rb"|(?P<gif>GIF8[79]a)|(?P<tiff>II\*\0|MM\0\*)"
 )
+# longest name of a form's field in a problem
+MAX_NAME = 80
 # larger bodies are decoded in another thread; an image as JSON has 2 to 4 KB
 MAX_QUICK_BYTES = 1 << 16
 # larger pictures are prepared in another thread; these take about 2 ms, and a thread would take as long again
@@ -65,10 +67,8 @@ class Items:
 Decoder = Callable[[bytes, int], Items]
 
 
-def items_of(
-    request: flask.Request, max_batch: int, decoders: Mapping[str, Decoder] | None = None
-) -> tuple[Items, bool]:
-    """The request's images, and whether to use pictures without preparing them (`?prepare=none`).
+def items_of(request: flask.Request, max_batch: int, decoders: Mapping[str, Decoder] | None = None) -> Items:
+    """The request's images.
 
     In JSON, `image` asks for a single answer and `images` for a list. In the other formats, one image gets a
     single answer and several get a list. decoders: for each Content-Type except forms; by default DECODERS.
@@ -77,13 +77,12 @@ def items_of(
     """
     kind = request.mimetype
     decoders = DECODERS if decoders is None else decoders
-    as_is = bool(request.query_string) and _as_is(request)
     if kind == FORM:
-        return from_form(request, max_batch), as_is
+        return from_form(request, max_batch)
     if kind in decoders:
         body = request.get_data(cache=False)
         decode = partial(decoders[kind], body, max_batch)
-        return decode() if kind in PICTURES else offload_if_large(body, decode), as_is
+        return decode() if kind in PICTURES else offload_if_large(body, decode)
     accepted = [*decoders, FORM]
     raise Problem(
         415,
@@ -154,7 +153,8 @@ def from_form(request: flask.Request, max_batch: int) -> Items:
     """The pictures in a form's files. Files without a name and content are skipped, because browsers send them for
     empty file inputs.
 
-    Raises Problem: 400 for a form without a boundary, 422 if there is no file, 413 for more than `max_batch`.
+    Raises Problem: 400 for a malformed form, 422 if there is no file or an empty one, 413 for more than
+    `max_batch`.
     """
     if not request.mimetype_params.get("boundary"):
         raise Problem(400, "The form's Content-Type has no boundary. Let the client library set the header.")
@@ -164,42 +164,34 @@ def from_form(request: flask.Request, max_batch: int) -> Items:
         raise Problem(422, "The form has no file.", field="image", found="no file")
     limit(len(files), max_batch)
     single = len(files) == 1
-    names = [name if single else f"{name} ({i})" for i, (name, _) in enumerate(files)]
-    return Items([content for _, content in files], names, single)
+    names = [name[:MAX_NAME] if name else "the file" for name, _ in files]
+    if not single:
+        names = [f"{name} ({i})" for i, name in enumerate(names)]
+    pictures = [_not_empty(content, name) for (_, content), name in zip(files, names, strict=True)]
+    return Items(pictures, names, single)
 
 
 def from_picture(body: bytes, max_batch: int) -> Items:
-    """The picture that is the whole body."""
-    return Items([body], ["the body"], True)
+    """The picture that is the whole body. Raises Problem 422 if it is empty."""
+    return Items([_not_empty(body, "the body")], ["the body"], True)
 
 
-def _as_is(request: flask.Request) -> bool:
-    """Whether `?prepare=none` asks to skip preparing pictures. Raises Problem 422 for another value."""
-    return _choose(request.args.get("prepare", "mnist"), "prepare", "mnist", "none")
-
-
-def wants_detail(request: flask.Request) -> bool:
-    """Whether `?detail=1` asks for all probabilities and the network's input. Raises Problem 422 for another
-    value."""
-    return _choose(request.args.get("detail", "0"), "detail", "0", "1")
-
-
-def _choose(given: str, name: str, default: str, other: str) -> bool:
-    if given not in (default, other):
-        raise Problem(422, f"{name} must be {default} or {other}.", field=name, found=given[:40])
-    return given == other
+def _not_empty(picture: bytes, name: str) -> bytes:
+    if not picture:
+        raise Problem(422, f"{name} is empty.", field=name, found="0 bytes")
+    return picture
 
 
 def from_raw(body: bytes, max_batch: int) -> Items:
     """The pixels of n images from n x 784 bytes, row by row.
 
-    Raises Problem: 415 for a picture, 422 for another length or for floats, 413 for more than `max_batch` images.
+    Raises Problem: 415 for a picture, 422 for another length or for wider numbers, 413 for more than `max_batch`
+    images.
     """
-    if begins := SIGNATURES.match(body):
-        kind = f"image/{begins.lastgroup}"
-        raise Problem(415, f"The body is a picture. Send it with Content-Type: {kind}.", found=kind)
-    if floats := next((kind for kind in ("<f4", "<f8") if _are_floats(body, kind)), None):
-        found = f"{np.dtype(floats)} numbers"
+    refuse_picture(body)
+    # the wider types first, whose halves may look like the narrower ones
+    if wide := next((kind for kind in ("<f8", "<f4", "<i8", "<i4") if _are_wide(body, kind)), None):
+        found = f"{np.dtype(wide)} numbers"
         raise Problem(422, "Raw pixels must be one byte each, from 0 to 255.", field="the body", found=found)
     n, rest = divmod(len(body), PIXELS)
     if rest or not n:
@@ -211,11 +203,24 @@ def from_raw(body: bytes, max_batch: int) -> Items:
     return Items(list(np.frombuffer(body, np.uint8).reshape(n, PIXELS)), names, n == 1)
 
 
-def _are_floats(body: bytes, kind: str) -> bool:
-    """Whether the bytes are plausible pixels of that floating-point type. Pixels of one byte each never are."""
-    if not body or len(body) % (PIXELS * np.dtype(kind).itemsize):
+def refuse_picture(body: bytes) -> None:
+    """Raise Problem 415 if raw bytes are a picture's file."""
+    if begins := SIGNATURES.match(body):
+        kind = f"image/{begins.lastgroup}"
+        raise Problem(415, f"The body is a picture. Send it with Content-Type: {kind}.", found=kind)
+
+
+def _are_wide(body: bytes, kind: str) -> bool:
+    """Whether the bytes are plausible pixels of that wider type. Pixels of one byte each that can be classified
+    never are."""
+    size = np.dtype(kind).itemsize
+    if not body or len(body) % (PIXELS * size):
         return False
     values = np.frombuffer(body, kind)
+    if values.dtype.kind == "i":
+        # as single bytes, these are images of which at least one is blank
+        plausible = values.min() >= 0 and 1 < values.max() <= 255
+        return bool(plausible) and blank(np.frombuffer(body, np.uint8).reshape(-1, PIXELS)) is not None
     ink = values[values != 0]
     # the comparisons also exclude NaN
     return bool(len(ink)) and bool(((ink >= 1 / 512) & (ink <= 255)).all())
@@ -261,10 +266,14 @@ def from_document(
         raise Problem(422, "images is empty.", field="images", found="an empty list")
     limit(len(images), max_batch)
     names = [f"images[{i}]" for i in range(len(images))]
+    pairs = list(zip(images, names, strict=True))
     texts = sum(isinstance(image, str) for image in images)
     if texts not in (0, len(images)):
+        # if some are neither pixels nor a string, that is the problem to report
+        for image, name in pairs:
+            if not isinstance(image, str):
+                read_pixels(image, name, suspicious)
         raise Problem(422, "images must be either all pixels or all pictures.", field="images", found="both")
-    pairs = zip(images, names, strict=True)
     if texts:
         return Items([_from_base64(image, name) for image, name in pairs], names, False)
     return Items([read_pixels(image, name, suspicious) for image, name in pairs], names, False)
@@ -280,6 +289,7 @@ ACCEPTED_TYPES = (*DECODERS, FORM)
 
 def _from_base64(text: str, name: str) -> bytes:
     """The bytes of a picture in base64, with or without the prefix of a data: URL (RFC 2397)."""
+    text = text.lstrip()
     if text[:5].lower() == "data:":
         head, comma, text = text.partition(",")
         if not comma or not head.lower().endswith(";base64"):
@@ -288,9 +298,10 @@ def _from_base64(text: str, name: str) -> bytes:
             )
         text = unquote(text)
     try:
-        return decode_base64(text)
+        picture = decode_base64(text)
     except ValueError:
-        raise Problem(422, f"{name} is neither pixels nor base64.", field=name, found="a string") from None
+        raise Problem(422, f"{name} is not valid base64.", field=name, found="a string") from None
+    return _not_empty(picture, name)
 
 
 def decode_base64(text: str) -> bytes:
@@ -301,14 +312,20 @@ def decode_base64(text: str) -> bytes:
 
 
 def parse(body: bytes) -> Any:
-    """The JSON document in `body`. Raises Problem 400 with the line and column of the error."""
+    """The JSON document in `body`, which may begin with a byte order mark. Raises Problem 400, if possible with
+    the line and column of the error."""
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
         strict = error
     # Python's parser also accepts NaN and Infinity, so that a later error can name the pixel
     try:
-        return json.loads(body.decode())
+        text = body.decode("utf-8-sig")
+        if not text.strip():
+            raise Problem(400, "The body is empty, but must be JSON.")
+        return json.loads(text)
+    except UnicodeDecodeError:
+        raise Problem(400, "The body is not valid JSON: it is not UTF-8.") from None
     except (ValueError, RecursionError):
         raise Problem(
             400, f"The body is not valid JSON: {strict.msg}", line=strict.lineno, column=strict.colno
@@ -375,12 +392,5 @@ def kind_of(value: Any) -> str:
     """The name of a JSON value's type. The value itself may be long or private, so problems don't quote it."""
     if value is None:
         return "null"
-    names = {
-        bool: "a boolean",
-        int: "a number",
-        float: "a number",
-        str: "a string",
-        list: "a list",
-        dict: "an object",
-    }
-    return names.get(type(value), type(value).__name__)
+    kinds = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "a list"}
+    return kinds.get(type(value), "an object")

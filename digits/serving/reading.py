@@ -24,14 +24,14 @@ def items_of(request: flask.Request, max_batch: int) -> inputs.Items:
     """The request's pictures, in the formats of POST /predict. Raises Problem as there, and 422 for pixels."""
     if request.mimetype == "application/octet-stream":
         # a body over the limit is 413 here too
-        request.get_data(cache=False)
+        inputs.refuse_picture(request.get_data(cache=False))
         raise Problem(422, NO_PIXELS.format("the body"), field="the body", found=request.mimetype)
-    return inputs.items_of(request, max_batch, DECODERS)[0]
+    return inputs.items_of(request, max_batch, DECODERS)
 
 
 def refuse_pixels(image: Any, field: str, suspicious: bool = False) -> NoReturn:
     """Raise Problem 422, because pixels show a single digit."""
-    found = "pixels" if isinstance(image, list) else inputs.kind_of(image)
+    found = "pixels" if image and isinstance(image, list) else inputs.kind_of(image)
     raise Problem(422, NO_PIXELS.format(field), field=field, found=found)
 
 

@@ -9,6 +9,7 @@ https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.h
 from __future__ import annotations
 
 import io
+import re
 from contextlib import suppress
 from itertools import chain, islice, pairwise
 from typing import Any
@@ -16,15 +17,19 @@ from typing import Any
 import numpy as np
 from flask import Blueprint, Response, current_app, request
 
-from digits.serving import inputs
+from digits.serving import inputs, query
 from digits.serving.errors import Problem
 from digits.serving.http import json_response
-from digits.serving.inputs import PIXELS, Items
+from digits.serving.inputs import PIXELS, Items, kind_of
 from digits.serving.protocols import tensors
 from digits.serving.service import service
 
 # a JSON document has exactly one of these; the last two are those of POST /predict
 FORMS = ("inputs", "instances", "dataframe_split", "image", "images")
+
+# errors of NumPy's loadtxt
+NOT_A_NUMBER = re.compile(r"(?s)could not convert string (.*) to float32 at row (\d+), column (\d+)")
+OTHER_WIDTH = re.compile(r"number of columns changed from \d+ to (\d+) at row (\d+)")
 
 bp = Blueprint("mlflow", __name__)
 
@@ -33,7 +38,8 @@ bp = Blueprint("mlflow", __name__)
 def invocations() -> Response:
     """The probabilities of each image, in order."""
     current: Any = request._get_current_object()  # type: ignore[attr-defined]
-    items, as_is = inputs.items_of(current, current_app.config["MAX_BATCH"], DECODERS)
+    as_is = query.is_prepared(current)
+    items = inputs.items_of(current, current_app.config["MAX_BATCH"], DECODERS)
     answer = {"predictions": service().classify(inputs.to_batch(items, as_is))}
     return json_response(answer)
 
@@ -51,7 +57,8 @@ def from_json(body: bytes, max_batch: int) -> Items:
             422,
             f"A JSON object with one of {', '.join(FORMS)} is required.",
             field="",
-            found=" and ".join(forms) or "none of them",
+            found=" and ".join(forms)
+            or ("none of them" if isinstance(document, dict) else kind_of(document)),
         )
     form, value = forms[0], document[forms[0]]
     if form in ("image", "images"):
@@ -63,7 +70,9 @@ def from_json(body: bytes, max_batch: int) -> Items:
         if not isinstance(columns, list) or len(columns) != PIXELS:
             raise Problem(400, f"The columns of {form} must be a list of {PIXELS} names, row by row.")
         form, value = f"{form}.data", value["data"]
-    return _items(tensors.array(value, form, body), form, max_batch)
+    array = tensors.array(value, form, body)
+    tensors.check(array, form, max_batch, 255)
+    return _items(array, [f"{form}[{i}]" for i in range(len(array))])
 
 
 def from_csv(body: bytes, max_batch: int) -> Items:
@@ -77,6 +86,8 @@ def from_csv(body: bytes, max_batch: int) -> Items:
         raise Problem(400, "The CSV is not UTF-8.") from None
     filled = (line for line in lines if not line.isspace())
     first = next(filled, "")
+    if not first:
+        raise Problem(400, "The CSV is empty.")
     fields = [field.strip(' \t\r\n"') for field in first.split(",")]
     if len(fields) != PIXELS:
         raise Problem(400, f"The CSV must have {PIXELS} columns, but its first line has {len(fields)}.")
@@ -89,8 +100,20 @@ def from_csv(body: bytes, max_batch: int) -> Items:
     try:
         array = np.loadtxt(rows, np.float32, comments=None, delimiter=",", quotechar='"', ndmin=2)
     except ValueError as error:
-        raise Problem(400, f"The CSV can't be read: {error}") from None
-    return _items(array, "The CSV", max_batch)
+        raise Problem(400, _explained(str(error))) from None
+    tensors.check(array, "The CSV", max_batch, 255)
+    return _items(array, [f"image {i} of the CSV" for i in range(len(array))])
+
+
+def _explained(error: str) -> str:
+    """NumPy's message in terms of the request. NumPy counts rows from 0 in one message and from 1 in the other."""
+    if found := NOT_A_NUMBER.search(error):
+        value, row, column = found.groups()
+        return f"image {row} of the CSV has {value} in column {column}, which is not a number."
+    if found := OTHER_WIDTH.search(error):
+        width, row = map(int, found.groups())
+        return f"image {row - 1} of the CSV has {width} columns instead of {PIXELS}."
+    return f"The CSV can't be read: {error}"
 
 
 def _are_names(fields: list[str]) -> bool:
@@ -104,9 +127,8 @@ def _are_names(fields: list[str]) -> bool:
     return not numbers or (counted and len(numbers) == PIXELS)
 
 
-def _items(array: np.ndarray, name: str, max_batch: int) -> Items:
-    tensors.check(array, name, max_batch, 255)
-    return Items(list(array.reshape(-1, PIXELS)), [f"{name}[{i}]" for i in range(len(array))], False)
+def _items(array: np.ndarray, names: list[str]) -> Items:
+    return Items(list(array.reshape(-1, PIXELS)), names, False)
 
 
 DECODERS: dict[str, inputs.Decoder] = inputs.DECODERS | {"application/json": from_json, "text/csv": from_csv}

@@ -66,15 +66,14 @@ def check(array: np.ndarray, name: str, max_images: int, top: int = 1) -> None:
 
     Raises Problem: 400 for another shape or range, 413 for more than `max_images` images.
     """
+    if array.shape[:1] == (0,):
+        raise Problem(400, f"{name} is empty.")
     if array.shape[1:] not in SHAPES:
         shape = list(array.shape)
         raise Problem(
             400, f"{name} has the shape {shape}, but must have [n, 28, 28, 1], [n, 28, 28] or [n, 784]."
         )
-    n = len(array)
-    if n == 0:
-        raise Problem(400, f"{name} is empty.")
-    inputs.limit(n, max_images)
+    inputs.limit(len(array), max_images)
     # NaN compares false with everything, so it fails here too
     if not (array.min() >= 0 and array.max() <= top):
         if np.isnan(array.min()):
