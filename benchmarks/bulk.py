@@ -35,7 +35,7 @@ sys.path.insert(0, str(ROOT))
 from digits.bulk.inputs import Shard, find_shards
 from digits.bulk.rows import Options
 from digits.bulk.run import Cluster, Progress, Work, read_shards
-from digits.bulk.tasks import Job, classifier, read_shard
+from digits.bulk.tasks import Job, add_model, classifier, read_shard
 from digits.model import load
 
 RESULTS = ROOT / "benchmarks" / "bulk.json"
@@ -68,7 +68,7 @@ def pictures(n: int, side: int) -> Path:
 
 
 def job_in(folder: str, as_is: bool = False) -> Job:
-    return Job(folder, load(MODEL), Options(as_is=as_is))
+    return Job(folder, add_model(load(MODEL)), Options(as_is=as_is))
 
 
 def by_dask(shards: list[Shard], workers: int = WORKERS, as_is: bool = False) -> dict[str, float]:
@@ -122,7 +122,7 @@ def bare(shards: list[Shard], workers: int = WORKERS, as_is: bool = False) -> fl
 
 
 def _bare(shards: list[Shard], job: Job, barrier: Any, following: Any) -> None:
-    classifier(job.model)
+    classifier(add_model(load(MODEL)))
     barrier.wait(60)
     while True:
         with following.get_lock():
@@ -262,7 +262,7 @@ def peers(n: int) -> dict[str, Any]:
     folder = pictures(n, 28)
     shards = find_shards([str(folder)], "image")
     found: dict[str, Any] = {"bulk.py, --prepare none": n / by_dask(shards, as_is=True)["seconds"]}
-    network, expected = classifier(load(MODEL)), []
+    network, expected = classifier(add_model(load(MODEL))), []
     for path in sorted(folder.iterdir())[:1000]:
         image = np.asarray(Image.open(io.BytesIO(path.read_bytes())), np.float32)[None, :, :, None] / 255
         expected.append(int(network.probabilities(image).argmax()))

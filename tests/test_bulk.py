@@ -27,7 +27,7 @@ from digits.bulk import cli, items, run
 from digits.bulk.inputs import UsageError, find_shards
 from digits.bulk.parts import Parts
 from digits.bulk.rows import Options
-from digits.bulk.tasks import Job, classifier, read_shard
+from digits.bulk.tasks import Job, add_model, classifier, read_shard
 from digits.imaging import PictureError, prepare
 from digits.model import load
 
@@ -44,7 +44,7 @@ def model() -> Any:
 
 @pytest.fixture
 def job(model: Any, tmp_path: Path) -> Job:
-    return Job(str(tmp_path / "out"), model, Options())
+    return Job(str(tmp_path / "out"), add_model(model), Options())
 
 
 @pytest.fixture
@@ -232,14 +232,14 @@ def test_every_kind_of_file_gives_the_same_digits(job: Job, tmp_path: Path) -> N
 
 
 def test_a_row_has_the_models_answer_for_the_prepared_picture(job: Job, scans: Path) -> None:
-    network = classifier(job.model)
+    network = classifier(job.version)
     for row, data in zip(read_all(job, scans), DATA, strict=True):
         image = prepare([data], ["x"]).astype(np.float32) / np.float32(255)
         expected = network.probabilities(image[..., None])[0]
         assert row["digit"] == int(expected.argmax())
         assert row["probability"] == pytest.approx(float(expected.max()), abs=2e-6)
         assert row["unsure"] == (row["probability"] < network.sure_threshold)
-        assert row["model"] == job.model.version
+        assert row["model"] == job.version
 
 
 def test_pictures_of_28x28_can_be_used_as_they_are(job: Job, tmp_path: Path) -> None:
@@ -428,12 +428,12 @@ def test_other_options_or_inputs_need_the_option_again(
 
 
 def test_another_model_is_named(
-    run_bulk: Callable[..., int], job: Job, scans: Path, capsys: pytest.CaptureFixture[str]
+    run_bulk: Callable[..., int], job: Job, model: Any, scans: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (shard,) = find_shards([str(scans)], "image")
-    read_shard(shard, replace(job, model=replace(job.model, version="0" * 12)))
+    read_shard(shard, replace(job, version=add_model(replace(model, version="0" * 12))))
     assert run_bulk(scans, "--out", job.out) == 2
-    assert f"from model {'0' * 12}; this run has model {job.model.version}" in capsys.readouterr().err
+    assert f"from model {'0' * 12}; this run has model {job.version}" in capsys.readouterr().err
 
 
 def test_only_failed_rows_are_read_again(run_bulk: Callable[..., int], job: Job, scans: Path) -> None:

@@ -35,7 +35,7 @@ from PIL import Image
 from digits.bulk.inputs import find_shards
 from digits.bulk.rows import Options
 from digits.bulk.run import Cluster, Progress, Work, read_shards
-from digits.bulk.tasks import Job
+from digits.bulk.tasks import Job, add_model
 from digits.model import Model, load
 
 pytestmark = pytest.mark.bulk
@@ -199,8 +199,8 @@ def test_a_shard_that_always_fails_is_reported_and_does_not_end_the_run(
 ) -> None:
     out = started.folder / "out"
     shards = find_shards([str(scans / "000?.png")], "image", 2)
-    network = load(ROOT / "models" / "mnist.h5")
-    jobs = [Job(str(out), Model(b"no network", "0" * 12, {}), Options()), Job(str(out), network, Options())]
+    networks = Model(b"no network", "0" * 12, {}), load(ROOT / "models" / "mnist.h5")
+    jobs = [Job(str(out), add_model(network), Options()) for network in networks]
     cluster = Cluster(None, 1)
     try:
         message = io.StringIO()

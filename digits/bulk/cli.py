@@ -20,7 +20,7 @@ from digits.bulk.inputs import Shard, UsageError, find_shards
 from digits.bulk.items import first_items
 from digits.bulk.rows import Options, rows_of
 from digits.bulk.run import Cluster, Progress, Work, read_shards
-from digits.bulk.tasks import Job, classifier
+from digits.bulk.tasks import Job, add_model, classifier
 from digits.model import ModelError, load
 
 MODEL = Path(__file__).resolve().parents[2] / "models" / "mnist.h5"
@@ -118,7 +118,7 @@ def _run(given: argparse.Namespace) -> int:
     options = Options(
         given.read, given.length, given.check, given.prepare == "none", given.sure, given.column
     )
-    job = Job(given.out, load(given.model), options)
+    job = Job(given.out, add_model(load(given.model)), options)
     parts = job.parts
     shards = find_shards(given.inputs, given.column, given.shard, parts.input_url)
     keys = {shard.key for shard in shards}
@@ -158,7 +158,7 @@ def _why_stale(job: Job, existing: dict[str, tuple[str, str]], stale: list[str])
     if not other:
         why = "from other inputs, or from inputs that have changed since"
     else:
-        model, mine = parts.metadata(other[0])["model"], job.model.version
+        model, mine = parts.metadata(other[0])["model"], job.version
         why = f"from model {model}" if model != mine else "from other options"
         why += f"; this run has model {mine} and {job.options}"
     return (
@@ -179,7 +179,7 @@ def _estimate(shards: list[Shard], work: list[Work], job: Job, workers: int) -> 
     ]
     if work:
         shard, options = work[0].shard, job.options
-        network = classifier(job.model)
+        network = classifier(job.version)
         begun = time.perf_counter()
         items = first_items(shard, options.column, options.read, SAMPLE)
         n = sum(len(rows) for rows in rows_of(items, network, options))

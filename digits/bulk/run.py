@@ -17,11 +17,12 @@ from typing import Any, NamedTuple, TextIO
 
 import dask
 from dask.system import CPU_COUNT
-from distributed import Client, Future, LocalCluster, wait
+from distributed import Client, Future, LocalCluster, Worker, WorkerPlugin, wait
 from distributed.comm import CommClosedError
 
 from digits.bulk.inputs import Shard, UsageError
-from digits.bulk.tasks import Job, read_shard
+from digits.bulk.tasks import Job, add_model, models, read_shard
+from digits.model import Model
 
 # the number of shards submitted per worker: while one is read, the next one is sent
 AHEAD = 2
@@ -30,6 +31,19 @@ RETRIES = 2
 # how long to wait for a scheduler to be restarted
 WAIT_SECONDS = 300.0
 LOST = (CancelledError, CommClosedError, OSError)
+
+
+class ModelPlugin(WorkerPlugin):
+    """Gives a model to each worker, also to those that join later."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        # two runs with different models may share a scheduler
+        self.name = f"digits-{model.version}"
+
+    def setup(self, worker: Worker) -> None:
+        """Keep the model in the worker's process."""
+        add_model(self.model)
 
 
 class Work(NamedTuple):
@@ -173,9 +187,13 @@ def read_shards(
     """
     waiting, running = deque(work), dict[Future, Work]()
     failed: list[tuple[Shard, str]] = []
+    prepared = None
     while waiting or running:
         client = cluster.client()
         try:
+            if client is not prepared:
+                client.register_plugin(ModelPlugin(models[job.version]))
+                prepared = client
             workers = client.nthreads()
             while waiting and len(running) < AHEAD * max(len(workers), 2):
                 each = waiting.popleft()

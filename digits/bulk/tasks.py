@@ -16,30 +16,37 @@ from digits.model import Classifier, Model
 
 @dataclass(frozen=True)
 class Job:
-    """What all shards have in common: the output folder, the model and the options.
+    """What all shards have in common: the output folder, the model's version and the options.
 
-    It has about a megabyte and is sent with every shard, so that a worker needs nothing else if it joins late or
-    after a restart of the scheduler."""
+    It is sent with every shard. The model has a megabyte, and is sent once to every worker (run.py)."""
 
     out: str
-    model: Model
+    version: str
     options: Options
 
     @property
     def parts(self) -> Parts:
         """The parts in the output folder."""
-        return Parts(self.out, run_key(self.model.version, self.options))
+        return Parts(self.out, run_key(self.version, self.options))
 
 
+# the models that this process has, by their versions
+models: dict[str, Model] = {}
 _classifiers: dict[str, Classifier] = {}
 
 
-def classifier(model: Model) -> Classifier:
-    """The model's classifier, which is created once in each process."""
-    if model.version not in _classifiers:
+def add_model(model: Model) -> str:
+    """Make a model available to the jobs in this process. Returns its version."""
+    models[model.version] = model
+    return model.version
+
+
+def classifier(version: str) -> Classifier:
+    """The classifier of one of the models, which is created once in each process."""
+    if version not in _classifiers:
         _classifiers.clear()
-        _classifiers[model.version] = Classifier(model)
-    return _classifiers[model.version]
+        _classifiers[version] = Classifier(models[version])
+    return _classifiers[version]
 
 
 def read_shard(shard: Shard, job: Job, failed_of: str | None = None) -> dict[str, Any]:
@@ -48,9 +55,9 @@ def read_shard(shard: Shard, job: Job, failed_of: str | None = None) -> dict[str
     failed_of: the name of a finished part in which only the rows with an error are read again. Raises OSError if a
     store does not answer."""
     parts, options = job.parts, job.options
-    metadata = {"shard": shard.name, "model": job.model.version, "options": asdict(options)}
+    metadata = {"shard": shard.name, "model": job.version, "options": asdict(options)}
     if failed_of is None:
-        rows = rows_of(read_items(shard, options.column, options.read), classifier(job.model), options)
+        rows = rows_of(read_items(shard, options.column, options.read), classifier(job.version), options)
         return parts.write(parts.name(shard), rows, options.schema, metadata)
     before = parts.rows(failed_of)
     failed = {row["path"] for row in before if row["error"] is not None}
@@ -60,7 +67,7 @@ def read_shard(shard: Shard, job: Job, failed_of: str | None = None) -> dict[str
     whole = shard.kind != "files" and not failed.isdisjoint(shard.urls)
     items = read_items(only(shard, failed), options.column, options.read)
     selected = (item for item in items if whole or item.path in failed)
-    rows = rows_of(selected, classifier(job.model), options)
+    rows = rows_of(selected, classifier(job.version), options)
     if not whole:
         new = {row["path"]: row for batch in rows for row in batch}
         rows = iter([[new.get(row["path"], row) for row in before]])
