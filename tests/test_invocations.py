@@ -172,6 +172,29 @@ def test_another_content_type_gets_a_list_of_accepted_ones(client: Any) -> None:
     assert "text/csv" in answer.headers["Accept-Post"]
 
 
+@pytest.mark.parametrize("path", ["/predict", "/read", "/invocations"])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("PNG", "image/x-png"),
+        ("JPEG", "image/jpg"),
+        ("JPEG", "IMAGE/PJPEG"),
+        ("BMP", "image/x-ms-bmp"),
+        ("TIFF", "image/tif"),
+        ("JSON", "text/json; charset=utf-8"),
+        ("JSON", "application/vnd.api+json"),
+    ],
+)
+def test_other_names_of_a_type_are_accepted(client: Any, path: str, kind: str, name: str) -> None:
+    file = io.BytesIO()
+    if kind == "JSON":
+        file.write(json.dumps({"image": B64}).encode())
+    else:
+        Image.open(io.BytesIO(picture())).save(file, kind)
+    answer = client.post(path, data=file.getvalue(), content_type=name)
+    assert answer.status_code == 200, answer.text
+
+
 @settings(deadline=None)
 @given(
     st.binary(max_size=60) | st.text('0159.,-+eEnai"\n\r\t #', max_size=60).map(str.encode), st.integers(0, 5)

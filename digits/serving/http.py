@@ -15,6 +15,17 @@ from werkzeug.wsgi import LimitedStream
 
 from digits.serving.errors import Problem
 
+# common names of accepted types besides the registered ones
+ALIASES = {
+    "image/jpg": "image/jpeg",
+    "image/pjpeg": "image/jpeg",
+    "image/x-png": "image/png",
+    "image/x-bmp": "image/bmp",
+    "image/x-ms-bmp": "image/bmp",
+    "image/tif": "image/tiff",
+    "text/json": "application/json",
+}
+
 
 class FormParser(FormDataParser):
     """Werkzeug's parser, but a malformed form is an error and not an empty form, and a form over its limits is not
@@ -49,6 +60,12 @@ class Request(flask.Request):
 
     def _get_file_stream(self, *args: Any, **kwargs: Any) -> BytesIO:
         return BytesIO()
+
+    @property
+    def mimetype(self) -> str:
+        """The type of the body by its registered name; types with the suffix +json are JSON (RFC 6839)."""
+        name = super().mimetype
+        return "application/json" if name.endswith("+json") else ALIASES.get(name, name)
 
     @cached_property
     def stream(self) -> IO[bytes]:
