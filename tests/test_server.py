@@ -443,8 +443,10 @@ def test_sigterm_closes_idle_connections_and_finishes_running_requests(start):
         busy.sendall(SAMPLE[100:])
         status, headers, _ = answer(busy)
         assert (status, headers["connection"]) == (200, "close")
-        # earlier than after gunicorn's 30 s for open connections
+        answered = time.monotonic()
         assert server.process.wait(10) == 0
+        # 3 s are promised; a slow machine gets two more
+        assert time.monotonic() - answered < 5
 
 
 def test_an_idle_connection_is_closed_for_a_new_one_when_all_are_taken(start):

@@ -122,10 +122,9 @@ def decode_grey(picture: Image.Image, name: str) -> np.ndarray:
         return np.asarray(grey)
     except PictureError:
         raise
-    except Exception as error:
+    except Exception:
         # damaged files can raise almost any exception, from OSError to struct.error
-        reason = type(error).__name__
-        raise PictureError(422, f"{name} is a damaged picture.", field=name, found=reason) from None
+        raise PictureError(422, f"{name} is a damaged picture.", field=name, found=picture.format) from None
     finally:
         picture.close()
 
