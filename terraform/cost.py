@@ -31,9 +31,9 @@ PER_VCPU = 500
 REQUEST, ANSWER, LOG_LINE = 2600, 350, 330
 
 
-# Pictures per second and worker (one vCPU) to plan bulk.py with. They are assumed until `make bench-bulk` has been
-# run on a quiet machine.
-BULK_PER_VCPU = {"28x28": 350, "280x280": 140}
+# Pictures per second and worker (one vCPU) to plan bulk.py with: 0.7, as above, of what a core does in
+# `make bench-bulk` (benchmarks/bulk.json), rounded down.
+BULK_PER_VCPU = {"28x28": 540, "280x280": 220}
 # until a task runs; assumed, not measured
 BULK_START_SECONDS = 120
 # of a worker, the scheduler and a run, as bulk.tf has it
