@@ -23,9 +23,6 @@ from digits.serving.errors import Problem
 # close the connection of a client that reads nothing of its answer for this long (RFC 5482)
 USER_TIMEOUT_MS = 20_000
 
-# a worker with fewer connections accepts few at a time, so that workers share new connections evenly
-FEW_CONNECTIONS = 40
-
 STATUSES = {
     errors.LimitRequestLine: (HTTPStatus.REQUEST_URI_TOO_LONG, "The request line is too long."),
     errors.LimitRequestHeaders: (
@@ -67,9 +64,9 @@ class Server(StreamServer):
 
     @property
     def max_accept(self) -> int:
-        """Connections to accept in one iteration of the event loop: few at first, so that all workers get some,
-        but more than one, because an iteration with many predictions takes some 25 ms."""
-        return 4 if len(self.pool) < FEW_CONNECTIONS else 64
+        """The number of connections to accept in one iteration of the event loop: one while there are few, so that
+        they are spread over all workers, and more when there are many, because an iteration then takes long."""
+        return max(1, len(self.pool) // 4)
 
     def close(self) -> None:
         """Stop accepting, but first take the connections that already wait, as far as the pool has room."""
