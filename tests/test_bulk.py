@@ -314,10 +314,10 @@ def test_a_damaged_file_gives_the_rows_before_the_damage_and_a_row_for_itself(
     (folder / "c.tgz").write_bytes(gzip.compress(whole)[:2000])
     (folder / "d.parquet").write_bytes(b"PAR1 no")
     (folder / "e.jsonl").write_bytes(
-        b'{"image": 1}\n{"image": [[1]]}\nno\n\n[]\n{"image": "!"}\n' + jsonl([[256] * 784, [0.5] * 784])
+        b'{"image": 1}\n{"image": [[1]]}\nno\n\n[]\n{"image": "!"}\n' + jsonl([[256] * 784, [0.5, 200] * 392])
     )
     pq.write_table(pa.table({"image": [None, DATA[1]]}), folder / "f.parquet")
-    np.save(folder / "g.npy", np.zeros((3, 28, 28), np.uint8))
+    np.save(folder / "g.npy", np.tile(np.uint8([0, 200]), (3, 28, 14)))
     (folder / "g.npy").write_bytes((folder / "g.npy").read_bytes()[:-1000])
     np.save(folder / "h.npy", np.array([{}]), allow_pickle=True)
     (folder / "i.npy").write_bytes(b"no")
@@ -365,11 +365,21 @@ def test_a_file_damaged_anywhere_raises_nothing(tmp_path: Path) -> None:
                 assert len(list(items.read_items(shard, "image"))) < 100
 
 
+def test_text_and_numbers_are_what_they_are_to_the_service(job: Job, tmp_path: Path) -> None:
+    text = base64.urlsafe_b64encode(DATA[0]).decode().rstrip("=")
+    values = [text, f"data:image/png;base64,{text}", "data:image/png,x", "!", [0] * 784, [0.5] * 784]
+    (tmp_path / "a.jsonl").write_bytes(jsonl(values))
+    found = read_all(job, tmp_path / "a.jsonl")
+    assert [row["status"] for row in found] == [None, None, 422, 422, 422, 422]
+    assert found[0]["digit"] == found[1]["digit"]
+    assert "is blank" in found[4]["error"]
+
+
 def test_a_line_that_is_too_long_is_not_kept_in_memory(
     job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(items, "MAX_LINE", 5000)
-    lines = [b'{"image": "' + b"A" * 20_000 + b'"}', jsonl([[0] * 784])]
+    lines = [b'{"image": "' + b"A" * 20_000 + b'"}', jsonl([[0, 200] * 392])]
     (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
     assert [row["status"] for row in read_all(job, tmp_path / "a.jsonl")] == [413, None]
 

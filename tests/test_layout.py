@@ -14,10 +14,11 @@ MAY_IMPORT = {
     "model": set(),
     "logs": set(),
     "registry": {"model"},
+    "values": {"imaging"},
     "reading": {"imaging", "model"},
     "training": {"imaging", "model", "logs"},
-    "bulk": {"imaging", "model", "reading"},
-    "serving": {"imaging", "model", "logs", "reading"},
+    "bulk": {"imaging", "model", "reading", "values"},
+    "serving": {"imaging", "model", "logs", "reading", "values"},
     "server": {"serving", "model", "registry", "logs"},
 }
 FILES = sorted((ROOT / "digits").rglob("*.py"))

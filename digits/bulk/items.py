@@ -4,7 +4,6 @@ tasks.py calls it in a worker."""
 
 from __future__ import annotations
 
-import base64
 import errno
 import json
 import tarfile
@@ -26,6 +25,7 @@ from PIL import Image
 from digits.bulk.arrays import ArrayFile
 from digits.bulk.inputs import DAMAGE, PICTURES, Shard, is_damage
 from digits.imaging import PictureError
+from digits.values import blank, decode_base64
 
 # the largest picture file; the service's default limit for a request
 MAX_BYTES = 32 << 20
@@ -220,9 +220,9 @@ def _value(value: Any, path: str, as_picture: bool) -> bytes | np.ndarray | Pict
         return value
     if isinstance(value, str):
         try:
-            value = base64.b64decode(value, validate=True)
-        except ValueError:
-            raise PictureError(422, f"{path} is not base64.", found=f"{len(value)} characters") from None
+            value = decode_base64(value)
+        except ValueError as error:
+            raise PictureError(422, f"{path} is not {error}.", found=f"{len(value)} characters") from None
     if isinstance(value, bytes):
         return value if len(value) <= MAX_BYTES else _too_large(path, len(value))
     if isinstance(value, np.ndarray) and value.shape not in SHAPES:
@@ -244,6 +244,8 @@ def _pixels(value: Any, path: str) -> np.ndarray:
     # the comparisons also exclude NaN
     if not ((pixels >= 0) & (pixels <= 255)).all():
         raise PictureError(422, f"{path} contains numbers outside 0 to 255.")
+    if problem := blank(pixels.reshape(1, -1)):
+        raise PictureError(422, f"{path} {problem[1]}", found="an empty image")
     return pixels.reshape(28, 28)
 
 

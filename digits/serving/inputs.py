@@ -6,7 +6,6 @@ Pixels, as JSON or raw bytes, are only scaled. Pictures are prepared by digits/i
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -14,17 +13,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
-from urllib.parse import unquote
 
 import flask
 import numpy as np
 import orjson
 
 from digits.imaging import HugePictures, prepare
-from digits.imaging.find import MIN_CONTRAST
 from digits.model import scale
 from digits.serving.errors import Problem
 from digits.serving.service import service
+from digits.values import blank, decode_base64
 
 SIDE = 28
 PIXELS = SIDE * SIDE
@@ -118,27 +116,6 @@ def to_batch(items: Items, as_is: bool = False) -> np.ndarray:
         name = items.names[problem[0]]
         raise Problem(422, f"{name} {problem[1]}", field=name, found="an empty image")
     return scale(pixels)
-
-
-def blank(pixels: np.ndarray, top: int = 255) -> tuple[int, str] | None:
-    """The index of the first of n blank images, and the problem with it; None if none is blank.
-
-    pixels: values from 0 to `top`. The network has not been trained with blank images, and takes them for a 1 with
-    high probability.
-    """
-    least = MIN_CONTRAST * top / 255
-    # a faster way for a single image
-    if len(pixels) == 1 and pixels.max() - pixels.min() >= least:
-        return None
-    rows = pixels.reshape(len(pixels), -1)
-    highest, lowest = rows.max(1), rows.min(1)
-    faint = np.flatnonzero(highest - lowest < least)
-    if not len(faint):
-        return None
-    first = int(faint[0])
-    if top == 255 and lowest[first] < highest[first] <= 1:
-        return first, "has values from 0 to 1: multiply them by 255."
-    return first, "is blank: its pixels hardly differ."
 
 
 def limit(n: int, max_batch: int) -> None:
@@ -288,27 +265,12 @@ ACCEPTED_TYPES = (*DECODERS, FORM)
 
 
 def _from_base64(text: str, name: str) -> bytes:
-    """The bytes of a picture in base64, with or without the prefix of a data: URL (RFC 2397)."""
-    text = text.lstrip()
-    if text[:5].lower() == "data:":
-        head, comma, text = text.partition(",")
-        if not comma or not head.lower().endswith(";base64"):
-            raise Problem(
-                422, f"{name} must be a data: URL in base64.", field=name, found="another data: URL"
-            )
-        text = unquote(text)
+    """The bytes of a picture in base64, with or without the prefix of a data: URL."""
     try:
         picture = decode_base64(text)
-    except ValueError:
-        raise Problem(422, f"{name} is not valid base64.", field=name, found="a string") from None
+    except ValueError as error:
+        raise Problem(422, f"{name} is not {error}.", field=name, found="a string") from None
     return _not_empty(picture, name)
-
-
-def decode_base64(text: str) -> bytes:
-    """Decode base64 in the standard or the URL-safe alphabet (RFC 4648). Line breaks are allowed, and padding is
-    optional. Raises ValueError."""
-    text = "".join(text.split()).rstrip("=").replace("-", "+").replace("_", "/")
-    return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
 
 
 def parse(body: bytes) -> Any:

@@ -14,6 +14,7 @@ from digits.model import scale
 from digits.serving import inputs
 from digits.serving.errors import Problem
 from digits.serving.inputs import PIXELS, SIDE
+from digits.values import blank
 
 # the shapes of an image
 SHAPES = ((SIDE, SIDE, 1), (SIDE, SIDE), (PIXELS,))
@@ -56,7 +57,7 @@ def batch(array: np.ndarray, name: str, max_images: int, top: int = 1) -> np.nda
     """float32 (n, 28, 28, 1) in [0, 1] from an array that `check` accepts. Raises what `check` raises, and Problem
     400 for a blank image."""
     check(array, name, max_images, top)
-    if problem := inputs.blank(array, top):
+    if problem := blank(array, top):
         raise Problem(400, f"{name}[{problem[0]}] {problem[1]}")
     return scale(array, top)
 

@@ -14,9 +14,10 @@ from flask import Blueprint, Response, current_app, request
 
 from digits.serving.errors import Problem
 from digits.serving.http import json_response
-from digits.serving.inputs import SIDE, Items, decode_base64, limit, to_batch
+from digits.serving.inputs import SIDE, Items, limit, to_batch
 from digits.serving.protocols import tensors
 from digits.serving.service import service
+from digits.values import decode_base64
 
 NAME, INPUT, OUTPUT, SIGNATURE = "mnist", "image", "probabilities", "serving_default"
 

@@ -1,0 +1,49 @@
+"""Images that a client writes as text or numbers: `decode_base64` gives the bytes of a picture, and `blank` finds
+images of pixels that show nothing. digits/serving and digits/bulk call them, so that both give the same answer."""
+
+from __future__ import annotations
+
+import base64
+from urllib.parse import unquote
+
+import numpy as np
+
+from digits.imaging.find import MIN_CONTRAST
+
+
+def decode_base64(text: str) -> bytes:
+    """Decode base64 in the standard or the URL-safe alphabet (RFC 4648), with or without the prefix of a data:
+    URL (RFC 2397). White space is allowed, and padding is optional. Raises ValueError with what the text is not.
+    """
+    text = text.lstrip()
+    if text[:5].lower() == "data:":
+        head, comma, text = text.partition(",")
+        if not comma or not head.lower().endswith(";base64"):
+            raise ValueError("a data: URL in base64")
+        text = unquote(text)
+    text = "".join(text.split()).rstrip("=").replace("-", "+").replace("_", "/")
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except ValueError:
+        raise ValueError("valid base64") from None
+
+
+def blank(pixels: np.ndarray, top: int = 255) -> tuple[int, str] | None:
+    """The index of the first of n blank images, and the problem with it; None if none is blank.
+
+    pixels: values from 0 to `top`. The network has not been trained with blank images, and takes them for a 1 with
+    high probability.
+    """
+    least = MIN_CONTRAST * top / 255
+    # a faster way for a single image
+    if len(pixels) == 1 and pixels.max() - pixels.min() >= least:
+        return None
+    rows = pixels.reshape(len(pixels), -1)
+    highest, lowest = rows.max(1), rows.min(1)
+    faint = np.flatnonzero(highest - lowest < least)
+    if not len(faint):
+        return None
+    first = int(faint[0])
+    if top == 255 and lowest[first] < highest[first] <= 1:
+        return first, "has values from 0 to 1: multiply them by 255."
+    return first, "is blank: its pixels hardly differ."
