@@ -107,24 +107,22 @@ def test_boxes_are_no_digits(read_picture, apart):
     assert read_picture(picture).text == "250836"
 
 
-@pytest.mark.parametrize("gap", [0, 8])
-def test_a_page_of_small_boxes_is_read(read_picture, gap):
+def test_a_page_of_small_boxes_is_read(read_picture):
     # a scan of 600 dpi, whose boxes are a grey pattern where it is looked at with few pixels
-    page = Image.new("L", (2600, 3600), 250)
+    page = Image.new("L", (1500, 3600), 250)
     draw, font = ImageDraw.Draw(page), ImageFont.load_default(70)
-    rows = [f"{row:02d}5203857{row:02d}" * 2 for row in range(20, 44)]
+    rows = [f"{row:02d}5203857{row:02d}" for row in range(20, 44)]
     for row, text in enumerate(rows):
         for column, digit in enumerate(text):
-            x, y = 140 + column * 92, 140 + row * (110 + gap + 20)
-            draw.rectangle((x, y, x + 92 - gap, y + 110 + (20 if gap == 0 else 0)), outline=60, width=4)
+            x, y = 140 + column * 92, 140 + row * 138
+            draw.rectangle((x, y, x + 84, y + 110), outline=60, width=4)
             draw.text((x + 24, y + 14), digit, 20, font)
     file = BytesIO()
     page.save(file, "JPEG", quality=85)
     read_rows = [line.text for line in read_picture(file.getvalue()).lines]
     assert len(read_rows) == len(rows)
-    right = sum(
-        a == b for read, row in zip(read_rows, rows, strict=True) for a, b in zip(read, row, strict=False)
-    )
+    pairs = zip(read_rows, rows, strict=True)
+    right = sum(a == b for found, row in pairs for a, b in zip(found, row, strict=False))
     assert right > 0.97 * sum(map(len, rows))
 
 

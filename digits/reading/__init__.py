@@ -181,12 +181,24 @@ def layout_of(data: bytes, name: str, max_pixels: int | None = None) -> tuple[La
     small = shrink(grey, COARSE)
     more_to_see = most > 1.2 * max(small.shape)
     layout = find_lines(find_ink(small), SMALL if more_to_see else 0)
-    if more_to_see and (layout is None or layout.typical < SMALL):
+    typical = 0.0 if layout is None else _typical(layout)
+    if more_to_see and typical < SMALL:
         if drafted:
             grey = decode_grey(fine.picture, name)
-        size = FINE if layout is None else min(FINE, round(SHARP / layout.typical * max(small.shape)))
+        size = min(FINE, round(SHARP / typical * max(small.shape))) if typical else FINE
         layout = find_lines(find_ink(shrink(grey, size)))
     return None if layout is None else (layout, (fine.declared / layout.ink.size) ** 0.5)
+
+
+def _typical(layout: Layout) -> float:
+    """The typical height of the digits: that of the small components if most are small, because the others may be
+    remnants of boxes."""
+    if layout.typical < SMALL or not layout.lines:
+        return layout.typical
+    boxes = layout.boxes[np.concatenate(layout.lines)]
+    heights = boxes[:, 3] - boxes[:, 1]
+    small = heights[heights < SMALL]
+    return float(np.median(small)) if len(small) > len(heights) / 2 else layout.typical
 
 
 def _one_digit(data: bytes, name: str, judge: Judge, sure_threshold: float) -> list[Line]:
