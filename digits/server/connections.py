@@ -42,6 +42,7 @@ class Server(StreamServer):
     def __init__(self, listener: Any, handle: Callable[..., None], **options: Any) -> None:
         # gunicorn asks for the listener's name for every connection, even after the listener was closed
         name = listener.getsockname()
+        self.rounds = 0
         if hasattr(socket, "TCP_USER_TIMEOUT") and listener.family != socket.AF_UNIX:
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
         super().__init__(listener, partial(handle, SimpleNamespace(getsockname=lambda: name)), **options)
@@ -64,9 +65,17 @@ class Server(StreamServer):
 
     @property
     def max_accept(self) -> int:
-        """The number of connections to accept in one iteration of the event loop: one while there are few, so that
-        they are spread over all workers, and more when there are many, because an iteration then takes long."""
-        return max(1, len(self.pool) // 4)
+        """The number of connections to accept in one iteration of the event loop: one, so that a few connections
+        are spread over all workers, but many when connections still wait after several iterations, because health
+        checks wait behind them."""
+        self.rounds += 1
+        return 1 if self.rounds < 8 else 64
+
+    def do_read(self) -> Any:
+        accepted = super().do_read()
+        if accepted is None:
+            self.rounds = 0
+        return accepted
 
     def close(self) -> None:
         """Stop accepting, but first take the connections that already wait, as far as the pool has room."""
