@@ -23,6 +23,9 @@ from digits.serving.errors import Problem
 # close the connection of a client that reads nothing of its answer for this long (RFC 5482)
 USER_TIMEOUT_MS = 20_000
 
+# accept many connections after this many iterations of the event loop in a row that had one
+BUSY_ITERATIONS = 16
+
 STATUSES = {
     errors.LimitRequestLine: (HTTPStatus.REQUEST_URI_TOO_LONG, "The request line is too long."),
     errors.LimitRequestHeaders: (
@@ -37,12 +40,13 @@ STATUSES = {
 
 
 class Server(StreamServer):
-    """Accepts connections for a worker. When it closes, it first accepts those that wait in the kernel's queue."""
+    """Accepts connections for a worker. When it closes, it still accepts those that wait in the kernel's queue."""
 
     def __init__(self, listener: Any, handle: Callable[..., None], **options: Any) -> None:
         # gunicorn asks for the listener's name for every connection, even after the listener was closed
         name = listener.getsockname()
-        self.rounds = 0
+        # the last iteration of the event loop with a new connection, and how many of these were in a row
+        self.iteration = self.busy = 0
         if hasattr(socket, "TCP_USER_TIMEOUT") and listener.family != socket.AF_UNIX:
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
         super().__init__(listener, partial(handle, SimpleNamespace(getsockname=lambda: name)), **options)
@@ -66,19 +70,15 @@ class Server(StreamServer):
     @property
     def max_accept(self) -> int:
         """The number of connections to accept in one iteration of the event loop: one, so that a few connections
-        are spread over all workers, but many when connections still wait after several iterations, because health
-        checks wait behind them."""
-        self.rounds += 1
-        return 1 if self.rounds < 8 else 64
-
-    def do_read(self) -> Any:
-        accepted = super().do_read()
-        if accepted is None:
-            self.rounds = 0
-        return accepted
+        are spread over all workers, but many if some waited in each of the last iterations, because a health check
+        may wait behind them."""
+        iteration = self.loop.iteration
+        self.busy = self.busy + 1 if iteration == self.iteration + 1 else 1
+        self.iteration = iteration
+        return 1 if self.busy < BUSY_ITERATIONS else 64
 
     def close(self) -> None:
-        """Stop accepting, but first take the connections that already wait, as far as the pool has room."""
+        """Stop accepting, but still take the connections that already wait, as far as the pool has room."""
         # gunicorn closes a second time if the grace time was too short
         if not self.closed:
             self.stop_accepting()
