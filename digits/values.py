@@ -13,19 +13,19 @@ from digits.imaging.find import MIN_CONTRAST
 
 def decode_base64(text: str) -> bytes:
     """Decode base64 in the standard or the URL-safe alphabet (RFC 4648), with or without the prefix of a data:
-    URL (RFC 2397). White space is allowed, and padding is optional. Raises ValueError with what the text is not.
+    URL (RFC 2397). White space is allowed, and padding is optional. Raises ValueError with the problem.
     """
     text = text.lstrip()
     if text[:5].lower() == "data:":
         head, comma, text = text.partition(",")
         if not comma or not head.lower().endswith(";base64"):
-            raise ValueError("a data: URL in base64")
+            raise ValueError("is not a data: URL in base64")
         text = unquote(text)
     text = "".join(text.split()).rstrip("=").replace("-", "+").replace("_", "/")
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except ValueError:
-        raise ValueError("valid base64") from None
+        raise ValueError("is not valid base64") from None
 
 
 def blank(pixels: np.ndarray, top: int = 255) -> tuple[int, str] | None:

@@ -222,7 +222,7 @@ def _value(value: Any, path: str, as_picture: bool) -> bytes | np.ndarray | Pict
         try:
             value = decode_base64(value)
         except ValueError as error:
-            raise PictureError(422, f"{path} is not {error}.", found=f"{len(value)} characters") from None
+            raise PictureError(422, f"{path} {error}.", found=f"{len(value)} characters") from None
     if isinstance(value, bytes):
         return value if len(value) <= MAX_BYTES else _too_large(path, len(value))
     if isinstance(value, np.ndarray) and value.shape not in SHAPES:

@@ -38,7 +38,8 @@ SIGNATURES = re.compile(
 MAX_NAME = 80
 # larger bodies are decoded in another thread; an image as JSON has 2 to 4 KB
 MAX_QUICK_BYTES = 1 << 16
-# larger pictures are prepared in another thread; these take about 2 ms, and a thread would take as long again
+# larger pictures are prepared in another thread, and several too; one of these takes about 2 ms, and a thread
+# would take as long again
 MAX_QUICK_PIXELS = 300 * 300
 # requests whose pictures have more pixels are prepared one at a time, so that a worker stays below 400 MB
 MAX_SHARED_PIXELS = 16_000_000
@@ -98,15 +99,17 @@ def offload_if_large(body: bytes, decode: Callable[[], Any]) -> Any:
 
 
 def to_batch(items: Items, as_is: bool = False) -> np.ndarray:
-    """float32 (n, 28, 28, 1) in [0, 1] from a request's images. Large pictures are prepared in another thread.
+    """float32 (n, 28, 28, 1) in [0, 1] from a request's images. Another thread prepares pictures that are large or
+    several.
 
     as_is: use pictures of 28x28 pixels without preparing them. Raises PictureError, and Problem 422 for pixels
     that are blank.
     """
     if pictures := items.pictures:
         work = partial(prepare, pictures, items.names, as_is)
-        with suppress(HugePictures):
-            return scale(work(max_pixels=MAX_QUICK_PIXELS))
+        if len(pictures) == 1:
+            with suppress(HugePictures):
+                return scale(work(max_pixels=MAX_QUICK_PIXELS))
         try:
             return scale(service().offload(partial(work, max_pixels=MAX_SHARED_PIXELS)))
         except HugePictures:
@@ -269,7 +272,7 @@ def _from_base64(text: str, name: str) -> bytes:
     try:
         picture = decode_base64(text)
     except ValueError as error:
-        raise Problem(422, f"{name} is not {error}.", field=name, found="a string") from None
+        raise Problem(422, f"{name} {error}.", field=name, found="a string") from None
     return _not_empty(picture, name)
 
 
