@@ -90,7 +90,7 @@ class Judge:
         return self._known
 
     def classify(self, images: np.ndarray) -> np.ndarray:
-        """What the network answers, float32 (n, 10), for images uint8 (n, 28, 28)."""
+        """The network's probabilities, float32 (n, 10), for images uint8 (n, 28, 28)."""
         begun = perf_counter()
         served = self._classify(scale(images))
         self.seconds += perf_counter() - begun
