@@ -6,6 +6,7 @@ import copy
 import json
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,86 +18,17 @@ import pytest
 from conftest import ROOT
 
 from digits.model import Classifier, ModelError, load
-from digits.training.compile import CompileError, check
+from digits.training.compile import CompileError, check, compile_h5, main
 
-# creates and compiles all models in one process, because TensorFlow takes seconds to start
-MAKE = """
-import contextlib, io, json, sys
-from pathlib import Path
-import keras
-from keras import layers
-from digits.training.compile import CompileError, compile_h5, main
 
-folder = Path(sys.argv[1])
-mark = folder / "ran"
+@dataclass
+class Outcome:
+    """The result of compiling an .h5: the first bytes of the .tflite or the error, and whether code of any .h5 has
+    been run so far."""
 
-@keras.saving.register_keras_serializable("mine")
-class Own(layers.Layer):
-    def call(self, x):
-        open(mark, "w")
-        return x
-
-@keras.saving.register_keras_serializable("mine")
-def own(x):
-    open(mark, "w")
-    return x
-
-kinds = {
-    "good": [layers.Input((28, 28, 1)), layers.Flatten(), layers.Dense(10, activation="softmax")],
-    "lambda": [layers.Input((28, 28, 1)), layers.Flatten(), layers.Lambda(lambda x: (open(mark, "w"), x)[1]),
-               layers.Dense(10, activation="softmax")],
-    "nested lambda": [layers.Input((28, 28, 1)), keras.Sequential([layers.Input((28, 28, 1)), keras.Sequential(
-        [layers.Input((28, 28, 1)), layers.Flatten(), layers.Lambda(lambda x: (open(mark, "w"), x)[1])])]),
-        layers.Dense(10, activation="softmax")],
-    "nested": [layers.Input((28, 28, 1)), keras.Sequential([layers.Input((28, 28, 1)), layers.Conv2D(2, 3),
-        layers.BatchNormalization(), layers.ReLU(), layers.MaxPooling2D(), layers.Dropout(0.5), layers.Flatten()]),
-        layers.Dense(10, activation="softmax", kernel_regularizer="l2", kernel_constraint="max_norm")],
-    "custom": [layers.Input((28, 28, 1)), layers.Flatten(), Own(), layers.Dense(10, activation="softmax")],
-    "function": [layers.Input((28, 28, 1)), layers.Flatten(), layers.Dense(10, activation=own)],
-    "input": [layers.Input((32, 32, 1)), layers.Flatten(), layers.Dense(10, activation="softmax")],
-    "output": [layers.Input((28, 28, 1)), layers.Flatten(), layers.Dense(11, activation="softmax")],
-    "logits": [layers.Input((28, 28, 1)), layers.Flatten(), layers.Dense(10)],
-    "half": [layers.Input((28, 28, 1)), layers.Flatten(dtype="mixed_float16"),
-        layers.Dense(10, activation="softmax", dtype="mixed_float16")],
-    "recurrent": [layers.Input((28, 28, 1)), layers.Reshape((28, 28)), layers.LSTM(4),
-        layers.Dense(10, activation="softmax")],
-    "wrapped": [layers.Input((28, 28, 1)), layers.TimeDistributed(layers.Dense(2)),
-        layers.ActivityRegularization(), layers.Flatten(), layers.Dense(10, activation="softmax")],
-}
-for kind, steps in kinds.items():
-    keras.Sequential(steps).save(folder / f"{kind}.h5")
-keras.Sequential(kinds["good"]).save_weights(folder / "only.weights.h5")
-(folder / "truncated.h5").write_bytes((folder / "good.h5").read_bytes()[:-3000])
-# Keras's messages for models that it can't load change with its version, and some errors have none
-really = keras.models.load_model
-failing = {
-    "no message": NotImplementedError(),
-    "two lines": ValueError("no\\nway"),
-    "described": TypeError("can't read {a: long, description: x}.\\n\\nException encountered: no groups\\nmore"),
-}
-def load_model(path, compile):
-    if path.stem in failing:
-        raise failing[path.stem]
-    return really(path, compile=compile)
-keras.models.load_model = load_model
-for name in failing:
-    (folder / f"{name}.h5").write_bytes((folder / "good.h5").read_bytes())
-# building a model may already have run its layer
-mark.unlink(missing_ok=True)
-
-outcomes = {}
-for path in sorted(folder.glob("*.h5")):
-    compiled, error = b"", ""
-    try:
-        compiled = compile_h5(path)
-    except CompileError as refusal:
-        error = str(refusal)
-    outcomes[path.stem] = {"begin": compiled[:8].decode("latin-1"), "error": error, "ran": mark.exists()}
-for arguments in (["good.h5", "good.tflite"], ["logits.h5"]):
-    sys.argv = ["digits.training.compile", *(str(folder / name) for name in arguments)]
-    main()
-print(json.dumps(outcomes))
-"""
+    begin: bytes
+    error: str
+    ran: bool
 
 
 @dataclass
@@ -104,18 +36,117 @@ class Made:
     """A folder with .h5 files, and the result of compiling each."""
 
     folder: Path
-    outcomes: dict[str, Any]
+    outcomes: dict[str, Outcome]
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp("made")
-    done = subprocess.run(
-        [sys.executable, "-c", MAKE, str(folder)], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    # anything else on standard output would not be JSON
-    return Made(folder, json.loads(done.stdout))
+    # TensorFlow and Keras warn of their own code
+    with warnings.catch_warnings(action="ignore"), pytest.MonkeyPatch.context() as monkeypatch:
+        make(folder)
+        stub_errors_of_keras(folder, monkeypatch)
+        # building a model may already have run its layer
+        (folder / "ran").unlink(missing_ok=True)
+        return Made(folder, {path.stem: outcome(path) for path in sorted(folder.glob("*.h5"))})
+
+
+def outcome(path: Path) -> Outcome:
+    """Compile an .h5."""
+    compiled, error = b"", ""
+    try:
+        compiled = compile_h5(path)
+    except CompileError as refusal:
+        error = str(refusal)
+    return Outcome(compiled[:8], error, (path.parent / "ran").exists())
+
+
+def make(folder: Path) -> None:
+    """Save models of many kinds. The code in those that have code writes the file `ran`."""
+    # imports TensorFlow, which takes seconds
+    import keras
+    from keras import layers
+
+    # Keras also saves the variables that a lambda uses, so this must be a string
+    ran = str(folder / "ran")
+
+    @keras.saving.register_keras_serializable("mine")
+    class Own(layers.Layer):
+        def call(self, x: Any) -> Any:
+            open(ran, "w").close()
+            return x
+
+    @keras.saving.register_keras_serializable("mine")
+    def own(x: Any) -> Any:
+        open(ran, "w").close()
+        return x
+
+    def code() -> Any:
+        return layers.Lambda(lambda x: (open(ran, "w"), x)[1])
+
+    def image() -> Any:
+        return layers.Input((28, 28, 1))
+
+    def softmax(**more: Any) -> Any:
+        return layers.Dense(10, activation="softmax", **more)
+
+    inner = [image(), layers.Conv2D(2, 3), layers.BatchNormalization(), layers.ReLU(), layers.MaxPooling2D()]
+    regular = {"kernel_regularizer": "l2", "kernel_constraint": "max_norm"}
+    kinds: dict[str, list[Any]] = {
+        "good": [image(), layers.Flatten(), softmax()],
+        "lambda": [image(), layers.Flatten(), code(), softmax()],
+        "nested lambda": [
+            image(),
+            keras.Sequential([image(), keras.Sequential([image(), layers.Flatten(), code()])]),
+            softmax(),
+        ],
+        "nested": [
+            image(),
+            keras.Sequential([*inner, layers.Dropout(0.5), layers.Flatten()]),
+            softmax(**regular),
+        ],
+        "custom": [image(), layers.Flatten(), Own(), softmax()],
+        "function": [image(), layers.Flatten(), layers.Dense(10, activation=own)],
+        "input": [layers.Input((32, 32, 1)), layers.Flatten(), softmax()],
+        "output": [image(), layers.Flatten(), layers.Dense(11, activation="softmax")],
+        "logits": [image(), layers.Flatten(), layers.Dense(10)],
+        "half": [image(), layers.Flatten(dtype="mixed_float16"), softmax(dtype="mixed_float16")],
+        "recurrent": [image(), layers.Reshape((28, 28)), layers.LSTM(4), softmax()],
+        "wrapped": [
+            image(),
+            layers.TimeDistributed(layers.Dense(2)),
+            layers.ActivityRegularization(),
+            layers.Flatten(),
+            softmax(),
+        ],
+    }
+    for kind, steps in kinds.items():
+        keras.Sequential(steps).save(folder / f"{kind}.h5")
+    keras.Sequential(kinds["good"]).save_weights(folder / "only.weights.h5")
+    (folder / "truncated.h5").write_bytes((folder / "good.h5").read_bytes()[:-3000])
+
+
+def stub_errors_of_keras(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make loading some files fail with errors like Keras's, which change with its version."""
+    import keras
+
+    really = keras.models.load_model
+    failing = {
+        "no message": NotImplementedError(),
+        "two lines": ValueError("no\nway"),
+        "described": TypeError(
+            "can't read {a: long, description: x}.\n\nException encountered: no groups\nmore"
+        ),
+    }
+
+    def load_model(path: Path, compile: bool) -> Any:
+        if path.stem in failing:
+            raise failing[path.stem]
+        return really(path, compile=compile)
+
+    monkeypatch.setattr("keras.models.load_model", load_model)
+    for name in failing:
+        (folder / f"{name}.h5").write_bytes((folder / "good.h5").read_bytes())
 
 
 def compile_it(path: Path, out: Path) -> subprocess.CompletedProcess[str]:
@@ -128,14 +159,16 @@ def compile_it(path: Path, out: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_command_writes_the_compiled_model_and_prints_nothing(made: Made) -> None:
-    # anything else that was printed would have made its JSON invalid
-    assert (made.folder / "good.tflite").read_bytes()[4:8] == b"TFL3"
-
-
 def test_a_start_without_tensorflow_uses_what_the_command_has_compiled(
-    made: Made, monkeypatch: pytest.MonkeyPatch
+    made: Made, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    for names in (["good.h5", "good.tflite"], ["logits.h5"]):
+        paths = [str(made.folder / name) for name in names]
+        monkeypatch.setattr("sys.argv", ["digits.training.compile", *paths])
+        with warnings.catch_warnings(action="ignore"):
+            main()
+    assert capfd.readouterr().out == ""
+    assert (made.folder / "good.tflite").read_bytes()[4:8] == b"TFL3"
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     Classifier(load(made.folder / "good.h5"))
     classifier = Classifier(load(made.folder / "logits.h5"))
@@ -147,8 +180,8 @@ def test_a_start_without_tensorflow_uses_what_the_command_has_compiled(
 
 @pytest.mark.parametrize("kind", ["good", "nested", "logits", "wrapped"])
 def test_a_good_model_is_compiled(made: Made, kind: str) -> None:
-    assert made.outcomes[kind]["error"] == ""
-    assert made.outcomes[kind]["begin"][4:] == "TFL3"
+    assert made.outcomes[kind].error == ""
+    assert made.outcomes[kind].begin[4:] == b"TFL3"
 
 
 @pytest.mark.parametrize(
@@ -171,11 +204,11 @@ def test_a_good_model_is_compiled(made: Made, kind: str) -> None:
 )
 def test_a_model_that_must_not_be_served_is_refused(made: Made, kind: str, message: str) -> None:
     outcome = made.outcomes[kind]
-    assert message in outcome["error"]
-    assert len(outcome["error"].splitlines()) == 1
-    assert outcome["begin"] == ""
+    assert message in outcome.error
+    assert len(outcome.error.splitlines()) == 1
+    assert outcome.begin == b""
     # for all models so far: none of their code was run
-    assert not outcome["ran"]
+    assert not outcome.ran
 
 
 def test_the_command_refuses_a_model_with_code_in_one_line(made: Made, tmp_path: Path) -> None:

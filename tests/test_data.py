@@ -13,7 +13,17 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from digits.training.data import DataError, from_file, from_keras, idx_sha256, load, split, verify, write
+from digits.training.data import (
+    DataError,
+    from_file,
+    from_keras,
+    idx_sha256,
+    load,
+    main,
+    split,
+    verify,
+    write,
+)
 from digits.training.synthetic import draw
 
 
@@ -45,22 +55,16 @@ def test_the_canonical_file_is_the_same_whatever_the_source(
     )
 
 
-def test_keras_downloads_mnist_if_no_file_is_named(mnist: dict[str, np.ndarray], tmp_path: Path) -> None:
+def test_keras_downloads_mnist_if_no_file_is_named(
+    mnist: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # only the download is replaced, because the tests also run without network access
-    code = """
-import os, sys
-import keras, numpy
-def load_data():
-    with numpy.load(os.environ["STAND_IN"]) as f:
-        return (f["x_train"], f["y_train"]), (f["x_test"], f["y_test"])
-keras.datasets.mnist.load_data = load_data
-from digits.training.data import main
-main()
-"""
-    env = {k: v for k, v in os.environ.items() if k != "MNIST_NPZ"} | {"STAND_IN": os.environ["MNIST_NPZ"]}
-    subprocess.run(
-        [sys.executable, "-c", code, "--out", str(tmp_path / "a.npz")], cwd=ROOT, env=env, check=True
-    )
+    downloaded = (mnist["x_train"], mnist["y_train"]), (mnist["x_test"], mnist["y_test"])
+    monkeypatch.setattr("keras.datasets.mnist.load_data", lambda: downloaded)
+    monkeypatch.setattr("socket.setdefaulttimeout", lambda seconds: None)
+    monkeypatch.delenv("MNIST_NPZ")
+    monkeypatch.setattr("sys.argv", ["digits.training.data", "--out", str(tmp_path / "a.npz")])
+    main()
     np.testing.assert_array_equal(load(tmp_path / "a.npz")["x_test"], mnist["x_test"])
 
 
@@ -86,7 +90,7 @@ def test_a_failed_download_is_reported_with_or_without_a_message(
     def load_data() -> None:
         raise error
 
-    # Keras is replaced, because importing it takes seconds; the test above uses the real one
+    # the test above uses the real Keras
     mnist = SimpleNamespace(load_data=load_data)
     monkeypatch.setitem(sys.modules, "keras", SimpleNamespace(datasets=SimpleNamespace(mnist=mnist)))
     monkeypatch.setattr("socket.setdefaulttimeout", lambda seconds: None)
@@ -205,7 +209,7 @@ def test_synthetic_digits_only_depend_on_the_seed() -> None:
 
 
 def test_low_resolution_digits_have_mnists_form_and_show_the_same() -> None:
-    # imports TensorFlow, which the other tests in this file don't need
+    # imports TensorFlow, which takes seconds
     from digits.training.augment import low_resolution
 
     images = draw(200, 0, seed=3)["x_train"]
