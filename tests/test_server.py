@@ -193,6 +193,14 @@ def test_a_late_body_is_408_and_counted(start):
 
 
 LIMIT = 100_000
+FORM = "Content-Type: multipart/form-data; boundary=b"
+
+
+def form(name, content, filename=None):
+    """A form with one field."""
+    file = f'; filename="{filename}"' if filename else ""
+    head = f'--b\r\nContent-Disposition: form-data; name="{name}"{file}\r\n\r\n'
+    return head.encode() + content + b"\r\n--b--\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -222,19 +230,26 @@ def test_a_chunked_body_over_the_limit_is_413(small, path, kind):
     picture = (ROOT / "digits/serving/static/samples/7.png").read_bytes()
     body = {"application/json": SAMPLE, "image/png": picture}.get(kind, bytes(784 * 120))
     if "form" in kind:
-        body = (
-            b'--b\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\n'
-            + picture
-            + b"\r\n--b--\r\n"
-        )
+        body = form("f", picture, filename="f")
     body += b" " * (LIMIT + 1 - len(body))
-    status, _, _ = ask(small, chunked(body, 4096, f"Content-Type: {kind}", path=path))
+    status, _, answered = ask(small, chunked(body, 4096, f"Content-Type: {kind}", path=path))
     assert status == 413
+    assert b"The body is larger than the %d bytes that are accepted." % LIMIT in answered
 
 
 def test_a_chunked_body_at_the_limit_is_read(small):
     body = SAMPLE + b" " * (LIMIT - len(SAMPLE))
     assert ask(small, chunked(body, 4096, JSON.strip()))[0] == 200
+    picture = (ROOT / "digits/serving/static/samples/7.png").read_bytes()
+    body = form("f", picture, filename="f")
+    body += b" " * (LIMIT - len(body))
+    assert ask(small, chunked(body, 4096, FORM))[0] == 200
+
+
+def test_a_chunked_form_over_its_own_limit_is_not_called_a_large_body(server):
+    status, _, body = ask(server, chunked(form("f", bytes(600_000)), 65536, FORM))
+    assert status == 413
+    assert json.loads(body)["detail"].endswith("Send pictures as files.")
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/health/live", "/predict"])

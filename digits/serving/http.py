@@ -27,6 +27,10 @@ ALIASES = {
 }
 
 
+class BodyTooLarge(RequestEntityTooLarge):
+    """The body is over its limit, unlike a form over a limit of its own."""
+
+
 class FormParser(FormDataParser):
     """Werkzeug's parser, but a malformed form is an error and not an empty form, and a form over its limits is not
     called a body over the limit.
@@ -40,9 +44,9 @@ class FormParser(FormDataParser):
         except ValueError:
             # the boundary is not in the body, the end is missing, or the header of a part is not UTF-8
             raise Problem(400, "The form is not valid multipart/form-data in UTF-8.") from None
+        except BodyTooLarge:
+            raise
         except RequestEntityTooLarge:
-            if content_length is None or content_length > (self.max_content_length or 0):
-                raise
             detail = (
                 f"The form has more than {self.max_form_parts} parts, or {self.max_form_memory_size} bytes in a "
                 "field that is not a file. Send pictures as files."
@@ -69,7 +73,7 @@ class Request(flask.Request):
 
     @cached_property
     def stream(self) -> IO[bytes]:
-        """The body. Raises Problem 415 if it is compressed, and RequestEntityTooLarge; if the length is not known
+        """The body. Raises Problem 415 if it is compressed, and BodyTooLarge; if the length is not known
         in advance, only while it is read."""
         if self.environ.get("HTTP_CONTENT_ENCODING", "").strip().lower() not in ("", "identity"):
             raise Problem(415, "Compressed bodies are not accepted.", headers={"Accept-Encoding": "identity"})
@@ -91,11 +95,14 @@ def json_response(value: object, status: int = 200) -> flask.Response:
 
 
 class BoundedStream(LimitedStream):
-    """A stream that raises RequestEntityTooLarge at the limit, where Werkzeug's class would silently end the
-    body."""
+    """A stream that raises BodyTooLarge at the limit, where Werkzeug's class would silently end the body."""
+
+    def on_exhausted(self) -> None:
+        if self._stream.read(1):
+            raise BodyTooLarge
 
     def readall(self) -> bytes:
         data = super().readall()
-        if self.is_exhausted and self._stream.read(1):
-            raise RequestEntityTooLarge
+        if self.is_exhausted:
+            self.on_exhausted()
         return data
