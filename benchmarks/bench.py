@@ -452,7 +452,7 @@ def main() -> None:
             try:
                 running = Running(server, images, expected, model)
             except Exception as error:
-                missing[server.name] = f"{type(error).__name__}: {error}"
+                missing[server.name] = f"Its start failed with {type(error).__name__}: {error}."
                 continue
             try:
                 got = results.setdefault(server.name, {})
@@ -490,7 +490,7 @@ def main() -> None:
                 # the Python client can't keep up a higher rate
                 got.setdefault("half load", []).append(open_loop(running, one, min(half, 1500), seconds))
             except Exception as error:
-                missing[server.name] = f"in round {turn + 1}: {type(error).__name__}: {error}"
+                missing[server.name] = f"Round {turn + 1} failed with {type(error).__name__}: {error}."
             finally:
                 running.stop()
 

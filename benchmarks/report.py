@@ -85,7 +85,7 @@ def report(record: dict[str, Any]) -> None:
             f"| {median(name, 'start'):.1f} | {median(name, 'memory'):.0f} | {wrong} |"
         )
     for name, why in missing.items():
-        print(f"\n{name} was not measured completely: {why}")
+        print(f"\n{name} was not measured completely. {why}")
     loads = [
         ("json32 c4", 32),
         ("json256 c4", 256),

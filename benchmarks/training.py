@@ -175,7 +175,7 @@ def main() -> None:
             f"| {share:.0%} | {versions} |"
         )
     for name, why in missing.items():
-        print(f"\n{name}: not measured: {why}")
+        print(f"\n{name} was not measured, because of {why}.")
     for other, wanted in ((FIT, 0.8), (TORCH, 0.6)):
         if other in later and OURS in later:
             ratio = later[OURS] / later[other]
