@@ -120,11 +120,11 @@ def read(path: str) -> Iterator[Item]:
             return
         with open(path, "rb") as file:
             if os.fstat(file.fileno()).st_size > FILE_BYTES:
-                yield Item(name, error=f"larger than {FILE_BYTES >> 20} MiB")
+                yield Item(name, error=f"The file is larger than {FILE_BYTES >> 20} MiB.")
                 return
             yield from read_stream(file, name, lines=os.path.splitext(path)[1].lower() in LINES)
     except OSError as error:
-        yield Item(name, error=f"can't be read: {error.strerror or error}")
+        yield Item(name, error=f"The file can't be read: {error.strerror or error}.")
 
 
 def read_stream(file: BinaryIO, name: str, lines: bool | None) -> Iterator[Item]:
@@ -171,17 +171,17 @@ def request_items(name: str, data: bytes) -> Iterator[Item]:
     try:
         document = json.loads(data)
     except (ValueError, RecursionError):
-        yield Item(name, error="neither a picture nor JSON")
+        yield Item(name, error="This is neither a picture nor JSON.")
         return
     if isinstance(document, dict) and document.get("images") == []:
-        yield Item(name, error="images is empty")
+        yield Item(name, error="The list images is empty.")
         return
     if isinstance(document, dict) and "image" in document:
         named = [(name, document["image"])]
     elif isinstance(document, dict) and isinstance(document.get("images"), list):
         named = [(f"{name}[{i}]", image) for i, image in enumerate(document["images"])]
     else:
-        yield Item(name, error='JSON without "image" or a list "images"')
+        yield Item(name, error='The JSON has neither "image" nor a list "images".')
         return
     for each, image in named:
         yield Item(each, "picture" if isinstance(image, str) else "pixels", json.dumps(image).encode())
@@ -259,7 +259,7 @@ class Client:
                 with error:
                     reason, after = _detail(error), error.headers.get("Retry-After")
                 if error.code not in TRY_AGAIN or last:
-                    raise Refused(error.code, f"the service answered {error.code}: {reason}") from None
+                    raise Refused(error.code, f"The service answered {error.code}: {reason}") from None
                 why, wait = f"{error.code}: {reason}", pause(tried, after)
             except (OSError, HTTPException) as error:
                 cause = getattr(error, "reason", error)
@@ -269,10 +269,10 @@ class Client:
                     raise Stop(
                         f"No answer from {self.url} ({cause}). Is it running? `make serve`", 2
                     ) from None
-                why, wait = str(cause) or type(cause).__name__, pause(tried)
-            self.say(f"{why}; trying again in {wait:.1f} s")
+                why, wait = f"{str(cause) or type(cause).__name__}.", pause(tried)
+            self.say(f"{why} Trying again in {wait:.1f} s.")
             if self.closed.wait(wait):
-                raise Stop("stopped", 2)
+                raise Stop("The run was stopped.", 2)
         raise AssertionError("the last try returns or raises")
 
     def _send_once(self, body: bytes) -> Any:
@@ -335,12 +335,12 @@ def _until(date: str) -> float:
 
 def _detail(error: urllib.error.HTTPError) -> str:
     if location := error.headers.get("Location"):
-        return f"redirected to {location}"
+        return f"It redirected to {location}."
     try:
         problem = json.load(error)
         return problem["detail"] + (f" Found: {problem['found']}." if problem.get("found") else "")
     except (ValueError, KeyError, TypeError, OSError, HTTPException):
-        return str(error.reason)
+        return f"{error.reason}."
 
 
 def ask_all(client: Client, items: Iterable[Item], size: int, jobs: int) -> Iterator[list[dict[str, Any]]]:
@@ -594,7 +594,7 @@ def ask_one(args: argparse.Namespace, path: Path) -> int:
     try:
         body = path.read_bytes()
     except OSError as error:
-        raise Stop(f"{path} can't be read: {error.strerror}", 2) from None
+        raise Stop(f"{path} can't be read: {error.strerror}.", 2) from None
     client = make_client(args, Progress(None).say)
     try:
         answer = client.send(body)

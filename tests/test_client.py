@@ -168,7 +168,7 @@ def test_a_file_name_that_is_not_utf_8_is_printed_unchanged(server: Server, tmp_
 def test_a_missing_file_is_reported_and_the_others_are_sent(server: Server, tmp_path: Path) -> None:
     done = run(tmp_path / "gone.png", ROOT / "sample_request.json", url=server.url)
     first, second = done.stdout.splitlines()
-    assert "gone.png\tfailed\tcan't be read: No such file" in first
+    assert "gone.png\tfailed\tThe file can't be read: No such file" in first
     assert second.split("\t")[1] == "7"
     assert done.returncode == 1
 
@@ -181,7 +181,7 @@ def test_a_refused_connection_is_reported_at_once() -> None:
     assert "No answer from" in done.stderr
     assert "Traceback" not in done.stderr
     # five retries would take more than 15 s
-    assert "trying again" not in done.stderr
+    assert "Trying again" not in done.stderr
 
 
 @pytest.mark.parametrize("args", [["--url", "ftp://x"], ["--url", "http://"], ["--batch", "0"], ["--nope"]])
@@ -318,7 +318,7 @@ def test_temporary_failures_are_retried_with_growing_pauses(
     first, second, third = (at for at, _ in flaky.asked)
     assert second - first >= 0.25
     assert third - second >= 0.5
-    assert done.stderr.count("trying again") == 2
+    assert done.stderr.count("Trying again") == 2
 
 
 def test_retry_after_is_honoured(flaky: Flaky) -> None:
