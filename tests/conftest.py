@@ -72,6 +72,10 @@ class Server:
         guarded = any(name.startswith("DIGITS_API_KEYS") for name in self.environ)
         known = described_statuses(request.get_method(), path, guarded)
         assert answer.status in known, "not in digits/serving/openapi.yaml"
+        if answer.headers.get("content-type") == "application/problem+json" and answer.body:
+            assert_sentence(answer.json["detail"])
+        elif answer.status >= 400 and path.startswith("/v2"):
+            assert_sentence(answer.json["error"])
         return answer
 
     def log(self) -> list[dict[str, Any]]:
@@ -93,6 +97,11 @@ class Server:
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
+
+
+def assert_sentence(text: str) -> None:
+    """Check that an error is a sentence, which may have been shortened. It may begin with a name like '7'."""
+    assert re.fullmatch(r"(?s)[^a-z].*[.…]", text), text
 
 
 # the servers that the session has started

@@ -370,21 +370,30 @@ def test_a_form_with_large_or_many_fields_is_not_called_a_large_body(
         assert answer.json["detail"].endswith("Send pictures as files.")
 
 
-@pytest.mark.parametrize(("name", "named"), [("", "the file"), ("n" * 5000, "n" * 80)])
-def test_any_name_of_a_forms_field_leads_to_a_readable_error(server: Server, name: str, named: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "field", "subject"),
+    [
+        ("", "the file", "The file"),
+        ("n" * 5000, "n" * 80, f"The field {'n' * 80}"),
+        ("7", "7", "7"),
+    ],
+)
+def test_any_name_of_a_forms_field_leads_to_a_readable_error(
+    server: Server, name: str, field: str, subject: str
+) -> None:
     body, kind = form((name, b"no picture"))
     answer = server.ask("/predict", body, Content_Type=kind)
-    assert (answer.status, answer.json["field"]) == (415, named)
-    assert answer.json["detail"].startswith(f"{named} is not a picture")
+    assert (answer.status, answer.json["field"]) == (415, field)
+    assert answer.json["detail"].startswith(f"{subject} is not a picture")
 
 
 def test_an_empty_picture_file_is_reported_as_empty(server: Server) -> None:
     for path in ("/predict", "/read", "/invocations"):
         answer = server.ask(path, b"", Content_Type="image/png")
-        assert (answer.status, answer.json["detail"]) == (422, "the body is empty.")
+        assert (answer.status, answer.json["detail"]) == (422, "The body is empty.")
         for image in ("", "data:image/png;base64,"):
             answer = server.ask(path, {"image": image})
-            assert (answer.status, answer.json["detail"]) == (422, "image is empty.")
+            assert (answer.status, answer.json["detail"]) == (422, "The field image is empty.")
 
 
 @pytest.mark.parametrize(

@@ -267,6 +267,15 @@ def test_nan_in_bytes_is_400(server: Server) -> None:
         assert answer.status == status
 
 
+def test_big_endian_bytes_are_named_as_such(server: Server) -> None:
+    head = json.dumps(changed(data=None, datatype="FP32", parameters={"binary_data_size": 3136})).encode()
+    for pixels in (FP32, (FP32 > 0.5).astype(np.float32)):
+        tail = pixels.astype(">f4").tobytes()
+        answer = server.ask(f"{MODEL}/infer", head + tail, Inference_Header_Content_Length=str(len(head)))
+        assert answer.status == 400
+        assert "its bytes must be little-endian" in answer.json["error"]
+
+
 def test_other_errors_have_that_format_too(server: Server) -> None:
     for path, body, headers, status in [
         ("/v2/models/other", None, {}, 404),

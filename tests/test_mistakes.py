@@ -120,7 +120,7 @@ def test_a_data_url_may_be_percent_encoded(client: FlaskClient) -> None:
 def test_invalid_base64_is_reported(client: FlaskClient, text: str) -> None:
     answer = client.post("/predict", json={"image": text})
     assert answer.status_code == 422
-    assert answer.json["detail"] == "image is not valid base64."
+    assert answer.json["detail"] == "The field image is not valid base64."
 
 
 def test_an_empty_file_input_is_skipped(client: FlaskClient) -> None:
@@ -133,7 +133,7 @@ def test_an_empty_file_input_is_skipped(client: FlaskClient) -> None:
     assert (alone.status_code, alone.json["detail"]) == (422, "The form has no file.")
     # a file that was chosen and is empty is a mistake
     chosen = answer((io.BytesIO(), "x.png", "image/png"))
-    assert (chosen.status_code, chosen.json["detail"]) == (422, "a is empty.")
+    assert (chosen.status_code, chosen.json["detail"]) == (422, "The field a is empty.")
 
 
 def test_a_form_without_a_boundary_is_400(client: FlaskClient) -> None:
@@ -158,8 +158,64 @@ def test_a_picture_sent_as_raw_pixels_is_refused_with_its_content_type(
         assert answer.json["detail"].endswith(f"Send it with Content-Type: {kind}.")
 
 
+SIGNATURES = {
+    "PNG": b"\x89PNG\r\n\x1a\n",
+    "JPEG": b"\xff\xd8\xff\xe0",
+    "WEBP": b"RIFF\x10\0\0\0WEBP",
+    "BMP": b"BM\x10\0\0\0\0\0\0\0",
+    "GIF": b"GIF89a",
+    "TIFF": b"II*\0",
+}
+
+
+@pytest.mark.parametrize("kind", SIGNATURES)
+@pytest.mark.parametrize("path", ["/predict", "/read"])
+def test_a_picture_that_ends_after_its_signature_is_damaged(
+    client: FlaskClient, path: str, kind: str
+) -> None:
+    answer = client.post(path, data=SIGNATURES[kind], content_type="image/png")
+    assert (answer.status_code, answer.json["found"]) == (422, kind)
+    assert answer.json["detail"].startswith("The body is a damaged picture")
+    assert client.post(path, data=SIGNATURES[kind][:2], content_type="image/png").status_code == 415
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "value"),
+    [
+        ("/predict", "prepare", "none"),
+        ("/predict", "detail", "1"),
+        ("/invocations", "prepare", "none"),
+        ("/read", "length", "3"),
+        ("/read", "check", "luhn"),
+        ("/read", "alternatives", "2"),
+    ],
+)
+def test_a_parameter_that_is_given_twice_is_refused(
+    client: FlaskClient, path: str, name: str, value: str
+) -> None:
+    for other in (value, "4"):
+        query = f"{name}={value}&{name}={other}"
+        answer = client.post(f"{path}?{query}", data=PNG, content_type="image/png")
+        assert (answer.status_code, answer.json["field"]) == (422, name)
+        assert answer.json["detail"] == f"The parameter {name} must be given only once."
+
+
+@pytest.mark.parametrize("path", ["/predict", "/docs", "/health/ready", "/v1/models", V1, V2])
+def test_a_slash_at_the_end_of_a_path_is_named(client: FlaskClient, path: str) -> None:
+    answer = client.post(f"{path}/", json=SAMPLE)
+    assert answer.status_code == 404
+    said = answer.json.get("detail") or answer.json["error"]
+    assert said == f"The path must not end with a slash: use {path}."
+
+
+def test_a_path_that_does_not_exist_gets_no_such_hint(client: FlaskClient) -> None:
+    answer = client.post("/nothing/", json=SAMPLE)
+    assert answer.status_code == 404
+    assert "slash" not in answer.json["detail"]
+
+
 @pytest.mark.parametrize("scale", [1, 255])
-@pytest.mark.parametrize("kind", ["<f4", "<f8", "<i4", "<i8"])
+@pytest.mark.parametrize("kind", ["<f4", "<f8", "<i4", "<i8", ">f4", ">f8", ">i4", ">i8"])
 def test_raw_numbers_of_several_bytes_are_not_read_as_bytes(
     client: FlaskClient, kind: str, scale: int
 ) -> None:
@@ -168,7 +224,7 @@ def test_raw_numbers_of_several_bytes_are_not_read_as_bytes(
     answer = client.post("/predict", data=body, content_type="application/octet-stream")
     assert answer.status_code == 422
     assert "must be one byte each" in answer.json["detail"]
-    assert answer.json["found"] == f"{np.dtype(kind)} numbers"
+    assert answer.json["found"] == f"{np.dtype(kind).name} numbers"
 
 
 def test_raw_bytes_are_not_mistaken_for_wider_numbers(client: FlaskClient) -> None:
@@ -262,4 +318,4 @@ def test_the_error_for_a_busy_picture_does_not_call_it_blank(client: FlaskClient
     Image.effect_noise((300, 300), 60).save(file, "PNG")
     answer = client.post("/predict", data=file.getvalue(), content_type="image/png")
     assert answer.status_code == 422
-    assert answer.json["detail"] == "the body shows no digit: nothing stands out from the background."
+    assert answer.json["detail"] == "The body shows no digit: nothing stands out from the background."

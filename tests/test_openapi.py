@@ -53,11 +53,12 @@ def test_every_parameter_the_code_reads_is_described() -> None:
     read = set()
     for file in [ROOT / "app.py", *(ROOT / "digits").rglob("*.py")]:
         for node in ast.walk(ast.parse(file.read_text())):
-            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
-                continue
-            # request.args.get("name")
-            if ast.unparse(node.func) in ("request.args.get", "request.args.getlist", "asked.args.get"):
-                read.add(ast.literal_eval(node.args[0]))
+            # parameter(request, "name")
+            match node:
+                case ast.Call(func=called, args=[_, ast.Constant(value=str(name)), *_]) if ast.unparse(
+                    called
+                ) in ("query.parameter", "_choose", "_whole"):
+                    read.add(name)
     told = {
         parameter["name"]
         for all in DESCRIBED["paths"].values()

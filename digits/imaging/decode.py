@@ -5,6 +5,7 @@ copy of a picture of 50 megapixels in a wider type would double a worker's memor
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from io import BytesIO
 from typing import NamedTuple
@@ -15,6 +16,11 @@ from PIL import Image, ImageOps
 from digits.imaging.errors import PictureError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+# the first bytes of a picture's file
+SIGNATURES = re.compile(
+    rb"(?s)(?P<png>\x89PNG\r\n\x1a\n)|(?P<jpeg>\xff\xd8\xff[\xc0-\xfe])|(?P<webp>RIFF.{4}WEBP)|(?P<bmp>BM.{4}\0{4})"
+    rb"|(?P<gif>GIF8[79]a)|(?P<tiff>II\*\0|MM\0\*)"
+)
 MAX_SIDE = 10_000
 # the limit on the size in the header; even a JPEG that is decoded at a reduced size is read completely
 MAX_DECLARED_PIXELS = 80_000_000
@@ -30,7 +36,7 @@ MAX_DECLARED_TOGETHER = 200_000_000
 COPIES = {"WEBP": 4, "TIFF": 2}
 # minimum width and height of a reduced JPEG, enough for a digit of a quarter of its size
 DRAFT_SIDE = 640
-# the Exif tag of a camera's rotation mark
+# the tag of the Exif orientation
 ORIENTATION = 0x0112
 # pixels that are converted to grey at a time
 STRIP = 1_000_000
@@ -52,13 +58,17 @@ def open_picture(data: bytes, name: str, side: int | None = DRAFT_SIDE) -> Opene
     """Read the header of a picture, and refuse it if it is over a limit.
 
     side: decode JPEGs at the smallest available size with at least this width and height; None for the full size.
-    Raises PictureError: 413 over a limit, 415 for another format.
+    Raises PictureError: 413 over a limit, 415 for another format, 422 for a damaged header.
     """
     try:
         picture = Image.open(BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large(name, "a picture of enormous size") from None
     except Exception:
+        if begins := SIGNATURES.match(data):
+            kind = str(begins.lastgroup).upper()
+            detail = f"{name} is a damaged picture, or a variant of its format that is not supported."
+            raise PictureError(422, detail, field=name, found=kind) from None
         raise PictureError(
             415, f"{name} is not a picture in a supported format.", field=name, formats=list(FORMATS)
         ) from None
@@ -107,8 +117,8 @@ def _too_large(name: str, found: str) -> PictureError:
 
 
 def decode_grey(picture: Image.Image, name: str) -> np.ndarray:
-    """The picture's brightness, uint8 (height, width), after rotating it as its camera's rotation mark says.
-    Transparent pixels become light or dark, whichever contrasts with the ink. Closes the picture.
+    """The picture's brightness, uint8 (height, width), after applying its Exif orientation. Transparent pixels
+    become light or dark, whichever contrasts with the ink. Closes the picture.
 
     Raises PictureError 422 for a damaged picture, or for pixels that are NaN or infinite.
     """

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 from flask import Flask, Response, current_app, g, request
 from gunicorn.http.errors import ParseException
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import HTTPException, NotFound, RequestEntityTooLarge
 from werkzeug.http import HTTP_STATUS_CODES
 
 from digits.imaging.errors import PictureError
@@ -26,7 +26,8 @@ MAX_TEXT = 300
 class Problem(Exception):
     """An error to answer a request with, as `application/problem+json`.
 
-    status: HTTP status, 4xx or 5xx. detail: a sentence for the client. headers: of the answer. extra: further
+    status: HTTP status, 4xx or 5xx. detail: a sentence for the client, which may begin
+    with the name in the member field. headers: of the answer. extra: further
     members of the JSON object (field, found, ...).
     """
 
@@ -52,7 +53,7 @@ def render_problem(status: int, detail: str, headers: dict[str, str] | None = No
     (RFC 9457, 4.2.1). Under the path of another protocol it has that protocol's format.
     """
     path = request.path
-    detail = _shortened(detail)
+    detail = _shortened(_sentence(detail, extra.get("field")))
     error_format = current_app.config["ERROR_FORMATS"].get(path.split("/", 2)[1] if "/" in path else "")
     if error_format:
         status, formatted = error_format(status, detail)
@@ -67,6 +68,24 @@ def render_problem(status: int, detail: str, headers: dict[str, str] | None = No
         **extra,
     }
     return Response(orjson.dumps(body), status, headers, content_type="application/problem+json")
+
+
+def _sentence(detail: str, field: str | None) -> str:
+    """Decoders begin a detail with the name of a field, such as images[3], or of a part of the request, such as
+    "the body". Make it a sentence."""
+    if not field or not field[0].isalpha() or not detail.startswith(f"{field} "):
+        return detail
+    if field.startswith(("the ", "image ")):
+        return detail[0].upper() + detail[1:]
+    return f"The field {detail}"
+
+
+def why_not_found(detail: str) -> str:
+    """What is wrong with a path that no route has: a slash at its end, or else `detail`."""
+    path, adapter = request.path.rstrip("/"), current_app.create_url_adapter(request)
+    if path != request.path and adapter and adapter.allowed_methods(path):
+        return f"The path must not end with a slash: use {request.script_root}{path}."
+    return detail
 
 
 def _shortened(text: str) -> str:
@@ -101,6 +120,8 @@ def register(app: Flask, formats: dict[str, Format]) -> None:
             detail = (
                 f"The body is larger than the {app.config['MAX_CONTENT_LENGTH']} bytes that are accepted."
             )
+        elif isinstance(error, NotFound):
+            detail = why_not_found(detail)
         return render_problem(status, detail, headers)
 
     @app.errorhandler(ParseException)

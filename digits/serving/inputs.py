@@ -7,7 +7,6 @@ Pixels, as JSON or raw bytes, are only scaled. Pictures are prepared by digits/i
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import numpy as np
 import orjson
 
 from digits.imaging import HugePictures, prepare
+from digits.imaging.decode import SIGNATURES
 from digits.model import scale
 from digits.serving.errors import Problem
 from digits.serving.service import service
@@ -29,11 +29,8 @@ PIXELS = SIDE * SIDE
 IMAGE_FORMATS = "28 rows of 28 numbers from 0 to 255 (or 28x28x1, or 784 numbers), or a picture in base64"
 FORM = "multipart/form-data"
 PICTURES = ("image/png", "image/jpeg", "image/webp", "image/bmp", "image/gif", "image/tiff")
-# the first bytes of a picture's file
-SIGNATURES = re.compile(
-    rb"(?s)(?P<png>\x89PNG\r\n\x1a\n)|(?P<jpeg>\xff\xd8\xff[\xc0-\xfe])|(?P<webp>RIFF.{4}WEBP)|(?P<bmp>BM.{4}\0{4})"
-    rb"|(?P<gif>GIF8[79]a)|(?P<tiff>II\*\0|MM\0\*)"
-)
+# wider types of numbers that clients send as raw pixels
+WIDE = ("f8", "f4", "i8", "i4")
 # longest name of a form's field in a problem
 MAX_NAME = 80
 # larger bodies are decoded in another thread; an image as JSON has 2 to 4 KB
@@ -170,8 +167,8 @@ def from_raw(body: bytes, max_batch: int) -> Items:
     """
     refuse_picture(body)
     # the wider types first, whose halves may look like the narrower ones
-    if wide := next((kind for kind in ("<f8", "<f4", "<i8", "<i4") if _are_wide(body, kind)), None):
-        found = f"{np.dtype(wide)} numbers"
+    if wide := next((order + kind for kind in WIDE for order in "<>" if are_wide(body, order + kind)), None):
+        found = f"{np.dtype(wide).name} numbers"
         raise Problem(422, "Raw pixels must be one byte each, from 0 to 255.", field="the body", found=found)
     n, rest = divmod(len(body), PIXELS)
     if rest or not n:
@@ -190,7 +187,7 @@ def refuse_picture(body: bytes) -> None:
         raise Problem(415, f"The body is a picture. Send it with Content-Type: {kind}.", found=kind)
 
 
-def _are_wide(body: bytes, kind: str) -> bool:
+def are_wide(body: bytes, kind: str) -> bool:
     """Whether the bytes are plausible pixels of that wider type. Pixels of one byte each that can be classified
     never are."""
     size = np.dtype(kind).itemsize
@@ -293,7 +290,7 @@ def parse(body: bytes) -> Any:
         raise Problem(400, "The body is not valid JSON: it is not UTF-8.") from None
     except (ValueError, RecursionError):
         raise Problem(
-            400, f"The body is not valid JSON: {strict.msg}", line=strict.lineno, column=strict.colno
+            400, f"The body is not valid JSON: {strict.msg}.", line=strict.lineno, column=strict.colno
         ) from None
 
 

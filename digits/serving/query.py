@@ -1,5 +1,5 @@
-"""The options of POST /predict and POST /invocations in the query. app.py and protocols/mlflow.py call this; the
-options of POST /read are in reading.py."""
+"""The parameters of POST /predict and POST /invocations in the query. app.py and protocols/mlflow.py call this.
+`parameter` also reads those of POST /read, for reading.py."""
 
 from __future__ import annotations
 
@@ -12,18 +12,28 @@ def is_prepared(request: flask.Request) -> bool:
     """Whether `?prepare=none` says that pictures already are 28x28 images like MNIST's. Raises Problem 422 for
     another value."""
     # most requests have no query
-    return bool(request.query_string) and _choose(
-        request.args.get("prepare", "mnist"), "prepare", "mnist", "none"
-    )
+    return bool(request.query_string) and _choose(request, "prepare", "mnist", "none")
 
 
 def wants_detail(request: flask.Request) -> bool:
     """Whether `?detail=1` asks for all probabilities and the network's input. Raises Problem 422 for another
     value."""
-    return bool(request.query_string) and _choose(request.args.get("detail", "0"), "detail", "0", "1")
+    return bool(request.query_string) and _choose(request, "detail", "0", "1")
 
 
-def _choose(given: str, name: str, default: str, other: str) -> bool:
+def parameter(request: flask.Request, name: str, default: str | None = None) -> str | None:
+    """The value of a parameter, or `default` without one. Raises Problem 422 if there are several."""
+    values = request.args.getlist(name)
+    if len(values) > 1:
+        found = f"{len(values)} values"
+        raise Problem(422, f"The parameter {name} must be given only once.", field=name, found=found)
+    return values[0] if values else default
+
+
+def _choose(request: flask.Request, name: str, default: str, other: str) -> bool:
+    given = parameter(request, name, default) or ""
     if given not in (default, other):
-        raise Problem(422, f"{name} must be {default} or {other}.", field=name, found=given[:40])
+        raise Problem(
+            422, f"The parameter {name} must be {default} or {other}.", field=name, found=given[:40]
+        )
     return given == other

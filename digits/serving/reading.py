@@ -12,7 +12,7 @@ from flask import g
 from digits.imaging import HugePictures
 from digits.imaging.decode import open_pictures
 from digits.reading import Reading, read
-from digits.serving import inputs
+from digits.serving import inputs, query
 from digits.serving.errors import Problem
 from digits.serving.service import Service, service
 
@@ -48,21 +48,22 @@ DECODERS: dict[str, inputs.Decoder] = {
 
 def options(request: flask.Request) -> dict[str, Any]:
     """The keyword arguments of `digits.reading.read`, from the query. Raises Problem 422."""
-    check = request.args.get("check")
+    check = query.parameter(request, "check")
     if check not in (None, "luhn"):
-        raise Problem(422, "check must be luhn.", field="check", found=check[:40])
+        raise Problem(422, "The parameter check must be luhn.", field="check", found=check[:40])
     return {
-        "length": _whole("length", request.args.get("length"), MAX_LENGTH),
+        "length": _whole(request, "length", MAX_LENGTH),
         "check": check,
-        "alternatives": _whole("alternatives", request.args.get("alternatives"), MAX_ALTERNATIVES) or 0,
+        "alternatives": _whole(request, "alternatives", MAX_ALTERNATIVES) or 0,
     }
 
 
-def _whole(name: str, given: str | None, maximum: int) -> int | None:
+def _whole(request: flask.Request, name: str, maximum: int) -> int | None:
+    given = query.parameter(request, name)
     if given is None:
         return None
     if not (given.isascii() and given.isdecimal() and len(given) < 5 and 1 <= int(given) <= maximum):
-        detail = f"{name} must be a whole number from 1 to {maximum}."
+        detail = f"The parameter {name} must be a whole number from 1 to {maximum}."
         raise Problem(422, detail, field=name, found=given[:40])
     return int(given)
 

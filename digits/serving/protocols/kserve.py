@@ -14,9 +14,9 @@ import numpy as np
 import orjson
 from flask import Blueprint, Response, current_app, request
 
-from digits.serving.errors import Problem
+from digits.serving.errors import Problem, why_not_found
 from digits.serving.http import json_response
-from digits.serving.inputs import SIDE
+from digits.serving.inputs import SIDE, are_wide
 from digits.serving.protocols import tensors
 from digits.serving.service import service
 
@@ -32,6 +32,8 @@ OUTPUTS = [
 # those
 UNSURE = {"name": "unsure", "datatype": "BOOL", "shape": [-1]}
 HEADER = "Inference-Header-Content-Length"
+# what to call the input in errors
+TENSOR = f"The tensor {INPUT}"
 
 bp = Blueprint("kserve", __name__, url_prefix="/v2")
 
@@ -39,7 +41,9 @@ bp = Blueprint("kserve", __name__, url_prefix="/v2")
 def error(status: int, detail: str) -> tuple[int, dict[str, Any]]:
     """An error in the protocol's format."""
     if status == 404 and request.url_rule is None:
-        detail = f"There is no such route. The name of the model is {NAME}: GET /v2/models/{NAME}."
+        detail = why_not_found(
+            f"There is no such route. The name of the model is {NAME}: GET /v2/models/{NAME}."
+        )
     return status, {"error": detail}
 
 
@@ -91,7 +95,7 @@ def infer(version: str | None = None) -> Response:
     requested = _requested(document)
     name = given(document, "id", "")
     if not isinstance(name, str) or name != name.encode("utf-8", "replace").decode():
-        raise Problem(400, "id must be a string of valid Unicode characters.")
+        raise Problem(400, "The field id must be a string of valid Unicode characters.")
     probabilities = service().classify(_batch(document, body, binary))
     arrays = {
         "probabilities": probabilities,
@@ -146,11 +150,11 @@ def _split(body: bytes) -> tuple[dict[str, Any], bytes, bytes]:
 def _parameters(value: dict[str, Any], where: str) -> dict[str, Any]:
     parameters = given(value, "parameters", {})
     if not isinstance(parameters, dict):
-        raise Problem(400, f"{where} must be an object.")
+        raise Problem(400, f"The field {where} must be an object.")
     for name, set_to in parameters.items():
         # parameters that would change the meaning of the answer must not be ignored
         if set_to is not None and (name == "classification" or name.startswith("shared_memory_")):
-            raise Problem(400, f"{where}: {name} is not supported.")
+            raise Problem(400, f"The parameter {name} in {where} is not supported.")
     return parameters
 
 
@@ -158,24 +162,24 @@ def _requested(document: dict[str, Any]) -> list[tuple[dict[str, Any], bool]]:
     """The outputs to send, by default those in the metadata, and whether to send each as bytes."""
     default = given(_parameters(document, "parameters"), "binary_data_output", False)
     if not isinstance(default, bool):
-        raise Problem(400, "binary_data_output must be true or false.")
+        raise Problem(400, "The parameter binary_data_output must be true or false.")
     outputs = given(document, "outputs", [])
     if not isinstance(outputs, list):
-        raise Problem(400, "outputs must be a list.")
+        raise Problem(400, "The field outputs must be a list.")
     outputs = outputs or [{"name": output["name"]} for output in OUTPUTS]
     known = {output["name"]: output for output in (*OUTPUTS, UNSURE)}
     requested = []
     for i, output in enumerate(outputs):
         if not isinstance(output, dict) or not isinstance(output.get("name"), str):
-            raise Problem(400, f"outputs[{i}] must have a name.")
+            raise Problem(400, f"The field outputs[{i}] must have a name.")
         if output["name"] not in known:
             raise Problem(400, f"The model {NAME} has no output {output['name'][:40]!r}.")
         as_bytes = given(_parameters(output, f"outputs[{i}].parameters"), "binary_data", default)
         if not isinstance(as_bytes, bool):
-            raise Problem(400, "binary_data must be true or false.")
+            raise Problem(400, "The parameter binary_data must be true or false.")
         requested.append((known[output["name"]], as_bytes))
     if len({output["name"] for output, _ in requested}) < len(requested):
-        raise Problem(400, "outputs must not name an output twice.")
+        raise Problem(400, "The field outputs must not name an output twice.")
     return requested
 
 
@@ -183,7 +187,7 @@ def _batch(document: dict[str, Any], body: bytes, binary: bytes) -> np.ndarray:
     """float32 (n, 28, 28, 1) in [0, 1] from the request's input tensor."""
     inputs = document.get("inputs")
     if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
-        raise Problem(400, f"inputs must be a list of one tensor, {INPUT}.")
+        raise Problem(400, f"The field inputs must be a list of one tensor, {INPUT}.")
     tensor = inputs[0]
     if tensor.get("name") != INPUT:
         raise Problem(400, f"The model {NAME} has one input, {INPUT!r}.")
@@ -198,15 +202,17 @@ def _batch(document: dict[str, Any], body: bytes, binary: bytes) -> np.ndarray:
     size, data = given(parameters, "binary_data_size"), given(tensor, "data")
     if size is None:
         if data is None:
-            raise Problem(400, f"{INPUT} has no data.")
-        array = tensors.numbers(data, INPUT, body)
+            raise Problem(400, f"{TENSOR} has no data.")
+        array = tensors.numbers(data, TENSOR, body)
         if datatype == "UINT8" and array.dtype.kind == "f" and array.size:
-            raise Problem(400, f"{INPUT} is UINT8, so its values must be whole numbers.")
+            raise Problem(400, f"{TENSOR} is UINT8, so its values must be whole numbers.")
     else:
         if data is not None:
-            raise Problem(400, f"{INPUT} must not have both data and binary_data_size.")
+            raise Problem(400, f"{TENSOR} must not have both data and binary_data_size.")
         if type(size) is not int or size != len(binary) or size % dtype.itemsize:
-            raise Problem(400, f"{INPUT} must have {size} bytes after the JSON, but there are {len(binary)}.")
+            raise Problem(
+                400, f"{TENSOR} must have {size} bytes after the JSON, but there are {len(binary)}."
+            )
         array = np.frombuffer(binary, dtype)
         binary = b""
     if binary:
@@ -214,5 +220,12 @@ def _batch(document: dict[str, Any], body: bytes, binary: bytes) -> np.ndarray:
     try:
         array = array.reshape(shape)
     except ValueError:
-        raise Problem(400, f"{INPUT} has {array.size} values, which do not fit its shape {shape}.") from None
-    return tensors.batch(array, INPUT, current_app.config["MAX_BATCH"], top)
+        raise Problem(400, f"{TENSOR} has {array.size} values, which do not fit its shape {shape}.") from None
+    try:
+        return tensors.batch(array, TENSOR, current_app.config["MAX_BATCH"], top)
+    except Problem:
+        if datatype == "FP32" and size is not None and are_wide(array.tobytes(), ">f4"):
+            raise Problem(
+                400, f"{TENSOR} has big-endian numbers, but its bytes must be little-endian."
+            ) from None
+        raise

@@ -65,13 +65,13 @@ def from_json(body: bytes, max_batch: int) -> Items:
         return inputs.from_document(document, body, max_batch)
     if form == "dataframe_split":
         if not isinstance(value, dict) or "data" not in value:
-            raise Problem(400, f"{form} must be an object with data.")
+            raise Problem(400, f"The field {form} must be an object with data.")
         columns = value.get("columns", [None] * PIXELS)
         if not isinstance(columns, list) or len(columns) != PIXELS:
             raise Problem(400, f"The columns of {form} must be a list of {PIXELS} names, row by row.")
         form, value = f"{form}.data", value["data"]
-    array = tensors.array(value, form, body)
-    tensors.check(array, form, max_batch, 255)
+    array = tensors.array(value, f"The field {form}", body)
+    tensors.check(array, f"The field {form}", max_batch, 255)
     return _items(array, [f"{form}[{i}]" for i in range(len(array))])
 
 
@@ -109,11 +109,11 @@ def _explained(error: str) -> str:
     """NumPy's message in terms of the request. NumPy counts rows from 0 in one message and from 1 in the other."""
     if found := NOT_A_NUMBER.search(error):
         value, row, column = found.groups()
-        return f"image {row} of the CSV has {value} in column {column}, which is not a number."
+        return f"Image {row} of the CSV has {value} in column {column}, which is not a number."
     if found := OTHER_WIDTH.search(error):
         width, row = map(int, found.groups())
-        return f"image {row - 1} of the CSV has {width} columns instead of {PIXELS}."
-    return f"The CSV can't be read: {error}"
+        return f"Image {row - 1} of the CSV has {width} columns instead of {PIXELS}."
+    return f"The CSV can't be read: {error.rstrip('.')}."
 
 
 def _are_names(fields: list[str]) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from flask import Blueprint, Response, current_app, request
 
-from digits.serving.errors import Problem
+from digits.serving.errors import Problem, why_not_found
 from digits.serving.http import json_response
 from digits.serving.inputs import SIDE, Items, limit, to_batch
 from digits.serving.protocols import tensors
@@ -27,7 +27,9 @@ bp = Blueprint("tfserving", __name__, url_prefix="/v1/models")
 def error(status: int, detail: str) -> tuple[int, dict[str, Any]]:
     """An error in TensorFlow Serving's format, in which invalid arguments are 400."""
     if status == 404 and request.url_rule is None:
-        detail = f"There is no such route. The name of the model is {NAME}: GET /v1/models/{NAME}."
+        detail = why_not_found(
+            f"There is no such route. The name of the model is {NAME}: GET /v1/models/{NAME}."
+        )
     return 400 if status in (415, 422) else status, {"error": detail}
 
 
