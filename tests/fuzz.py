@@ -67,7 +67,7 @@ def seeds() -> dict[str, bytes]:
     tensor = {"name": "image", "datatype": "UINT8", "shape": [1, 784]}
     head = json.dumps({"inputs": [tensor | {"parameters": {"binary_data_size": 784}}]}).encode()
     behind = "Inference-Header-Content-Length"
-    wanted = [{"name": "digit", "parameters": {"binary_data": True}}, {"name": "probabilities"}]
+    outputs = [{"name": "digit", "parameters": {"binary_data": True}}, {"name": "probabilities"}]
 
     def js(value: Any) -> bytes:
         return json.dumps(value, separators=(",", ":")).encode()
@@ -91,7 +91,7 @@ def seeds() -> dict[str, bytes]:
         "v1-columns": request(v1, js({"inputs": {"image": [flat]}}).replace(b"90", b"0.5")),
         "v1-picture": request(v1, js({"instances": [{"b64": text}]})),
         "v2": request(v2, js({"id": "1", "inputs": [tensor | {"data": flat}]})),
-        "v2-outputs": request(v2, js({"inputs": [tensor | {"data": image}], "outputs": wanted})),
+        "v2-outputs": request(v2, js({"inputs": [tensor | {"data": image}], "outputs": outputs})),
         "v2-bytes": request(v2, head + bytes(flat), octets, **{behind: str(len(head))}),
         "mlflow": request("/invocations", js({"inputs": [image, image]})),
         "mlflow-rows": request("/invocations", js({"instances": [flat], "params": {}})),
@@ -452,10 +452,10 @@ def fuzz_in_process(runs: int, seconds: int, keep: bool) -> int:
         "-max_len=16384",
         f"-artifact_prefix={CORPUS}/found-",
     )
-    told = libfuzzer(
+    output = libfuzzer(
         f"-runs={runs}", f"-max_total_time={seconds}", *limits, work / "new", work / "seeds", CORPUS
     )
-    tried, took = map(int, re.search(r"Done (\d+) runs in (\d+) second", told).groups())  # type: ignore[union-attr]
+    tried, took = map(int, re.search(r"Done (\d+) runs in (\d+) second", output).groups())  # type: ignore[union-attr]
     counts = {int(k): v for k, v in json.loads((work / "counts").read_text()).items()}
     refused = counts.pop(0, 0)
     print(f"in process: {tried} inputs in {took} s, no 5xx")
@@ -553,16 +553,16 @@ def ask(address: tuple[str, int], raw: bytes, before: bytes | None) -> list[int]
         if before:
             sock.sendall(before)
             assert sock.recv(65536).startswith(b"HTTP/1.1 200")
-        got = b""
+        answer = b""
         try:
             sock.sendall(raw)
             sock.shutdown(socket.SHUT_WR)
             while received := sock.recv(65536):
-                got += received
+                answer += received
         except (ConnectionResetError, BrokenPipeError):
             # the server answered before everything was sent
             pass
-    return [int(status) for status in re.findall(rb"HTTP/1\.[01] (\d{3}) ", got)]
+    return [int(status) for status in re.findall(rb"HTTP/1\.[01] (\d{3}) ", answer)]
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT, SAMPLE, Server
-from test_hostile import bodies, connect, read_answer, said
+from test_hostile import bodies, connect, read_answer, received_for
 from test_openapi import CONFIG
 
 from digits.serving import keys
@@ -126,10 +126,10 @@ def test_the_command_prints_a_key_and_its_hash() -> None:
             text=True,
             check=True,
         ).stdout
-        key, told = (line.split()[-1] for line in out.splitlines())
+        key, digest = (line.split()[-1] for line in out.splitlines())
         assert len(key) == 43
-        assert told == hashed(key)
-        assert keys.accepted(key, keys.parse(told))
+        assert digest == hashed(key)
+        assert keys.accepted(key, keys.parse(digest))
         pairs.add(key)
     assert len(pairs) == 2
 
@@ -162,12 +162,14 @@ def test_a_key_instead_of_its_hash_prevents_the_start_and_is_not_logged(start: C
     assert OLD not in output
 
 
-def status_becomes(server: Server, key: str, wanted: int) -> bool:
+def status_becomes(server: Server, key: str, expected: int) -> bool:
     deadline = time.monotonic() + 15
-    while (found := ask(server, "/predict", X_API_Key=key).status) != wanted and time.monotonic() < deadline:
+    while (
+        status := ask(server, "/predict", X_API_Key=key).status
+    ) != expected and time.monotonic() < deadline:
         time.sleep(0.05)
     # the old workers may still answer for a moment
-    return found == wanted
+    return status == expected
 
 
 def test_keys_are_rotated_by_sighup_and_a_bad_file_changes_nothing(
@@ -277,8 +279,10 @@ def test_metrics_can_have_a_separate_address(start: Callable[..., Server]) -> No
             {"X_Forwarded_For": "127.0.0.1", "Forwarded": "for=127.0.0.1"},
         ):
             assert get(server.url + path, **headers) == 404, (path, headers)
-    got = said(server, f"GET {own}/metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode(), False)
-    assert got.startswith(b"HTTP/1.1 404 ")
+    answer = received_for(
+        server, f"GET {own}/metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode(), False
+    )
+    assert answer.startswith(b"HTTP/1.1 404 ")
     with urllib.request.urlopen(f"{own}/metrics", timeout=10) as answer:
         assert b'url_rule="/predict"' in answer.read()
     for path in ("/", "/health/live", "/model", "/predict", "/static/page.css"):

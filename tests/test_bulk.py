@@ -171,7 +171,7 @@ def test_missing_inputs_are_reported(
     out = scans.parent / "out"
     (scans.parent / "empty").mkdir()
     pq.write_table(pa.table({"scan": DATA}), scans.parent / "b.parquet")
-    for given, said in (
+    for given, message in (
         ([scans / "none.png"], "does not exist"),
         ([scans.parent / "empty"], "contains nothing"),
         ([scans / "*.webp"], "contains nothing"),
@@ -179,7 +179,7 @@ def test_missing_inputs_are_reported(
         ([scans, "--model", scans / "none.h5"], "can't be read"),
     ):
         assert run_bulk(*given, "--out", out) == 2
-        assert said in capsys.readouterr().err
+        assert message in capsys.readouterr().err
     assert not out.exists()
 
 
@@ -423,13 +423,13 @@ def test_other_options_or_inputs_need_the_option_again(
 ) -> None:
     out = scans.parent / "out"
     assert run_bulk(scans, "--out", out) == 0
-    for words, said in (
+    for words, message in (
         (["--sure", "0.5"], "from other options"),
         (["--shard", "5"], "from other inputs"),
     ):
         before = parts_of(out)
         assert run_bulk(scans, "--out", out, *words) == 2
-        assert said in capsys.readouterr().err
+        assert message in capsys.readouterr().err
         assert parts_of(out) == before
         assert run_bulk(scans, "--out", out, *words, "--again") == 0
         assert not parts_of(out).keys() & before.keys()

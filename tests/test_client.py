@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 from conftest import ROOT, SAMPLE, Server
 from PIL import Image
-from test_read_route import number as drawn
+from test_read_route import number as draw_number
 
 IMAGE = SAMPLE["image"]
 SEVEN = {"predicted_digit": 7, "predicted_probability": 0.9}
@@ -432,7 +432,7 @@ def test_an_answer_from_another_service_is_reported(flaky: Flaky, body: bytes) -
 def number(*lines: str) -> bytes:
     """A picture with lines of digits."""
     out = io.BytesIO()
-    drawn(*lines).save(out, "PNG")
+    draw_number(*lines).save(out, "PNG")
     return out.getvalue()
 
 
@@ -466,14 +466,14 @@ def test_read_writes_everything_as_json_and_a_row_per_digit_as_csv(server: Serve
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_bytes(picture)
     (tmp_path / "torn.png").write_bytes(picture[:99])
-    wanted = server.ask("/read?alternatives=2", picture, Content_Type="image/png").json
+    expected = server.ask("/read?alternatives=2", picture, Content_Type="image/png").json
     done = run("--read", tmp_path, "--json", "--alternatives=2", "--batch=2", url=server.url)
     *read, torn = [json.loads(line) for line in done.stdout.splitlines()]
-    assert read == [{"input": f"{tmp_path}/{name}"} | wanted for name in ("a.png", "b.png")]
+    assert read == [{"input": f"{tmp_path}/{name}"} | expected for name in ("a.png", "b.png")]
     assert torn.keys() == {"input", "error", "status"}
     done = run("--read", tmp_path, "--csv", url=server.url)
     *rows, torn = csv.DictReader(io.StringIO(done.stdout))
-    digits = [(i, digit) for i, line in enumerate(wanted["lines"], 1) for digit in line["digits"]]
+    digits = [(i, digit) for i, line in enumerate(expected["lines"], 1) for digit in line["digits"]]
     for row, (line, digit) in zip(rows, digits * 2, strict=True):
         assert (row["line"], row["digit"]) == (str(line), str(digit["digit"]))
         assert [int(row[side]) for side in ("x", "y", "width", "height")] == digit["box"]

@@ -130,7 +130,7 @@ def stub_errors_of_keras(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make loading some files fail with errors like Keras's, which change with its version."""
     import keras
 
-    really = keras.models.load_model
+    load_model_of_keras = keras.models.load_model
     failing = {
         "no message": NotImplementedError(),
         "two lines": ValueError("no\nway"),
@@ -142,7 +142,7 @@ def stub_errors_of_keras(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def load_model(path: Path, compile: bool) -> Any:
         if path.stem in failing:
             raise failing[path.stem]
-        return really(path, compile=compile)
+        return load_model_of_keras(path, compile=compile)
 
     monkeypatch.setattr("keras.models.load_model", load_model)
     for name in failing:

@@ -224,8 +224,8 @@ def test_it_runs_with_least_privilege(stack: Stack) -> None:
     assert facts["HostConfig"]["Memory"] > 0
     assert facts["HostConfig"]["PidsLimit"] > 0
     labels = facts["Config"]["Labels"]
-    told = {name: labels[f"org.opencontainers.image.{name}"] for name in ("version", "revision", "source")}
-    assert told == {"version": "1.2.3", "revision": "abc", "source": "somewhere"}
+    found = {name: labels[f"org.opencontainers.image.{name}"] for name in ("version", "revision", "source")}
+    assert found == {"version": "1.2.3", "revision": "abc", "source": "somewhere"}
     assert labels["org.opencontainers.image.licenses"] == "MIT"
     missing = command(
         "docker",
@@ -317,7 +317,7 @@ def test_a_rebuild_after_a_code_change_takes_seconds(stack: Stack, tmp_path: Pat
     with (tmp_path / "digits" / "service.py").open("a") as file:
         file.write("# a change\n")
     begun = time.monotonic()
-    said = subprocess.run(
+    build = subprocess.run(
         ["docker", "build", "--progress", "plain", "-t", "digits-e2e-rebuilt", tmp_path],
         capture_output=True,
         text=True,
@@ -327,10 +327,10 @@ def test_a_rebuild_after_a_code_change_takes_seconds(stack: Stack, tmp_path: Pat
     command("docker", "image", "rm", "digits-e2e-rebuilt")
     print(f"rebuilt after a change of code in {took:.1f} s")
     # every step that installs packages is cached
-    steps = dict(re.findall(r"^#(\d+) \[\w+ +\d+/\d+\] (.*)$", said.stderr, re.MULTILINE))
+    steps = dict(re.findall(r"^#(\d+) \[\w+ +\d+/\d+\] (.*)$", build.stderr, re.MULTILINE))
     brings = [number for number, step in steps.items() if "packages" in step or "apt-get" in step]
     assert brings
-    assert all(f"#{number} CACHED" in said.stderr for number in brings), said.stderr
+    assert all(f"#{number} CACHED" in build.stderr for number in brings), build.stderr
     assert took <= 20
 
 

@@ -535,15 +535,15 @@ def failing(start, **options):
     """The message of a start that must fail, without a traceback."""
     server = start(wait=False, **options)
     assert server.process.wait(20) != 0
-    said = server.output.read_text()
-    assert "Traceback" not in said
-    return said
+    output = server.output.read_text()
+    assert "Traceback" not in output
+    return output
 
 
 def test_metrics_folder_that_is_invalid_prevents_the_start(start, tmp_path):
     (tmp_path / "file").touch()
-    said = failing(start, PROMETHEUS_MULTIPROC_DIR=str(tmp_path / "file"))
-    assert "the folder for metrics can't be created" in said
+    output = failing(start, PROMETHEUS_MULTIPROC_DIR=str(tmp_path / "file"))
+    assert "the folder for metrics can't be created" in output
 
 
 @pytest.fixture(scope="session")
@@ -556,13 +556,13 @@ def mounted():
 
 def test_full_or_read_only_metrics_folder_prevents_the_start(start, mounted, tmp_path):
     for options, reason in (("size=64k", "No space left on device"), ("ro", "Read-only file system")):
-        said = failing(
+        output = failing(
             start,
             within=mounted(f"mount -t tmpfs -o {options} tmpfs {tmp_path}"),
             PROMETHEUS_MULTIPROC_DIR=str(tmp_path),
         )
-        assert "the folder for metrics can't be created" in said
-        assert reason in said
+        assert "the folder for metrics can't be created" in output
+        assert reason in output
 
 
 def test_without_shared_memory_it_works(start, mounted):

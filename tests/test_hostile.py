@@ -35,12 +35,12 @@ def connect(server: Server) -> socket.socket:
 
 def read_answer(sock: socket.socket) -> bytes:
     """Read one answer with a Content-Length."""
-    got = b""
-    while b"\r\n\r\n" not in got:
+    answer = b""
+    while b"\r\n\r\n" not in answer:
         received = sock.recv(65536)
-        assert received, got
-        got += received
-    head, _, body = got.partition(b"\r\n\r\n")
+        assert received, answer
+        answer += received
+    head, _, body = answer.partition(b"\r\n\r\n")
     length = int(re.search(rb"\r\nContent-Length: (\d+)", head, re.IGNORECASE)[1])  # type: ignore[index]
     while len(body) < length:
         body += sock.recv(65536)
@@ -49,16 +49,16 @@ def read_answer(sock: socket.socket) -> bytes:
 
 def read_all(sock: socket.socket) -> bytes:
     """Read until the server closes the connection."""
-    got = b""
+    answer = b""
     try:
         while received := sock.recv(65536):
-            got += received
+            answer += received
     except ConnectionError:
         pass
-    return got
+    return answer
 
 
-def said(server: Server, request: bytes, kept_alive: bool) -> bytes:
+def received_for(server: Server, request: bytes, kept_alive: bool) -> bytes:
     """The bytes that the server sends for `request` until it closes the connection. kept_alive: send another
     request first."""
     with connect(server) as sock:
@@ -113,19 +113,19 @@ SMUGGLED = {
 def test_a_smuggled_request_is_refused_and_the_connection_closed(
     server: Server, what: str, kept_alive: bool
 ) -> None:
-    got = said(server, START + SMUGGLED[what], kept_alive)
-    assert re.match(rb"HTTP/1.1 (400|501) ", got), got
-    assert got.count(b"HTTP/1.") == 1
-    assert LIVE not in got
-    assert b"Content-Type: application/problem+json" in got
-    assert json.loads(got.partition(b"\r\n\r\n")[2])["status"] in (400, 501)
+    answer = received_for(server, START + SMUGGLED[what], kept_alive)
+    assert re.match(rb"HTTP/1.1 (400|501) ", answer), answer
+    assert answer.count(b"HTTP/1.") == 1
+    assert LIVE not in answer
+    assert b"Content-Type: application/problem+json" in answer
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["status"] in (400, 501)
 
 
 def test_bytes_after_a_complete_request_are_the_next_request(server: Server) -> None:
     # this shows that the tests above would notice a second answer
-    got = said(server, GOOD + HIDDEN.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"), True)
-    assert got.count(b"HTTP/1.1 200") == 2
-    assert LIVE in got
+    answer = received_for(server, GOOD + HIDDEN.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"), True)
+    assert answer.count(b"HTTP/1.1 200") == 2
+    assert LIVE in answer
 
 
 @pytest.mark.parametrize("kept_alive", [False, True], ids=["new connection", "kept alive"])
@@ -163,18 +163,18 @@ def test_an_absurd_length_is_refused_at_once(
     ],
 )
 def test_invalid_http_gets_problem_details(server: Server, request_bytes: bytes, status: int) -> None:
-    got = said(server, request_bytes, False)
-    assert got.startswith(b"HTTP/1.1 %d " % status), got
-    problem = json.loads(got.partition(b"\r\n\r\n")[2])
+    answer = received_for(server, request_bytes, False)
+    assert answer.startswith(b"HTTP/1.1 %d " % status), answer
+    problem = json.loads(answer.partition(b"\r\n\r\n")[2])
     assert problem["status"] == status
-    assert f"X-Request-ID: {problem['request_id']}\r\n".encode() in got
+    assert f"X-Request-ID: {problem['request_id']}\r\n".encode() in answer
     assert any(line.get("request_id") == problem["request_id"] for line in server.log())
 
 
 def test_a_host_header_is_required_except_in_http_1_0(server: Server) -> None:
-    assert said(server, b"GET /health/live HTTP/1.0\r\n\r\n", False).endswith(LIVE)
-    got = said(server, GOOD + GOOD.replace(b"Host: x\r\n", b""), False)
-    assert re.findall(rb"HTTP/1.1 (\d+)", got) == [b"200", b"400"]
+    assert received_for(server, b"GET /health/live HTTP/1.0\r\n\r\n", False).endswith(LIVE)
+    answer = received_for(server, GOOD + GOOD.replace(b"Host: x\r\n", b""), False)
+    assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"200", b"400"]
 
 
 def test_headers_cannot_change_the_path_or_the_scheme(server: Server) -> None:
@@ -187,13 +187,13 @@ def test_headers_cannot_change_the_path_or_the_scheme(server: Server) -> None:
         {"X-HTTP-Method-Override": "DELETE"},
     ):
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        got = said(
+        answer = received_for(
             server,
             f"GET /health/live HTTP/1.1\r\nHost: x\r\n{lines}Connection: close\r\n\r\n".encode(),
             False,
         )
-        assert got.startswith(b"HTTP/1.1 200 "), (headers, got)
-        assert got.endswith(LIVE)
+        assert answer.startswith(b"HTTP/1.1 200 "), (headers, answer)
+        assert answer.endswith(LIVE)
 
 
 # JSON

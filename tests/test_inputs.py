@@ -397,7 +397,7 @@ def test_an_empty_picture_file_is_reported_as_empty(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "detail"),
     [
         (b"", "The body is empty, but must be JSON."),
         (b" \n", "The body is empty, but must be JSON."),
@@ -406,10 +406,10 @@ def test_an_empty_picture_file_is_reported_as_empty(server: Server) -> None:
     ],
     ids=["empty", "blank", "UTF-16", "a picture"],
 )
-def test_a_body_that_is_no_json_text_is_400(server: Server, body: bytes, said: str) -> None:
+def test_a_body_that_is_not_json_is_400(server: Server, body: bytes, detail: str) -> None:
     for path in ("/predict", "/read", "/invocations"):
         answer = server.ask(path, body, Content_Type="application/json")
-        assert (answer.status, answer.json["detail"]) == (400, said)
+        assert (answer.status, answer.json["detail"]) == (400, detail)
 
 
 def test_json_may_begin_with_a_byte_order_mark(server: Server) -> None:
@@ -498,11 +498,11 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(
     client: FlaskClient, monkeypatch: pytest.MonkeyPatch, width: int, height: int
 ) -> None:
     decoded: list[tuple[int, int]] = []
-    really = ImageFile.ImageFile.load
+    load_of_pillow = ImageFile.ImageFile.load
 
     def load(picture: ImageFile.ImageFile) -> Any:
         decoded.append(picture.size)
-        return really(picture)
+        return load_of_pillow(picture)
 
     monkeypatch.setattr(ImageFile.ImageFile, "load", load)
     bomb = png_header(width, height, zlib.compress(bytes(1000)))

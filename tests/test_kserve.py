@@ -38,11 +38,11 @@ def test_tritonclient_infers(
     batch = np.stack([pixels, pixels[::-1], pixels])[..., None]
     given = InferInput("image", list(batch.shape), "UINT8" if pixels is UINT8 else "FP32")
     given.set_data_from_numpy(batch, binary_data=binary_in)
-    wanted = [
+    outputs = [
         InferRequestedOutput("digit", binary_data=binary_out),
         InferRequestedOutput("probabilities", binary_data=binary_out),
     ]
-    result = triton.infer("mnist", [given], outputs=wanted, request_id="r-1")
+    result = triton.infer("mnist", [given], outputs=outputs, request_id="r-1")
     probabilities = result.as_numpy("probabilities")
     assert probabilities.shape == (3, 10)
     assert probabilities.dtype == np.float32
@@ -63,9 +63,9 @@ def test_tritonclient_gets_unsure_if_it_requests_it(
     given = http.InferInput("image", [3, 28, 28], "FP32")
     given.set_data_from_numpy(np.stack([FP32] * 3))
     for binary_out in (True, False):
-        wanted = [http.InferRequestedOutput(name, binary_data=binary_out) for name in ("unsure", "digit")]
+        outputs = [http.InferRequestedOutput(name, binary_data=binary_out) for name in ("unsure", "digit")]
         with http.InferenceServerClient(server.url.removeprefix("http://")) as client:
-            result = client.infer("mnist", [given], outputs=wanted)
+            result = client.infer("mnist", [given], outputs=outputs)
         assert result.as_numpy("unsure").dtype == np.bool_
         assert result.as_numpy("unsure").tolist() == [unsure] * 3
         assert result.as_numpy("digit").tolist() == [7] * 3
@@ -76,8 +76,8 @@ def test_unsure_is_one_byte_per_image_in_binary_format(server: Server) -> None:
     body = tensor(np.stack([UINT8] * 3).tolist(), [3, 28, 28], outputs=outputs)
     answer = server.ask(f"{MODEL}/infer", body)
     length = int(answer.headers["inference-header-content-length"])
-    (told,) = json.loads(answer.body[:length])["outputs"]
-    assert told == {
+    (output,) = json.loads(answer.body[:length])["outputs"]
+    assert output == {
         "name": "unsure",
         "datatype": "BOOL",
         "shape": [3],
@@ -103,10 +103,10 @@ def test_tritonclient_gets_health_and_metadata(triton: Any) -> None:
     assert triton.is_model_ready("mnist")
     assert not triton.is_model_ready("other")
     assert "binary_tensor_data" in triton.get_server_metadata()["extensions"]
-    told = triton.get_model_metadata("mnist")
-    assert triton.get_model_metadata("mnist", told["versions"][0]) == told
-    assert told["inputs"] == [{"name": "image", "datatype": "FP32", "shape": [-1, 28, 28, 1]}]
-    assert [output["name"] for output in told["outputs"]] == ["probabilities", "digit"]
+    metadata = triton.get_model_metadata("mnist")
+    assert triton.get_model_metadata("mnist", metadata["versions"][0]) == metadata
+    assert metadata["inputs"] == [{"name": "image", "datatype": "FP32", "shape": [-1, 28, 28, 1]}]
+    assert [output["name"] for output in metadata["outputs"]] == ["probabilities", "digit"]
 
 
 def test_tritonclient_understands_an_error(triton: Any) -> None:

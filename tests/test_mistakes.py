@@ -66,9 +66,9 @@ WAYS = (*TO_255, "v1", "v1 columns", "v2 FP32")
     ("value", "kind"), [*itertools.product((0, 1), WAYS), *itertools.product((200,), TO_255)]
 )
 def test_a_blank_image_is_refused(client: FlaskClient, kind: str, value: int) -> None:
-    status, said = ask(client, kind, np.full((28, 28), value, np.uint8))
+    status, detail = ask(client, kind, np.full((28, 28), value, np.uint8))
     assert status == (400 if kind.startswith("v") else 422)
-    assert "is blank: its pixels hardly differ." in said
+    assert "is blank: its pixels hardly differ." in detail
 
 
 @pytest.mark.parametrize(
@@ -76,9 +76,9 @@ def test_a_blank_image_is_refused(client: FlaskClient, kind: str, value: int) ->
 )
 def test_pixels_from_0_to_1_get_a_hint_to_multiply_them(client: FlaskClient, kind: str, mask: bool) -> None:
     pixels = (SEVEN > 99).astype(np.uint8) if mask else SEVEN / 255
-    status, said = ask(client, kind, pixels)
+    status, detail = ask(client, kind, pixels)
     assert status == (400 if kind.startswith("v") else 422)
-    assert "has values from 0 to 1: multiply them by 255." in said
+    assert "has values from 0 to 1: multiply them by 255." in detail
 
 
 def test_a_blank_image_in_a_batch_is_named(client: FlaskClient) -> None:
@@ -204,8 +204,8 @@ def test_a_parameter_that_is_given_twice_is_refused(
 def test_a_slash_at_the_end_of_a_path_is_named(client: FlaskClient, path: str) -> None:
     answer = client.post(f"{path}/", json=SAMPLE)
     assert answer.status_code == 404
-    said = answer.json.get("detail") or answer.json["error"]
-    assert said == f"The path must not end with a slash: use {path}."
+    detail = answer.json.get("detail") or answer.json["error"]
+    assert detail == f"The path must not end with a slash: use {path}."
 
 
 def test_a_path_that_does_not_exist_gets_no_such_hint(client: FlaskClient) -> None:
@@ -291,7 +291,7 @@ def test_an_unknown_model_name_gets_the_right_one(client: FlaskClient, path: str
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "detail"),
     [
         (float("nan"), "has values outside 0 to 1: NaN."),
         (1.0000001, "has values outside 0 to 1."),
@@ -301,14 +301,14 @@ def test_an_unknown_model_name_gets_the_right_one(client: FlaskClient, path: str
 )
 @pytest.mark.parametrize("path", [V1, V2])
 def test_values_out_of_range_get_a_helpful_hint(
-    client: FlaskClient, path: str, value: float, said: str
+    client: FlaskClient, path: str, value: float, detail: str
 ) -> None:
     pixels = (SEVEN / 255).reshape(-1).tolist()
     pixels[0] = value
     document = {"instances": [pixels]} if path == V1 else {"inputs": [tensor(pixels, "FP32")]}
     answer = client.post(path, data=json.dumps(document), content_type="application/json")
     assert answer.status_code == 400
-    assert answer.json["error"].endswith(said)
+    assert answer.json["error"].endswith(detail)
 
 
 def test_the_error_for_a_busy_picture_does_not_call_it_blank(client: FlaskClient) -> None:

@@ -60,7 +60,7 @@ def test_a_batch_gets_the_same_answers_as_single_images(n: int) -> None:
 
 def test_threads_share_a_classifier() -> None:
     classifier = Classifier(load(SHIPPED))
-    wanted = classifier.probabilities(IMAGES)
+    expected = classifier.probabilities(IMAGES)
     wrong: list[int] = []
 
     def work(seed: int) -> None:
@@ -68,7 +68,7 @@ def test_threads_share_a_classifier() -> None:
         for _ in range(50):
             start = int(rng.integers(0, len(IMAGES) - 1))
             stop = int(rng.integers(start + 1, len(IMAGES)))
-            if not np.allclose(classifier.probabilities(IMAGES[start:stop]), wanted[start:stop], atol=1e-5):
+            if not np.allclose(classifier.probabilities(IMAGES[start:stop]), expected[start:stop], atol=1e-5):
                 wrong.append(seed)
 
     threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
@@ -131,9 +131,9 @@ def rewritten(files: Path, h5: bytes, tflite: bytes) -> None:
     card = json.loads(files.with_suffix(".json").read_bytes())
     card |= {"h5_sha256": hashlib.sha256(h5).hexdigest(), "tflite_sha256": hashlib.sha256(tflite).hexdigest()}
     for suffix, content in ((".h5", h5), (".tflite", tflite), (".json", json.dumps(card).encode())):
-        beside = files.with_suffix(f"{suffix}.new")
-        beside.write_bytes(content)
-        beside.replace(files.with_suffix(suffix))
+        new = files.with_suffix(f"{suffix}.new")
+        new.write_bytes(content)
+        new.replace(files.with_suffix(suffix))
 
 
 @pytest.mark.parametrize("share", [0, 0.001, 0.1, 0.5, 0.9, 0.9999])
@@ -202,8 +202,8 @@ def test_a_model_that_misreads_the_sample_digits_gets_a_warning(caplog: pytest.L
     warn_of_misreading(classifier)
     assert caplog.messages == []
     # the input that a model with a Rescaling layer would see
-    really = classifier.probabilities
-    classifier.probabilities = lambda images: really(images / 255)  # type: ignore[method-assign]
+    probabilities = classifier.probabilities
+    classifier.probabilities = lambda images: probabilities(images / 255)  # type: ignore[method-assign]
     warn_of_misreading(classifier)
     (message,) = caplog.messages
     assert "of ten sample digits correctly" in message
@@ -257,11 +257,11 @@ def test_the_served_bytes_are_the_hashed_ones_while_files_are_swapped(
 
 def test_a_model_is_read_once(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
-    really = Path.open
+    open_path = Path.open
 
     def counted(path: Path, *args: Any, **kwargs: Any) -> Any:
         opened.append(path.name)
-        return really(path, *args, **kwargs)
+        return open_path(path, *args, **kwargs)
 
     monkeypatch.setattr(Path, "open", counted)
     model = load(files)
@@ -285,11 +285,11 @@ assert not heavy, heavy
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
-def version_after(server: Server, wanted: str, seconds: float = 10) -> str:
+def version_after(server: Server, expected: str, seconds: float = 10) -> str:
     deadline = time.monotonic() + seconds
     while True:
         version = server.ask("/predict", SAMPLE).headers["x-model-version"]
-        if version == wanted or time.monotonic() > deadline:
+        if version == expected or time.monotonic() > deadline:
             return version
         time.sleep(0.05)
 
@@ -348,13 +348,13 @@ def test_sighup_loads_a_new_model_and_keeps_the_old_one_if_the_new_is_bad(
     assert version_after(server, new, 30) == new
     # the old workers wait a moment for requests that their clients may still send
     deadline = time.monotonic() + 30
-    told = ("", 0, "")
-    while told != ("", 2, "digits_workers 2.0") and time.monotonic() < deadline:
+    state = ("", 0, "")
+    while state != ("", 2, "digits_workers 2.0") and time.monotonic() < deadline:
         time.sleep(0.1)
         metrics = server.ask("/metrics").body.decode()
         workers = re.findall(r"^digits_workers .*$", metrics, re.MULTILINE)
-        told = (old if old in metrics else "", metrics.count("digits_model_info{"), *workers)
-    assert told == ("", 2, "digits_workers 2.0")
+        state = (old if old in metrics else "", metrics.count("digits_model_info{"), *workers)
+    assert state == ("", 2, "digits_workers 2.0")
 
 
 def test_the_shipped_model_reads_mnist(mnist: dict[str, np.ndarray]) -> None:

@@ -75,7 +75,7 @@ def lost(given: Any, back: Any, path: str = "dashboard") -> list[str]:
     return [] if given == back else [f"{path}: {given!r} became {back!r}"]
 
 
-def test_grafana_s_own_library_reads_the_whole_dashboard() -> None:
+def test_grafanas_own_library_reads_the_whole_dashboard() -> None:
     from grafana_foundation_sdk.cog.encoder import JSONEncoder
     from grafana_foundation_sdk.cog.plugins import register_default_plugins
     from grafana_foundation_sdk.models.dashboard import Dashboard

@@ -29,13 +29,13 @@ DESCRIBED = describe("0", 4)
 
 
 def test_every_route_is_described_and_no_other(client: Any) -> None:
-    there = {
+    routes = {
         (method, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule))
         for rule in client.application.url_map.iter_rules()
         for method in rule.methods - {"HEAD", "OPTIONS"}
     }
-    told = {(method.upper(), path) for path, all in DESCRIBED["paths"].items() for method in all}
-    assert told == there
+    described = {(method.upper(), path) for path, all in DESCRIBED["paths"].items() for method in all}
+    assert described == routes
 
 
 def test_every_route_is_in_the_documents() -> None:
@@ -59,7 +59,7 @@ def test_every_parameter_the_code_reads_is_described() -> None:
                     called
                 ) in ("query.parameter", "_choose", "_whole"):
                     read.add(name)
-    told = {
+    described = {
         parameter["name"]
         for all in DESCRIBED["paths"].values()
         for route in all.values()
@@ -67,7 +67,7 @@ def test_every_parameter_the_code_reads_is_described() -> None:
         if parameter["in"] == "query"
     }
     assert read
-    assert read == told
+    assert read == described
 
 
 def test_the_description_lists_what_the_code_accepts() -> None:
@@ -99,10 +99,12 @@ def test_the_description_lists_what_the_code_accepts() -> None:
 
 def test_placeholders_are_replaced_and_keys_are_only_described_if_required() -> None:
     for guarded in (False, True):
-        told = json.dumps(describe("ab12", 4, guarded))
-        assert not re.search(r"MAX_BATCH|VERSION|x-shared", told)
-        assert f'"enum": [{0xAB12}]' in told
-        assert ("securitySchemes" in told) == ('"401"' in told) == ('"security"' in told) == guarded
+        document = json.dumps(describe("ab12", 4, guarded))
+        assert not re.search(r"MAX_BATCH|VERSION|x-shared", document)
+        assert f'"enum": [{0xAB12}]' in document
+        assert (
+            ("securitySchemes" in document) == ('"401"' in document) == ('"security"' in document) == guarded
+        )
 
 
 def test_an_undescribed_status_is_detected() -> None:
@@ -115,16 +117,16 @@ def test_an_undescribed_status_is_detected() -> None:
 
 def test_the_description_names_the_limits_and_the_model() -> None:
     client = create_app(Settings(max_batch=3)).test_client()
-    told = client.get("/openapi.json").json
-    assert told["openapi"].startswith("3.1.")
-    assert told["info"]["version"] == client.get("/").json["model"]["version"]
-    assert '"maxItems": 3}' in json.dumps(told)
+    document = client.get("/openapi.json").json
+    assert document["openapi"].startswith("3.1.")
+    assert document["info"]["version"] == client.get("/").json["model"]["version"]
+    assert '"maxItems": 3}' in json.dumps(document)
 
 
 def test_every_example_in_the_description_works(server: Server) -> None:
-    told = server.ask("/openapi.json").json
+    document = server.ask("/openapi.json").json
     tried = 0
-    for path, operations in told["paths"].items():
+    for path, operations in document["paths"].items():
         example = (
             operations.get("post", {}).get("requestBody", {}).get("content", {}).get("application/json", {})
         )
@@ -203,12 +205,12 @@ def test_a_browser_shows_the_description_and_tries_it(server: Server) -> None:
     from playwright.sync_api import sync_playwright
     from test_page import find_browser
 
-    told: list[str] = []
+    errors: list[str] = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_browser(), args=["--no-sandbox"])
         page = browser.new_page()
-        page.on("console", lambda message: told.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: told.append(str(error)))
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(server.url + "/docs")
         page.wait_for_selector(".opblock")
         assert page.locator(".opblock").count() == sum(map(len, DESCRIBED["paths"].values()))
@@ -220,4 +222,4 @@ def test_a_browser_shows_the_description_and_tries_it(server: Server) -> None:
         page.wait_for_selector(".live-responses-table .response-col_status")
         assert "predicted_digit" in page.locator(".live-responses-table").inner_text()
         browser.close()
-    assert told == []
+    assert errors == []

@@ -289,21 +289,21 @@ def test_requests_are_sent_while_drawing_and_always_after_the_last_stroke(page: 
 
 
 def test_an_answer_that_comes_after_a_newer_one_is_dropped(page: Any) -> None:
-    held = []
+    routes = []
 
     def hold(route: Any) -> None:
-        held.append(route)
-        if len(held) > 1:
+        routes.append(route)
+        if len(routes) > 1:
             route.continue_()
 
     page.route("**/predict*", hold)
     page.expected_messages.append("net::ERR_ABORTED")
     page.get_by_alt_text("Sample of a 4").click()
-    while not held:
+    while not routes:
         page.wait_for_timeout(20)
     page.get_by_alt_text("Sample of a 8").click()
     says(page, "a 8")
-    held[0].fulfill(json={})
+    routes[0].fulfill(json={})
     page.wait_for_timeout(300)
     says(page, "a 8")
 
@@ -383,7 +383,7 @@ def test_a_chosen_picture_is_read(page: Any, tmp_path: Path) -> None:
     says(page, "a 7")
 
 
-def test_a_phone_s_camera_takes_a_photograph_larger_than_the_service_accepts(
+def test_a_phones_camera_takes_a_photograph_larger_than_the_service_accepts(
     open_page: Any, tmp_path: Path
 ) -> None:
     page = open_page(390, 844, has_touch=True, is_mobile=True)
@@ -440,7 +440,7 @@ def test_the_keyboard_alone_draws_and_clears(page: Any) -> None:
     says(page, "It is a")
 
 
-def test_the_keyboard_s_pen_is_shown_but_not_sent(page: Any) -> None:
+def test_the_keyboards_pen_is_shown_but_not_sent(page: Any) -> None:
     sent: list[bytes] = []
     page.route("**/predict*", lambda route: (sent.append(route.request.post_data_buffer), route.continue_()))
     page.locator("[value=digit]").focus()
@@ -501,7 +501,7 @@ def test_a_server_that_stops_is_reported(browser: Any, start: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "said"),
+    ("status", "message"),
     [
         (413, "too large for a test"),
         (422, "too large for a test"),
@@ -511,7 +511,7 @@ def test_a_server_that_stops_is_reported(browser: Any, start: Any) -> None:
         (502, "The service answered 502."),
     ],
 )
-def test_a_refusal_is_reported(page: Any, status: int, said: str) -> None:
+def test_a_refusal_is_reported(page: Any, status: int, message: str) -> None:
     page.expected_messages.append("Failed to load resource")
     answers = iter([status])
     keys: list[str | None] = []
@@ -536,7 +536,7 @@ def test_a_refusal_is_reported(page: Any, status: int, said: str) -> None:
     says(page, "a 3")
     page.route("**/predict*", refuse)
     page.get_by_alt_text("Sample of a 4").click()
-    complains(page, said)
+    complains(page, message)
     assert page.locator("#key-form").is_visible() == (status == 401)
     if status == 401:
         page.fill("#key", "secret")
@@ -588,7 +588,7 @@ def test_the_page_asks_for_a_required_key_and_sends_it(browser: Any, start: Call
     draw(page, DIGITS[1])
     page.wait_for_selector("#key-form:not([hidden])")
     assert page.locator("#problem").text_content() == "Enter an API key to continue."
-    for wrong, said in (
+    for wrong, message in (
         ("a key with spaces", "This is not an API key"),
         ("schlüssel", "This is not an API key"),
         ("not-this-one", "This key is not accepted."),
@@ -596,7 +596,7 @@ def test_the_page_asks_for_a_required_key_and_sends_it(browser: Any, start: Call
         page.fill("#key", wrong)
         page.keyboard.press("Enter")
         page.wait_for_function(
-            "said => document.querySelector('#problem').textContent.includes(said)", arg=said
+            "message => document.querySelector('#problem').textContent.includes(message)", arg=message
         )
         assert page.locator("#key-form").is_visible()
     page.fill("#key", f" {key} ")
@@ -672,14 +672,14 @@ def moved(digit: int, x: float, y: float) -> list[list[tuple[float, float]]]:
 
 def test_a_number_is_drawn_and_each_digit_boxed(page: Any) -> None:
     page.get_by_label("A number").check()
-    drawn = [(2, 0.15, 0.25), (7, 0.4, 0.25), (0, 0.65, 0.25), (3, 0.2, 0.75), (7, 0.45, 0.75)]
-    for digit, x, y in drawn:
+    digits = [(2, 0.15, 0.25), (7, 0.4, 0.25), (0, 0.65, 0.25), (3, 0.2, 0.75), (7, 0.45, 0.75)]
+    for digit, x, y in digits:
         draw(page, moved(digit, x, y))
     reads(page, "270\n37")
     says(page, "It reads 2 lines")
     # the digit may have been recognized before the end of the last stroke
     page.wait_for_timeout(1000)
-    for (text, x, y), (digit, there, down) in zip(numbers(page), drawn, strict=True):
+    for (text, x, y), (digit, there, down) in zip(numbers(page), digits, strict=True):
         assert text.removesuffix("?") == str(digit)
         assert abs(x - there) < 0.05
         assert abs(y - down) < 0.05
@@ -714,7 +714,7 @@ def test_the_curl_command_reads_the_number_when_pasted(page: Any) -> None:
     assert json.loads(done.stdout)["text"] == "40725"
 
 
-def test_a_phone_s_photograph_of_a_number_has_its_boxes_in_place(open_page: Any, tmp_path: Path) -> None:
+def test_a_phones_photograph_of_a_number_has_its_boxes_in_place(open_page: Any, tmp_path: Path) -> None:
     page = open_page(390, 844, has_touch=True, is_mobile=True)
     sample = Image.open(ROOT / "digits/serving/static/samples/number.png")
     paper = Image.new("L", (3000, 4000), 252)

@@ -74,8 +74,8 @@ def test_the_digits_of_a_picture_are_returned_line_by_line_with_their_boxes(serv
             ink = 255 - np.asarray(picture.crop((left, top, left + SIDE, top + SIDE)))
             ys, xs = np.nonzero(ink > 128)
             x, y, width, height = digit["box"]
-            wanted = (left + xs.min(), top + ys.min(), left + xs.max() + 1, top + ys.max() + 1)
-            assert np.abs(np.subtract((x, y, x + width, y + height), wanted)).max() <= 4
+            expected = (left + xs.min(), top + ys.min(), left + xs.max() + 1, top + ys.max() + 1)
+            assert np.abs(np.subtract((x, y, x + width, y + height), expected)).max() <= 4
 
 
 def test_json_and_forms_are_accepted_and_several_pictures_get_a_list(client: Any) -> None:
@@ -219,7 +219,7 @@ def test_readings_are_counted_timed_and_logged(client: Any, caplog: pytest.LogCa
     assert found.items() <= line.items()
 
 
-def test_an_unsure_picture_s_answer_links_to_read(client: Any) -> None:
+def test_an_unsure_pictures_answer_links_to_read(client: Any) -> None:
     def link(**sent: Any) -> str | None:
         answer = client.post("/predict", **sent)
         assert answer.json.keys() <= {"predicted_digit", "predicted_probability", "unsure", "predictions"}

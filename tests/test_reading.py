@@ -1,4 +1,4 @@
-"""Numbers in pictures: made here of drawn digits, read with the trained network."""
+"""Reading numbers in pictures with the shipped network. The tests draw most pictures from a font's digits."""
 
 from io import BytesIO
 from pathlib import Path
@@ -30,15 +30,15 @@ def png(picture: Image.Image, **options) -> bytes:
     return file.getvalue()
 
 
-def written(lines: list[str], size: int = 48, spread: float = 0.3) -> Image.Image:
+def printed(lines: list[str], size: int = 48, spread: float = 0.3) -> Image.Image:
     """Lines of printed digits, dark on light."""
     font = ImageFont.load_default(size)
     width = int(max(map(len, lines)) * size * (0.6 + spread)) + 2 * size
     picture = Image.new("L", (width, int(len(lines) * 1.8 * size) + size), 245)
     draw = ImageDraw.Draw(picture)
     for row, line in enumerate(lines):
-        for column, sign in enumerate(line):
-            draw.text((size + column * size * (0.6 + spread), (0.5 + row * 1.8) * size), sign, 20, font)
+        for column, digit in enumerate(line):
+            draw.text((size + column * size * (0.6 + spread), (0.5 + row * 1.8) * size), digit, 20, font)
     return picture
 
 
@@ -52,13 +52,13 @@ def read_picture(classifier):
 
 
 def test_lines_are_read_from_top_to_bottom(read_picture):
-    reading = read_picture(written(["2023", "857"]))
+    reading = read_picture(printed(["2023", "857"]))
     assert reading.text == "2023\n857"
     assert [line.text for line in reading.lines] == ["2023", "857"]
 
 
 def test_boxes_are_where_the_digits_are(read_picture):
-    picture = written(["25"], 60)
+    picture = printed(["25"], 60)
     (line,) = read_picture(picture).lines
     dark = np.asarray(picture) < 128
     for digit in line.digits:
@@ -76,39 +76,39 @@ def test_an_empty_picture_has_no_lines(read_picture):
     assert reading.lines == reading.marks == []
 
 
-def test_bright_ink_on_a_dark_ground_is_read(read_picture):
-    assert read_picture(ImageOps.invert(written(["2023", "857"]))).text == "2023\n857"
+def test_bright_ink_on_a_dark_background_is_read(read_picture):
+    assert read_picture(ImageOps.invert(printed(["2023", "857"]))).text == "2023\n857"
 
 
-def test_a_shadow_is_no_ink(read_picture):
-    grey = np.asarray(written(["2023", "857"])).astype(float)
-    # soft from the left, hard-edged at the right
+def test_a_shadow_is_not_taken_for_ink(read_picture):
+    grey = np.asarray(printed(["2023", "857"])).astype(float)
+    # a gradient over the whole width, and a hard edge on the right
     grey *= np.linspace(0.5, 1, grey.shape[1])[None]
     grey[:, int(0.6 * grey.shape[1]) :] *= 0.55
     assert read_picture(Image.fromarray(grey.astype(np.uint8))).text == "2023\n857"
 
 
-def test_ruled_lines_through_digits_are_no_digits(read_picture):
-    picture = written(["2523"])
+def test_ruled_lines_through_digits_are_not_read_as_digits(read_picture):
+    picture = printed(["2523"])
     draw = ImageDraw.Draw(picture)
     for y in (8, 56, 104):
         draw.line((0, y, picture.width, y + 3), 90, 2)
     assert read_picture(picture).text == "2523"
 
 
-@pytest.mark.parametrize("apart", [0, 14])
-def test_boxes_are_no_digits(read_picture, apart):
+@pytest.mark.parametrize("gap", [0, 14])
+def test_boxes_are_not_read_as_digits(read_picture, gap):
     picture = Image.new("L", (520, 130), 245)
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(52)
     for i, digit in enumerate("250836"):
-        left = 20 + i * (66 + apart)
+        left = 20 + i * (66 + gap)
         draw.rectangle((left, 25, left + 66, 105), outline=40, width=3)
         draw.text((left + 18, 34), digit, 20, font)
     assert read_picture(picture).text == "250836"
 
 
 def test_a_page_of_small_boxes_is_read(read_picture):
-    # a scan of 600 dpi, whose boxes are a grey pattern where it is looked at with few pixels
+    # a scan at 600 dpi; when it is reduced, the boxes become a grey pattern
     page = Image.new("L", (1500, 3600), 250)
     draw, font = ImageDraw.Draw(page), ImageFont.load_default(70)
     rows = [f"{row:02d}5203857{row:02d}" for row in range(20, 44)]
@@ -122,8 +122,8 @@ def test_a_page_of_small_boxes_is_read(read_picture):
     read_rows = [line.text for line in read_picture(file.getvalue()).lines]
     assert len(read_rows) == len(rows)
     pairs = zip(read_rows, rows, strict=True)
-    right = sum(a == b for found, row in pairs for a, b in zip(found, row, strict=False))
-    assert right > 0.97 * sum(map(len, rows))
+    correct = sum(a == b for found, row in pairs for a, b in zip(found, row, strict=False))
+    assert correct > 0.97 * sum(map(len, rows))
 
 
 def test_a_digit_on_a_panel_is_read(read_picture):
@@ -138,37 +138,37 @@ def test_a_digit_on_a_panel_is_read(read_picture):
     assert 110 < top < top + height < 330
 
 
-def test_slanting_lines_are_read_each_by_itself(read_picture):
-    picture = written(["20232", "85725"]).rotate(7, Image.Resampling.BICUBIC, expand=True, fillcolor=245)
+def test_slanting_lines_are_read_separately(read_picture):
+    picture = printed(["20232", "85725"]).rotate(7, Image.Resampling.BICUBIC, expand=True, fillcolor=245)
     assert read_picture(picture).text == "20232\n85725"
 
 
-def test_a_camera_s_turn_is_undone_and_boxes_are_upright(read_picture):
-    picture = written(["2023"])
+def test_the_exif_orientation_is_applied_to_the_picture_and_its_boxes(read_picture):
+    picture = printed(["2023"])
     upright = read_picture(picture)
     file = BytesIO()
     exif = Image.Exif()
     exif[0x0112] = 6
     picture.rotate(90, expand=True).save(file, "JPEG", quality=95, exif=exif)
-    turned = read_picture(file.getvalue())
-    assert turned.text == upright.text == "2023"
-    for one, other in zip(turned.lines[0].digits, upright.lines[0].digits, strict=True):
+    rotated = read_picture(file.getvalue())
+    assert rotated.text == upright.text == "2023"
+    for one, other in zip(rotated.lines[0].digits, upright.lines[0].digits, strict=True):
         assert np.abs(np.subtract(one.box, other.box)).max() <= 3
 
 
-def test_boxes_are_in_the_sent_picture_s_pixels_however_large_it_is(read_picture):
-    small = written(["203"], 60)
+def test_boxes_are_in_pixels_of_the_picture_whatever_its_size(read_picture):
+    small = printed(["203"], 60)
     large = small.resize((small.width * 9, small.height * 9))
     file = BytesIO()
     large.save(file, "JPEG")
     for one, other in zip(read_picture(file.getvalue()).lines, read_picture(small).lines, strict=True):
         assert one.text == other.text
-        for big, little in zip(one.digits, other.digits, strict=True):
-            assert np.abs(np.array(big.box) / 9 - little.box).max() < 3
+        for in_large, in_small in zip(one.digits, other.digits, strict=True):
+            assert np.abs(np.array(in_large.box) / 9 - in_small.box).max() < 3
 
 
-def test_so_many_digits_as_asked_for_are_read(read_picture):
-    picture = written(["2023"])
+def test_length_sets_the_number_of_digits(read_picture):
+    picture = printed(["2023"])
     assert read_picture(picture, length=4).text == "2023"
     (line,) = read_picture(picture, length=3).lines
     assert len(line.text) == len(line.digits) == 3
@@ -179,19 +179,19 @@ def test_so_many_digits_as_asked_for_are_read(read_picture):
 
 def luhn(text: str) -> bool:
     """Whether the last digit is the check digit of the others."""
-    worth = [int(d) if i % 2 == 0 else sum(divmod(2 * int(d), 10)) for i, d in enumerate(reversed(text))]
-    return sum(worth) % 10 == 0
+    values = [int(d) if i % 2 == 0 else sum(divmod(2 * int(d), 10)) for i, d in enumerate(reversed(text))]
+    return sum(values) % 10 == 0
 
 
 @pytest.mark.parametrize("text", ["59", "2023", "85725"])
-def test_the_check_digit_fits(read_picture, text):
-    (line,) = read_picture(written([text]), check="luhn").lines
+def test_check_returns_a_number_with_a_correct_check_digit(read_picture, text):
+    (line,) = read_picture(printed([text]), check="luhn").lines
     assert luhn(line.text)
     assert len(line.text) > 1
     assert (line.text == text) == luhn(text)
 
 
-def test_conditions_on_a_long_line_that_may_be_cut_anywhere_take_seconds_at_most():
+def test_conditions_on_a_long_line_with_many_possible_cuts_take_only_seconds():
     rng = np.random.default_rng(2)
     edges = [
         Edge(start, stop, [(digit, -float(rng.random()), 0.1) for digit in range(10)], (0, 0, 1, 1))
@@ -200,7 +200,7 @@ def test_conditions_on_a_long_line_that_may_be_cut_anywhere_take_seconds_at_most
     ]
     begun = process_time()
     best = best_readings(Graph(80, edges), 10, 40, "luhn")
-    # all paths would take more than a minute
+    # trying all paths would take more than a minute
     assert process_time() - begun < 20
     assert best is not None
     text = "".join(str(digit) for digit, _, _ in best.digits)
@@ -208,14 +208,14 @@ def test_conditions_on_a_long_line_that_may_be_cut_anywhere_take_seconds_at_most
     assert luhn(text)
 
 
-def test_runners_up_are_other_texts_the_best_first(read_picture):
-    (line,) = read_picture(written(["2023"]), alternatives=3).lines
+def test_alternatives_are_other_texts_sorted_by_probability(read_picture):
+    (line,) = read_picture(printed(["2023"]), alternatives=3).lines
     texts = [text for text, _ in line.alternatives]
-    shares = [probability for _, probability in line.alternatives]
+    probabilities = [probability for _, probability in line.alternatives]
     assert len(texts) == len({*texts, line.text}) - 1 == 3
-    assert shares == sorted(shares, reverse=True)
-    assert all(0 <= share <= line.probability <= 1 for share in shares)
-    assert read_picture(written(["2023"])).lines[0].alternatives == []
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert all(0 <= probability <= line.probability <= 1 for probability in probabilities)
+    assert read_picture(printed(["2023"])).lines[0].alternatives == []
 
 
 def test_more_than_five_thousand_digits_are_refused(classifier):
@@ -227,17 +227,17 @@ def test_more_than_five_thousand_digits_are_refused(classifier):
     def ones(images: np.ndarray) -> np.ndarray:
         return np.tile(np.eye(10, dtype=np.float32)[1], (len(images), 1))
 
-    with pytest.raises(PictureError, match="5,000 digits") as refused:
+    with pytest.raises(PictureError, match="5,000 digits") as refusal:
         read(png(Image.fromarray(picture)), "image", ones, 0.9)
-    assert refused.value.status == 413
+    assert refusal.value.status == 413
 
 
-def test_a_picture_over_the_caller_s_limit_is_not_decoded(read_picture):
+def test_a_picture_over_the_callers_limit_is_not_decoded(read_picture):
     with pytest.raises(HugePictures):
-        read_picture(written(["2"]), max_pixels=100)
+        read_picture(printed(["2"]), max_pixels=100)
 
 
-def test_noise_and_patterns_are_no_numbers(read_picture):
+def test_noise_and_patterns_are_not_read_as_numbers(read_picture):
     rng = np.random.default_rng(4)
     noise = rng.integers(0, 256, (500, 600)).astype(np.uint8)
     blocks = np.kron(rng.integers(0, 2, (40, 40)), np.ones((10, 10))).astype(np.uint8) * 255
@@ -253,7 +253,7 @@ def test_noise_and_patterns_are_no_numbers(read_picture):
     length=st.none() | st.integers(1, 9),
     check=st.sampled_from([None, "luhn"]),
 )
-def test_any_picture_gets_a_reading_whose_parts_agree(read_picture, pixels, times, length, check):
+def test_the_reading_of_any_picture_is_consistent(read_picture, pixels, times, length, check):
     picture = Image.fromarray(np.kron(pixels, np.ones((times, times), np.uint8)))
     reading = read_picture(picture, length=length, check=check, alternatives=2)
     assert reading.text == "\n".join(line.text for line in reading.lines)
@@ -265,7 +265,7 @@ def test_any_picture_gets_a_reading_whose_parts_agree(read_picture, pixels, time
         assert 0 <= y < y + height <= picture.height
 
 
-def test_what_is_no_picture_is_refused(read_picture):
-    with pytest.raises(PictureError) as refused:
+def test_a_file_that_is_not_a_picture_is_refused(read_picture):
+    with pytest.raises(PictureError) as refusal:
         read_picture(b"no picture")
-    assert refused.value.status == 415
+    assert refusal.value.status == 415

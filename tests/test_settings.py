@@ -86,15 +86,15 @@ def test_gunicorn_options_that_undo_a_setting_prevent_the_start(
     from digits.server.worker import Worker
 
     monkeypatch.setenv("DIGITS_METRICS_BIND", "127.0.0.1:9100")
-    said: list[str] = []
-    log = SimpleNamespace(critical=said.append)
+    messages: list[str] = []
+    log = SimpleNamespace(critical=messages.append)
     fine = {"http_protocols": ["h1"], "protocol": "http", "preload_app": False}
     fine["bind"] = ["127.0.0.1:5000", "127.0.0.1:9100"]
     Worker.check_config(SimpleNamespace(**fine), log)
     with pytest.raises(SystemExit):
         Worker.check_config(SimpleNamespace(**fine | changes), log)
-    assert len(said) == 1
-    assert message in said[0]
+    assert len(messages) == 1
+    assert message in messages[0]
 
 
 @pytest.mark.parametrize(

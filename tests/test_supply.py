@@ -29,13 +29,13 @@ AGREEING = (
 LOCKS = (*AGREEING, "requirements-terraform", "requirements-mlflow-server", "requirements-kubernetes")
 
 
-def wanted(name: str) -> dict[str, tuple[Requirement, str]]:
+def required(name: str) -> dict[str, tuple[Requirement, str]]:
     """The requirements in an input and in those it includes with `-r`: name -> (requirement, input)."""
     found = {}
     for line in (ROOT / f"{name}.in").read_text().splitlines():
         line = line.partition("#")[0].strip()
         if line.startswith("-r "):
-            found |= wanted(line.removeprefix("-r ").removesuffix(".in"))
+            found |= required(line.removeprefix("-r ").removesuffix(".in"))
         elif line:
             requirement = Requirement(line)
             found[canonicalize_name(requirement.name)] = (requirement, f"-r {name}.in")
@@ -56,8 +56,8 @@ def locked(name: str) -> list[tuple[Requirement, list[str], list[str]]]:
 
 @pytest.mark.parametrize("name", LOCKS)
 def test_a_lock_pins_what_its_input_requires_with_a_hash_for_each_file(name: str) -> None:
-    asked, there = wanted(name), locked(name)
-    assert len(there) > len(asked)
+    requirements, there = required(name), locked(name)
+    assert len(there) > len(requirements)
     names = {canonicalize_name(pin.name) for pin, _, _ in there}
     for pin, hashes, via in there:
         (specifier,) = pin.specifier
@@ -69,13 +69,15 @@ def test_a_lock_pins_what_its_input_requires_with_a_hash_for_each_file(name: str
         assert via, pin
         for parent in via:
             if parent.startswith("-r "):
-                assert own in asked, f"{pin} is in no input: make lock"
-                assert asked[own][1] == parent, pin
+                assert own in requirements, f"{pin} is in no input: make lock"
+                assert requirements[own][1] == parent, pin
             elif not parent.startswith("-c "):
                 assert canonicalize_name(parent) in names, f"{pin} is there for {parent}: make lock"
-        if own in asked:
-            assert asked[own][0].specifier.contains(specifier.version, prereleases=True), f"{pin}: make lock"
-    assert asked.keys() <= names, f"{asked.keys() - names} not locked: make lock"
+        if own in requirements:
+            assert requirements[own][0].specifier.contains(specifier.version, prereleases=True), (
+                f"{pin}: make lock"
+            )
+    assert requirements.keys() <= names, f"{requirements.keys() - names} not locked: make lock"
 
 
 @pytest.mark.parametrize("name", LOCKS)
@@ -97,7 +99,7 @@ def test_installed_packages_require_nothing_that_is_not_locked() -> None:
     # this environment is that of the largest lock; read the requirements of the installed packages
     pins = {canonicalize_name(pin.name): pin for pin, _, _ in locked("requirements-dev") if applies(pin)}
     extras: dict[str, set[str]] = {}
-    todo = [requirement for requirement, _ in wanted("requirements-dev").values()]
+    todo = [requirement for requirement, _ in required("requirements-dev").values()]
     seen = set()
     while todo:
         requirement = todo.pop()
@@ -134,11 +136,11 @@ def test_the_bill_of_materials_lists_the_locked_packages(tmp_path: Path) -> None
         for kind, name in (("serve", "requirements-serve"), ("train", "requirements")):
             bill = json.loads((ROOT / f"sbom-{kind}.json").read_text())
             assert bill["bomFormat"] == "CycloneDX"
-            told = {(canonicalize_name(part["name"]), part["version"]) for part in bill["components"]}
-            there = {
+            listed = {(canonicalize_name(part["name"]), part["version"]) for part in bill["components"]}
+            pinned = {
                 (canonicalize_name(p.name), str(p.specifier).removeprefix("==")) for p, _, _ in locked(name)
             }
-            assert told == there
+            assert listed == pinned
             shutil.copy(ROOT / f"sbom-{kind}.json", tmp_path)
             flask = next(part for part in bill["components"] if part["name"] == "flask")
             assert flask["purl"].startswith("pkg:pypi/flask@")

@@ -333,10 +333,10 @@ def terraform(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(command, 127, "", str(error))
 
 
-def no_registry(said: str) -> bool:
+def no_registry(error: str) -> bool:
     """Whether `init` failed because the registry could not be reached."""
-    said = " ".join(said.split())
-    return bool(re.search(r"could not connect to|no such host|failed to request discovery", said))
+    error = " ".join(error.split())
+    return bool(re.search(r"could not connect to|no such host|failed to request discovery", error))
 
 
 @pytest.fixture(scope="session")
@@ -354,10 +354,10 @@ def initialised(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             )
         assert done.returncode == 0, done.stdout + done.stderr
         for place in (folder, folder / "bootstrap"):
-            said = terraform(place, "validate", "-no-color").stderr
+            error = terraform(place, "validate", "-no-color").stderr
             # a program that contains its provider needs no init
             if re.search(
-                r"Missing required provider|missing or corrupted provider|Inconsistent dependency", said
+                r"Missing required provider|missing or corrupted provider|Inconsistent dependency", error
             ):
                 done = terraform(place, "init", "-backend=false", "-input=false", "-no-color")
                 if no_registry(done.stderr):
@@ -648,11 +648,11 @@ def test_the_mistakes_that_are_caught_are_listed() -> None:
 @pytest.mark.terraform
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_caught(module: Path, mistake: str) -> None:
-    file, old, new, check, said = MISTAKES[mistake]
+    file, old, new, check, message = MISTAKES[mistake]
     text = (module / file).read_text()
     assert old in text
     (module / file).write_text(text.replace(old, new, 1))
-    assert said in " ".join(check(module).split())
+    assert message in " ".join(check(module).split())
 
 
 # --- the DVC remote ------------------------------------------------------------------------------------------

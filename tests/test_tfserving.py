@@ -73,10 +73,10 @@ def test_the_content_type_does_not_matter(server: Server) -> None:
 
 
 def test_a_version_is_served_by_its_number_only(server: Server) -> None:
-    told = server.ask(MODEL).json["model_version_status"]
-    assert told[0]["state"] == "AVAILABLE"
-    assert told[0]["status"] == {"error_code": "OK", "error_message": ""}
-    version = told[0]["version"]
+    versions = server.ask(MODEL).json["model_version_status"]
+    assert versions[0]["state"] == "AVAILABLE"
+    assert versions[0]["status"] == {"error_code": "OK", "error_message": ""}
+    version = versions[0]["version"]
     assert int(version) == int(server.ask("/").json["model"]["version"], 16)
     for path in ("", "/metadata"):
         assert server.ask(f"{MODEL}/versions/{version}{path}").json == server.ask(f"{MODEL}{path}").json
@@ -91,9 +91,9 @@ def test_a_version_is_served_by_its_number_only(server: Server) -> None:
 
 
 def test_metadata_describes_inputs_and_outputs(server: Server) -> None:
-    told = server.ask(f"{MODEL}/metadata").json
-    assert told["model_spec"]["name"] == "mnist"
-    signature = told["metadata"]["signature_def"]["signature_def"]["serving_default"]
+    metadata = server.ask(f"{MODEL}/metadata").json
+    assert metadata["model_spec"]["name"] == "mnist"
+    signature = metadata["metadata"]["signature_def"]["signature_def"]["serving_default"]
     sizes = {
         name: [dim["size"] for dim in tensor["tensor_shape"]["dim"]]
         for side in ("inputs", "outputs")
