@@ -1,19 +1,23 @@
-"""Fits WEIGHTS and CALIBRATION in digits/reading/scores.py, and prints them. `make numbers-fit` runs it.
+"""Fits the weights and the calibration in digits/reading/scores.json. `make numbers-fit` runs it.
 
-The pictures are those of numerals.py with MNIST's training digits, and words without digits. The weights maximize
-the probability of the correct texts among all paths through the hypotheses of their lines (discriminative forward
-training: LeCun et al. 1998, VI.B), with a small penalty on large weights.
+The pictures are those of numerals.py with MNIST's training digits, single digits, and words without digits. The
+weights maximize the probability of the correct texts among all paths through the hypotheses of their lines
+(discriminative forward training: LeCun et al. 1998, VI.B).
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import sys
-from collections.abc import Iterator
+from multiprocessing import Pool
 from pathlib import Path
 
+import keras
 import numpy as np
-from numerals import KINDS, ROOT, SIGNS, WORDS, Digits, photograph, pictures
+import tensorflow as tf
+from numerals import KINDS, ROOT, SIGNS, Digits, Made, Rng, enlarged, photograph, pictures, put
 from PIL import Image, ImageDraw, ImageFont
 from scipy.optimize import minimize
 
@@ -21,23 +25,57 @@ from digits.model import Classifier, load
 from digits.reading import layout_of, scores
 from digits.reading.path import best_readings, graph
 from digits.reading.pieces import Judge, Judged, hypotheses
-from digits.reading.scores import WEIGHTS, features
+from digits.reading.scores import NONE, features
 
-# penalty on the squared distance from the present weights
-RIDGE = 0.001
+# units of the hidden layer, and lines per batch
+UNITS, BATCH = 24, 32
 # added to the probability of the correct text, so that lines whose digits were not found don't influence the
 # weights
 HOPELESS = 1e-3
-NONE = 10
+# lines with more pieces are left out, because they take long
+MOST_PIECES = 60
+# the logarithm of zero
+LEAST = -1e30
+# letters that don't look like digits
+LETTERS = list("ACDEFGHJKLMNPQRTUVWXYacdefhijkmnprtuvwxy")
 
 
-def words(count: int) -> Iterator[bytes]:
+def few(digits: Digits, rng: Rng) -> Made:
+    """One or two digits."""
+    drawn = [digits.draw(rng) for _ in range(int(rng.integers(1, 3)))]
+    gaps = rng.integers(0, 12, len(drawn))
+    sheet = np.zeros((28, sum(image.shape[1] for image, _ in drawn) + int(gaps.sum()) + 2), np.uint8)
+    x = 1
+    for (image, _), gap in zip(drawn, gaps, strict=True):
+        put(sheet, image, x, (28 - image.shape[0]) // 2 + int(rng.integers(-2, 3)))
+        x += image.shape[1] + int(gap)
+    return sheet, ["".join(str(label) for _, label in drawn)]
+
+
+def sparse(digits: Digits, rng: Rng) -> Made:
+    """Two or three lines of one or two digits at different places."""
+    made = [few(digits, rng) for _ in range(int(rng.integers(2, 4)))]
+    pitch, width = int(rng.integers(28, 40)), 60 + max(number.shape[1] for number, _ in made)
+    sheet = np.zeros((pitch * len(made) + 4, width), np.uint8)
+    for i, (number, _) in enumerate(made):
+        put(sheet, number, int(rng.integers(0, width - number.shape[1] + 1)), i * pitch)
+    return enlarged(sheet, 3), [lines[0] for _, lines in made]
+
+
+KINDS.update(few=few, sparse=sparse)
+
+
+def words(count: int, seed: int) -> list[bytes]:
     """Pictures of letters and symbols without digits."""
-    rng = np.random.default_rng(7)
+    rng = np.random.default_rng([seed, 7])
     files = sorted(Path("/usr/share/fonts").rglob("DejaVu*.ttf"))
+    made = []
     for number in range(count):
-        text = " ".join(rng.choice(WORDS + SIGNS, int(rng.integers(1, 5))))
-        size = int(rng.integers(60, 110))
+        parts = [
+            "".join(rng.choice(LETTERS, rng.integers(1, 5))) if rng.random() < 0.6 else str(rng.choice(SIGNS))
+            for _ in range(int(rng.integers(1, 5)))
+        ]
+        text, size = " ".join(parts), int(rng.integers(60, 110))
         font = (
             ImageFont.truetype(files[rng.integers(len(files))], size)
             if files
@@ -46,105 +84,148 @@ def words(count: int) -> Iterator[bytes]:
         left, top, right, bottom = font.getbbox(text)
         picture = Image.new("L", (int(right - left) + 8, int(bottom - top) + 8))
         ImageDraw.Draw(picture).text((4 - left, 4 - top), text, 255, font)
-        yield photograph(picture, number % 2 == 0, rng)
+        made.append(photograph(picture, number % 2 == 0, rng))
+    return made
 
 
-class Lattice:
-    """The hypotheses of a line and its text.
+class Lattices:
+    """The hypotheses of some lines and their texts, for fitting.
 
-    edges: (start, stop) of each. features: (edges, 11, weights). may: (edges, 11), whether an option is allowed.
+    features: (edges, 11, features). may: (edges, 11), whether an option is allowed.
     """
 
-    def __init__(self, judged: Judged, text: str) -> None:
-        self.pieces, self.text = judged.pieces, [int(sign) for sign in text]
-        self.edges = [(each.start, each.stop) for each in judged.hypotheses]
-        self.features = features(judged.served, np.array([each.shape for each in judged.hypotheses]))
-        self.may = np.ones((len(self.edges), 11), bool)
-        self.may[:, NONE] = [each.may_be_none for each in judged.hypotheses]
-        self.may[:, :NONE] = [[each.may_be_digit] for each in judged.hypotheses]
+    def __init__(self, lines: list[tuple[Judged, str]]) -> None:
+        self.features = np.concatenate([features(judged.served, judged.shape) for judged, _ in lines])
+        every = [(i, each) for i, (judged, _) in enumerate(lines) for each in judged.hypotheses]
+        self.line, self.start = np.array([i for i, _ in every]), np.array([each.start for _, each in every])
+        self.stop = np.array([each.stop for _, each in every])
+        self.may = np.array([[each.may_be_digit] * NONE + [each.may_be_none] for _, each in every])
+        self.pieces = np.array([judged.pieces for judged, _ in lines])
+        self.length = np.array([len(text) for _, text in lines])
+        self.text = np.zeros((len(lines), self.length.max() + 1), int)
+        for row, (_, text) in zip(self.text, lines, strict=True):
+            row[: len(text)] = [int(sign) for sign in text]
 
-    def loss(self, weights: np.ndarray) -> tuple[float, np.ndarray]:
-        """The negative logarithm of the text's probability plus HOPELESS, and its gradient."""
-        scores = np.where(self.may, self.features @ weights, -np.inf)
-        right, among_right = self._sums(scores, self.text)
-        every, among_all = self._sums(scores, None)
-        if not np.isfinite(right):
-            return -np.log(HOPELESS), np.zeros_like(weights)
-        probability = np.exp(right - every)
-        share = probability / (probability + HOPELESS)
-        slope = np.einsum("eo,eow->w", among_all - among_right, self.features)
-        return -np.log(probability + HOPELESS), share * slope
+    def loss(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The negative logarithm of the probability of each line's text plus HOPELESS, and the gradient of their
+        sum for the scores, (edges, 11)."""
+        scores = np.where(self.may, scores, LEAST)
+        either = np.logaddexp.reduce(scores, 1, keepdims=True)
+        every, among_all = self._sums(either, np.full_like(either, LEAST), np.zeros_like(self.length))
+        digits = np.take_along_axis(scores, self.text[self.line], 1)
+        right, among_right = self._sums(scores[:, NONE:], digits, self.length)
+        slope = np.exp(scores - either) * among_all[0]
+        slope[:, NONE] -= among_right[0][:, 0]
+        for place in range(self.text.shape[1]):
+            np.subtract.at(
+                slope, (np.arange(len(slope)), self.text[self.line, place]), among_right[1][:, place]
+            )
+        probability = np.exp(np.minimum(right - every, 0))
+        share = probability / (probability + HOPELESS) * (right > LEAST / 2)
+        return -np.log(probability + HOPELESS), slope * share[self.line, None]
 
-    def _sums(self, scores: np.ndarray, text: list[int] | None) -> tuple[float, np.ndarray]:
-        """The logarithm of the sum of the exponentials of all paths, or of those with the text, and the share of
-        each option."""
-        places = 1 if text is None else len(text) + 1
-        forward = np.full((self.pieces + 1, places), -np.inf)
+    def _sums(
+        self, none: np.ndarray, digits: np.ndarray, length: np.ndarray
+    ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+        """The logarithm of the sum of the exponentials of all paths of each line, and the share of each edge in
+        it, as no digit and as the digit at each place of the text.
+
+        none: (edges, 1), scores. digits: (edges, places). length: the number of digits on a path of each line.
+        """
+        places = digits.shape[1]
+        forward = np.full((len(self.pieces), self.pieces.max() + 1, places), float(LEAST))
         backward = forward.copy()
-        forward[0, 0] = backward[-1, -1] = 0
-        # (edges, places): the score of a digit between one place in the text and the next
-        any_digit = np.logaddexp.reduce(scores[:, :NONE], 1)[:, None]
-        digit = any_digit if text is None else scores[:, text]
-        none = scores[:, NONE]
-        step = 0 if text is None else 1
-        for e in np.argsort([start for start, _ in self.edges], kind="stable"):
-            start, stop = self.edges[e]
-            forward[stop] = np.logaddexp(forward[stop], forward[start] + none[e])
-            n = places - step
-            forward[stop, step:] = np.logaddexp(forward[stop, step:], forward[start, :n] + digit[e])
-        for e in np.argsort([-stop for _, stop in self.edges], kind="stable"):
-            start, stop = self.edges[e]
-            backward[start] = np.logaddexp(backward[start], backward[stop] + none[e])
-            n = places - step
-            backward[start, :n] = np.logaddexp(backward[start, :n], backward[stop, step:] + digit[e])
-        total = forward[-1, -1]
-        shares = np.zeros_like(scores)
-        if not np.isfinite(total):
-            return float(total), shares
-        starts, stops = np.array(self.edges).T
-        shares[:, NONE] = np.exp(forward[starts] + backward[stops] + none[:, None] - total).sum(1)
-        n = places - step
-        between = np.exp(forward[starts, :n] + backward[stops, step:] + digit - total)
-        if text is None:
-            with np.errstate(invalid="ignore"):
-                within = np.exp(scores[:, :NONE] - digit)
-            shares[:, :NONE] = between * np.nan_to_num(within)
-        else:
-            for place, d in enumerate(text):
-                shares[:, d] += between[:, place]
-        return float(total), shares
+        forward[:, 0, 0] = 0
+        backward[np.arange(len(length)), self.pieces, length] = 0
+        nodes = [np.flatnonzero(self.start == node) for node in range(self.pieces.max())]
+        for node, edges in enumerate(nodes):
+            before = forward[self.line[edges], node]
+            both = np.logaddexp(before + none[edges], _moved(before + digits[edges], 1))
+            np.logaddexp.at(forward, (self.line[edges], self.stop[edges]), both)
+        for edges in nodes[::-1]:
+            after = backward[self.line[edges], self.stop[edges]]
+            both = np.logaddexp(after + none[edges], _moved(after, -1) + digits[edges])
+            np.logaddexp.at(backward, (self.line[edges], self.start[edges]), both)
+        total = backward[:, 0, 0]
+        before, after = forward[self.line, self.start], backward[self.line, self.stop]
+        whole = np.maximum(total, LEAST)[self.line, None]
+        as_none = np.exp(np.minimum(before + after + none - whole, 0)).sum(1, keepdims=True)
+        return total, (as_none, np.exp(np.minimum(before + _moved(after, -1) + digits - whole, 0)))
 
 
-def lines_of(classifier: Classifier, count: int, kinds: list[str], seed: int) -> Iterator[tuple[Judged, str]]:
+def _moved(rows: np.ndarray, places: int) -> np.ndarray:
+    """The rows, moved to the right by this number of places."""
+    out = np.full_like(rows, LEAST)
+    if places > 0:
+        out[:, places:] = rows[:, :-places]
+    else:
+        out[:, :places] = rows[:, -places:]
+    return out
+
+
+def lines_of(model: Path, count: int, seed: int) -> list[tuple[Judged, str]]:
     """The lines, with their texts, of `count` pictures of each kind in which all lines were found."""
     digits = Digits("train")
-    made = [each for kind in kinds for each in pictures(kind, count, digits, seed)]
-    made += [(content, None) for content in words(count)]
-    for content, lines in made:
-        found = layout_of(content, "image")
-        if found is None:
-            continue
-        layout, _ = found
-        judged = hypotheses(layout, Judge(layout, classifier.probabilities))
-        judged = [each for each in judged if each.hypotheses]
-        texts = lines or [""] * len(judged)
-        if len(texts) == len(judged):
-            yield from zip(judged, texts, strict=True)
+    made = [each for kind in KINDS for each in pictures(kind, count, digits, seed)]
+    made += [(content, []) for content in words(count, seed)]
+    with Pool(os.cpu_count(), initializer=_load, initargs=[model]) as pool:
+        return [line for lines in pool.imap(_judged, made, chunksize=20) for line in lines]
 
 
-def fit_weights(lines: list[tuple[Judged, str]], steps: int) -> np.ndarray:
+_loaded: list[Classifier] = []
+
+
+def _load(model: Path) -> None:
+    _loaded.append(Classifier(load(model)))
+
+
+def _judged(made: tuple[bytes, list[str]]) -> list[tuple[Judged, str]]:
+    content, texts = made
+    found = layout_of(content, "image")
+    if found is None:
+        return []
+    layout, _ = found
+    judged = hypotheses(layout, Judge(layout, _loaded[0].probabilities))
+    texts = texts or [""] * len(judged)
+    if len(texts) != len(judged) or any(each.pieces > MOST_PIECES for each in judged):
+        return []
+    return list(zip(judged, texts, strict=True))
+
+
+def fit_weights(lines: list[tuple[Judged, str]], epochs: int, decay: float) -> dict[str, list]:
     """The weights that maximize the probability of the lines' texts."""
-    made = [Lattice(judged, text) for judged, text in lines]
-
-    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
-        with np.errstate(divide="ignore"):
-            parts = [lattice.loss(weights) for lattice in made]
-        apart = weights - WEIGHTS
-        value = sum(part[0] for part in parts) / len(parts) + RIDGE * apart @ apart
-        print(f"{value:.4f}", file=sys.stderr, flush=True)
-        return value, sum(part[1] for part in parts) / len(parts) + 2 * RIDGE * apart
-
-    return minimize(loss, WEIGHTS, jac=True, method="L-BFGS-B", options={"maxiter": steps}).x
+    lines = sorted(lines, key=lambda line: line[0].pieces)
+    batches = [Lattices(lines[i : i + BATCH]) for i in range(0, len(lines), BATCH)]
+    keras.utils.set_random_seed(1)
+    x = keras.Input((batches[0].features.shape[-1],))
+    hidden = keras.layers.Dense(UNITS, "tanh")
+    output, linear = keras.layers.Dense(1, use_bias=False), keras.layers.Dense(1, use_bias=False)
+    network = keras.Model(x, keras.layers.add([output(hidden(x)), linear(x)]))
+    start = np.zeros((x.shape[-1], 1))
+    start[:2, 0] = 2, 1
+    linear.set_weights([start])
+    rate = keras.optimizers.schedules.CosineDecay(0.02, epochs * len(batches))
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=decay)
+    order = np.random.default_rng(1)
+    for epoch in range(epochs):
+        losses = []
+        for i in order.permutation(len(batches)):
+            batch = batches[i]
+            flat = batch.features.reshape(-1, x.shape[-1])
+            with tf.GradientTape() as tape:
+                scored = network(flat)
+                loss, slope = batch.loss(scored.numpy().reshape(-1, NONE + 1).astype(float))
+                # its gradient is that of the loss
+                value = tf.reduce_sum(scored * slope.reshape(-1, 1)) / len(loss)
+            optimizer.apply(tape.gradient(value, network.trainable_variables), network.trainable_variables)
+            losses.append(loss)
+        print(f"epoch {epoch + 1}: {np.concatenate(losses).mean():.4f}", file=sys.stderr, flush=True)
+    kernel, bias = hidden.get_weights()
+    fitted = linear.get_weights()[0][:, 0], kernel, bias, output.get_weights()[0][:, 0]
+    return {
+        name: np.round(each.astype(float), 4).tolist()
+        for name, each in zip(("linear", "hidden", "bias", "output"), fitted, strict=True)
+    }
 
 
 def fit_calibration(lines: list[tuple[Judged, str]]) -> tuple[float, float]:
@@ -162,23 +243,24 @@ def fit_calibration(lines: list[tuple[Judged, str]]) -> tuple[float, float]:
         return np.logaddexp(0, -signs * (line[0] * logits + line[1])).sum() + 0.1 * (line[0] - 1) ** 2
 
     found = minimize(loss, (1, 0))
-    return float(found.x[0]), float(found.x[1])
+    return round(float(found.x[0]), 3), round(float(found.x[1]), 3)
 
 
 def main() -> None:
-    """Fit and print the weights and the calibration."""
+    """Fit the weights and the calibration, and write them to scores.json."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--count", type=int, default=150, help="pictures of each kind")
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--count", type=int, default=300, help="pictures of each kind")
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--decay", type=float, default=0.01, help="decay of the weights per step")
     parser.add_argument("--model", type=Path, default=ROOT / "models" / "mnist.h5")
     args = parser.parse_args()
-    classifier = Classifier(load(args.model))
-    scores.WEIGHTS = fit_weights(list(lines_of(classifier, args.count, list(KINDS), seed=5)), args.steps)
-    print("WEIGHTS:", ", ".join(f"{weight:.3f}" for weight in scores.WEIGHTS))
-    slope, offset = fit_calibration(list(lines_of(classifier, args.count, list(KINDS), seed=6)))
-    print(f"CALIBRATION: {slope:.3f}, {offset:.3f}")
+    fitted = fit_weights(lines_of(args.model, args.count, seed=5), args.epochs, args.decay)
+    for name in ("linear", "hidden", "bias", "output"):
+        setattr(scores, name.upper(), np.array(fitted[name], np.float32))
+    fitted["calibration"] = list(fit_calibration(lines_of(args.model, max(1, args.count // 3), seed=6)))
+    scores.FITTED.write_text(json.dumps(fitted) + "\n")
 
 
 if __name__ == "__main__":

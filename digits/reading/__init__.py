@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
+import cv2
 import numpy as np
 
 from digits.imaging.decode import DRAFT_SIDE, decode_grey, open_picture
@@ -30,8 +31,9 @@ MOST_DIGITS = 5000
 COARSE, FINE = 1000, 3600
 # minimum width and height at which a JPEG is decoded for that
 COARSE_SIDE, FINE_SIDE = COARSE // 2, FINE // 2
-# digits of less than the first height in pixels are small, and are examined again at the second
-SMALL, SHARP = 22, 30
+# digits of less than the first height in pixels are small, and are examined again at the second, but at most
+# enlarged by the third factor
+SMALL, SHARP, LARGEST = 32, 45, 2
 # a line is sure from the first probability, and is not a number below the second to the power of its digits
 SURE_LINE, LEAST_LINE = 0.9, 0.5
 # in a picture with more components than the first, of which less than the second fraction are digits, only sure
@@ -180,14 +182,22 @@ def layout_of(data: bytes, name: str, max_pixels: int | None = None) -> tuple[La
     grey = decode_grey(first.picture if drafted else fine.picture, name)
     small = shrink(grey, COARSE)
     more_to_see = most > 1.2 * max(small.shape)
-    layout = find_lines(find_ink(small), SMALL if more_to_see else 0)
+    layout = find_lines(find_ink(small), SMALL)
     typical = 0.0 if layout is None else _typical(layout)
-    if more_to_see and typical < SMALL:
+    if typical < SMALL and (more_to_see or typical):
         if drafted:
             grey = decode_grey(fine.picture, name)
         size = min(FINE, round(SHARP / typical * max(small.shape))) if typical else FINE
-        layout = find_lines(find_ink(shrink(grey, size)))
+        layout = find_lines(find_ink(_resized(grey, min(size, LARGEST * max(grey.shape)))))
     return None if layout is None else (layout, (fine.declared / layout.ink.size) ** 0.5)
+
+
+def _resized(grey: np.ndarray, longest: int) -> np.ndarray:
+    """Reduce or enlarge a picture, uint8, so that its longer side has `longest` pixels."""
+    if longest <= max(grey.shape):
+        return shrink(grey, longest)
+    ratio = longest / max(grey.shape)
+    return cv2.resize(grey, None, fx=ratio, fy=ratio, interpolation=cv2.INTER_CUBIC)
 
 
 def _typical(layout: Layout) -> float:

@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from heapq import nlargest
 from typing import NamedTuple
 
-import numpy as np
-
 from digits.reading.pieces import Judged
 from digits.reading.scores import calibrated, scores
 
@@ -64,9 +62,7 @@ class _Path(NamedTuple):
 
 def graph(line: Judged) -> Graph:
     """The graph of a line's hypotheses with their scores."""
-    if not line.hypotheses:
-        return Graph(line.pieces, [])
-    found = scores(line.served, np.array([each.shape for each in line.hypotheses]))
+    found = scores(line.served, line.shape)
     edges = []
     for each, row, served in zip(line.hypotheses, found.tolist(), line.served.tolist(), strict=True):
         options: list[tuple[int | None, float, float]] = []

@@ -13,6 +13,7 @@ import numpy as np
 
 from digits.imaging.normalize import to_mnist
 from digits.model import scale
+from digits.reading.context import context
 from digits.reading.cuts import MOST_INK, cuts
 from digits.reading.layout import Layout
 from digits.reading.scores import unfold
@@ -30,6 +31,8 @@ CUT_ROWS = 28
 MOST_PIECES = 6
 # the maximum width of a digit and distance of its parts, relative to the line's height
 WIDEST, APART = 1.6, 0.25
+# the maximum width of a piece that two digits may share, relative to the line's height
+SHARED = 0.3
 # maximum number of images to classify at a time
 MOST = 14_000
 
@@ -50,7 +53,7 @@ class Hypothesis(NamedTuple):
     """The pieces from `start` to `stop` of a line as one digit, or as a mark that is not a digit, if these are
     allowed.
 
-    box: left, top, right, bottom. shape: SHAPE features for scores.py.
+    box: left, top, right, bottom. shape: features for scores.py.
     """
 
     start: int
@@ -63,11 +66,13 @@ class Hypothesis(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """The hypotheses of a line with `pieces` pieces, and the network's probabilities for each, (n, 10)."""
+    """The hypotheses of a line with `pieces` pieces, the network's probabilities for each, (n, 10), and their
+    features, (n, number)."""
 
     pieces: int
     hypotheses: list[Hypothesis]
     served: np.ndarray
+    shape: np.ndarray
 
 
 class Judge:
@@ -80,6 +85,8 @@ class Judge:
         self.seconds = 0.0
         self._classify = classify
         self._known: dict[tuple[int, ...], np.ndarray] = {}
+        # the number of pixels of each set of labels, and how much they are ink on average
+        self.measured: dict[tuple[int, ...], tuple[int, float]] = {}
 
     def __call__(self, wanted: dict[tuple[int, ...], Any]) -> dict[tuple[int, ...], np.ndarray]:
         """The network's probabilities, float32 (10,), for each set of labels. wanted: their boxes."""
@@ -105,6 +112,8 @@ class Judge:
         own = (there == labels[0]).astype(np.uint8)
         for label in labels[1:]:
             own |= there == label
+        pixels = int(np.count_nonzero(own))
+        self.measured[labels] = pixels, float((self.ink[top:bottom, left:right] * own).sum()) / max(pixels, 1)
         # include the faint edges
         own = cv2.dilate(own, np.ones((3, 3), np.uint8)) & ((there == 0) | (own > 0))
         return to_mnist(self.ink[top:bottom, left:right] * own)
@@ -143,6 +152,7 @@ def hypotheses(layout: Layout, judge: Judge) -> list[Judged]:
     lines = []
     for line, height in zip(layout.lines, layout.heights, strict=True):
         pieces: list[Piece] = []
+        spans: list[tuple[int, int]] = []
         seen = [known.get((int(i) + 1,)) for i in line]
         likely = sum(served is not None and served.max() > LIKELY for served in seen)
         numbers = len(line) <= SHORT or likely >= LIKELY_SHARE * len(line)
@@ -160,14 +170,21 @@ def hypotheses(layout: Layout, judge: Judge) -> list[Judged]:
                 pieces.append(Piece(i + 1, box, i, None))
             else:
                 pieces += judge.divide(i, box, height)
+            spans.append((spans[-1][1] if spans else 0, len(pieces)))
         found = [each for start in range(len(pieces)) for each in _runs(pieces, start, height, boxes)]
-        lines.append((len(pieces), found))
-    known = judge({each.labels: each.box for _, found in lines for each in found})
+        lines.append((len(pieces), found, spans))
+    known = judge({each.labels: each.box for _, found, _ in lines for each in found})
     flat = np.full(10, 0.1, np.float32)
-    return [
-        Judged(count, found, np.array([known.get(each.labels, flat) for each in found]).reshape(-1, 10))
-        for count, found in lines
-    ]
+    out = []
+    for (count, found, spans), line, height in zip(lines, layout.lines, layout.heights, strict=True):
+        served = np.array([known.get(each.labels, flat) for each in found])
+        whole = np.array([judge.measured.get((int(i) + 1,), (int(layout.areas[i]), 1.0)) for i in line])
+        unknown = 0.0, float(np.median(whole[:, 1]))
+        measured = np.array([judge.measured.get(each.labels, unknown) for each in found])
+        beside = context(found, served, spans, measured, whole, layout.boxes[line], height)
+        shape = np.array([each.shape for each in found])
+        out.append(Judged(count, found, served, np.hstack([shape, beside])))
+    return out
 
 
 def _runs(line: list[Piece], start: int, height: float, boxes: list[Corners]) -> list[Hypothesis]:
@@ -190,8 +207,7 @@ def _runs(line: list[Piece], start: int, height: float, boxes: list[Corners]) ->
                     break
                 joined += 1
                 gaps = max(gaps, gap / height)
-        left, top = min(left, last.box[0]), min(top, last.box[1])
-        right, bottom = max(right, last.box[2]), max(bottom, last.box[3])
+        left, top, right, bottom = _around([(left, top, right, bottom), last.box])
         follows = line[stop] if stop < len(line) else None
         cut_right = follows.cut if follows is not None and follows.component == last.component else None
         whole = single and first.cut is None and cut_right is None
@@ -203,25 +219,42 @@ def _runs(line: list[Piece], start: int, height: float, boxes: list[Corners]) ->
         labels = (
             (last.component + 1,) if whole and stop == start + 1 else tuple(p.label for p in line[start:stop])
         )
-        wide, high = (right - left) / height, (bottom - top) / height
-        size = max(high, 0.6 * wide)
-        is_cut = first.cut is not None or cut_right is not None
-        shape = (
-            1.0,
-            float(first.cut is not None),
-            first.cut or 0.0,
-            float(cut_right is not None),
-            cut_right or 0.0,
-            ignored,
-            float(joined),
-            gaps,
-            max(0.0, 0.6 - size),
-            max(0.0, wide - 1),
-            float(is_cut and wide < 0.35 * high),
-            float(size < 0.25),
-            max(0.0, high - 1.25),
-            min(2.0, wide),
-        )
-        box = left, top, right, bottom
-        found.append(Hypothesis(start, stop, labels, box, fits, whole or stop == start + 1, shape))
+        before = line[start - 1] if single and first.cut is not None else None
+        after = follows if single and cut_right is not None else None
+        for shared in _shared(before, after, height):
+            box = _around([(left, top, right, bottom), *(piece.box for piece in shared)])
+            wide, high = (box[2] - box[0]) / height, (box[3] - box[1]) / height
+            size = max(high, 0.6 * wide)
+            is_cut = first.cut is not None or cut_right is not None
+            shape = (
+                1.0,
+                float(first.cut is not None),
+                first.cut or 0.0,
+                float(cut_right is not None),
+                cut_right or 0.0,
+                ignored,
+                float(joined),
+                gaps,
+                max(0.0, 0.6 - size),
+                max(0.0, wide - 1),
+                float(is_cut and wide < 0.35 * high),
+                float(size < 0.25),
+                high,
+                min(2.0, wide),
+                float(len(shared)),
+            )
+            every = tuple(sorted((*labels, *(piece.label for piece in shared))))
+            may_be_none = not shared and (whole or stop == start + 1)
+            found.append(Hypothesis(start, stop, every, box, fits, may_be_none, shape))
     return found
+
+
+def _shared(before: Piece | None, after: Piece | None, height: float) -> list[tuple[Piece, ...]]:
+    """The neighbouring pieces that may also belong to a digit, because strokes of two digits overlap there."""
+    narrow = [piece for piece in (before, after) if piece and piece.box[2] - piece.box[0] < SHARED * height]
+    return [(), *((piece,) for piece in narrow), *([tuple(narrow)] if len(narrow) == 2 else [])]
+
+
+def _around(boxes: list[Corners]) -> Corners:
+    left, top, right, bottom = zip(*boxes, strict=True)
+    return min(left), min(top), max(right), max(bottom)

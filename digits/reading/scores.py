@@ -1,32 +1,31 @@
-"""The scores of hypotheses, which combine the network's probabilities and their shape with weights that
-benchmarks/numerals_fit.py has fitted. digits.reading.path calls `scores` and `calibrated`."""
+"""The scores of hypotheses, which combine the network's probabilities with the features from pieces.py and
+context.py. digits.reading.path calls `scores` and `calibrated`. benchmarks/numerals_fit.py has fitted the weights
+in scores.json."""
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 
 # the parts of the probability of "no digit" that are added to each digit, and that are distributed in proportion
 # to the digits' probabilities (digits/training/network.py)
 EVEN, GUESS = 0.09, 0.1
-# lower bounds for the logarithms of probabilities p, and of 1 - p
-LEAST, DOUBT = 1e-5, 1e-3
-# number of features of a hypothesis' shape (pieces._runs)
-SHAPE = 14
+# lower bounds for the logarithms of probabilities p, and of 1 - p, and the factor that brings them to about 1
+LEAST, DOUBT, LOG = 1e-5, 1e-3, 1 / 3
+# the index of the score for no digit
+NONE = 10
 
-# for a digit: two for its probability, those of the shape, and for a 1 and a 1 that is cut out; the same for no
-# digit, without the last two
-# fmt: off
-WEIGHTS = np.array([
-    0.646, 0.406, -3.058, -1.020, 0.833, -1.037, 0.445, 1.310, 0.620, -0.529, -6.069, -7.315,
-    0.004, -1.236, -3.369, 1.074, -1.464, -0.257, 0.465, 0.154, 0.030, -2.587, -0.648, -2.571,
-    -0.260, 1.256, 0.000, 0.000, 1.200, -5.533, 0.084, 2.370, 1.370, -3.136,
-])
-# fmt: on
-
+FITTED = Path(__file__).with_suffix(".json")
+_fitted = json.loads(FITTED.read_bytes())
+# a linear function of the features, (features,), plus a hidden layer, (features, units), (units,) and (units,)
+LINEAR, HIDDEN, BIAS, OUTPUT = (
+    np.array(_fitted[name], np.float32) for name in ("linear", "hidden", "bias", "output")
+)
 # slope and offset for the logit of a line's share
-CALIBRATION = 0.975, -0.981
+CALIBRATION: tuple[float, float] = tuple(_fitted["calibration"])
 
 
 def calibrated(probability: float) -> float:
@@ -51,23 +50,22 @@ def unfold(served: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def features(served: np.ndarray, shape: np.ndarray) -> np.ndarray:
-    """The features to which WEIGHTS apply, (n, 11, len(WEIGHTS)): for each digit, and last for no digit.
+    """The features of each hypothesis for each digit, and last for no digit, float32 (n, 11, 15 + number).
 
-    served: (n, 10), the network's probabilities. shape: (n, SHAPE).
+    served: (n, 10), the network's probabilities. shape: (n, number), the other features.
     """
     digits, none = unfold(served)
     probabilities = np.concatenate([digits, none[:, None]], 1)
-    out = np.zeros((len(served), 11, len(WEIGHTS)))
-    log, other = np.log(np.maximum(probabilities, LEAST)), -np.log(np.maximum(1 - probabilities, DOUBT))
-    for options, start in ((slice(0, 10), 0), (slice(10, 11), SHAPE + 4)):
-        out[:, options, start] = log[:, options]
-        out[:, options, start + 1] = other[:, options]
-        out[:, options, start + 2 : start + 2 + SHAPE] = shape[:, None]
-    out[:, 1, SHAPE + 2] = 1
-    out[:, 1, SHAPE + 3] = np.maximum(shape[:, 1], shape[:, 3])
-    return out
+    log = LOG * np.log(np.maximum(probabilities, LEAST))
+    doubt = -LOG * np.log(np.maximum(1 - probabilities, DOUBT))
+    every = np.broadcast_to(shape[:, None], (len(shape), NONE + 1, shape.shape[1]))
+    same = np.ones((1, NONE + 1))
+    parts = [log, doubt, log[:, NONE:] * same, doubt[:, :NONE].max(1, keepdims=True) * same]
+    kinds = np.broadcast_to(np.eye(NONE + 1), (len(shape), NONE + 1, NONE + 1))
+    return np.concatenate([np.stack(parts, 2), every, kinds], 2, dtype=np.float32)
 
 
 def scores(served: np.ndarray, shape: np.ndarray) -> np.ndarray:
     """The scores of each hypothesis for each digit, and last for no digit, (n, 11). Higher is better."""
-    return features(served, shape) @ WEIGHTS
+    x = features(served, shape)
+    return x @ LINEAR + np.tanh(x @ HIDDEN + BIAS) @ OUTPUT
