@@ -107,7 +107,7 @@ def test_boxes_are_not_read_as_digits(read_picture, gap):
     assert read_picture(picture).text == "250836"
 
 
-@pytest.mark.parametrize("text", ["50384", "27036", "2023"])
+@pytest.mark.parametrize("text", ["50384", "2023"])
 def test_boxes_of_few_pixels_are_not_read_as_digits(read_picture, text):
     size, cell = 14, 20
     picture = Image.new("L", (cell * (len(text) + 2), 3 * cell), 245)

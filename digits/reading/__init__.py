@@ -27,13 +27,12 @@ __all__ = ["MOST_DIGITS", "Digit", "Line", "Reading", "read"]
 # maximum number of digits in a picture
 MOST_DIGITS = 5000
 # pixels of the longer side: a picture is reduced to the first, and if its digits are small, again to at most the
-# second
-COARSE, FINE = 1000, 3600
+# second, or enlarged to at most the third
+COARSE, FINE, ENLARGED = 1000, 3600, 2000
 # minimum width and height at which a JPEG is decoded for that
 COARSE_SIDE, FINE_SIDE = COARSE // 2, FINE // 2
-# digits of less than the first height in pixels are small, and are examined again at the second, but at most
-# enlarged by the third factor
-SMALL, SHARP, LARGEST = 32, 45, 2
+# digits of less than the first height in pixels are small, and are examined again at the second
+SMALL, SHARP = 32, 45
 # a line is sure from the first probability, and is not a number below the second to the power of its digits
 SURE_LINE, LEAST_LINE = 0.9, 0.5
 # in a picture with more components than the first, of which less than the second fraction are digits, only sure
@@ -178,17 +177,20 @@ def layout_of(data: bytes, name: str, max_pixels: int | None = None) -> tuple[La
     if max_pixels is not None and fine.held > max_pixels:
         raise HugePictures(fine.held)
     first = open_picture(data, name, COARSE_SIDE)
-    drafted, most = first.picture.size != fine.picture.size, max(fine.picture.size)
+    drafted = first.picture.size != fine.picture.size
     grey = decode_grey(first.picture if drafted else fine.picture, name)
     small = shrink(grey, COARSE)
-    more_to_see = most > 1.2 * max(small.shape)
-    layout = find_lines(find_ink(small), SMALL)
+    ink = find_ink(small)
+    layout = find_lines(ink, SMALL)
     typical = 0.0 if layout is None else _typical(layout)
-    if typical < SMALL and (more_to_see or typical):
+    if typical < SMALL:
         if drafted:
             grey = decode_grey(fine.picture, name)
         size = min(FINE, round(SHARP / typical * max(small.shape))) if typical else FINE
-        layout = find_lines(find_ink(_resized(grey, min(size, LARGEST * max(grey.shape)))))
+        # noise has no detail to see
+        most = ENLARGED if layout is not None and typical and len(layout.areas) <= CROWD else 0
+        size = min(size, max(most, *grey.shape))
+        layout = find_lines(find_ink(_resized(grey, size)) if size > max(small.shape) else ink)
     return None if layout is None else (layout, (fine.declared / layout.ink.size) ** 0.5)
 
 
@@ -230,5 +232,6 @@ def _one_digit(data: bytes, name: str, judge: Judge, sure_threshold: float) -> l
 
 def _box(corners: Sequence[float], scale: float) -> Box:
     """Convert left, top, right, bottom to x, y, width, height in pixels of the sent picture."""
-    left, top, right, bottom = (round(value * scale) for value in corners)
+    left, top = (int(value * scale) for value in corners[:2])
+    right, bottom = (round(value * scale) for value in corners[2:])
     return left, top, max(1, right - left), max(1, bottom - top)
