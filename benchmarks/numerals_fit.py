@@ -252,7 +252,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--count", type=int, default=300, help="pictures of each kind")
-    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--epochs", type=int, default=25)
     parser.add_argument("--decay", type=float, default=0.01, help="decay of the weights per step")
     parser.add_argument("--model", type=Path, default=ROOT / "models" / "mnist.h5")
     args = parser.parse_args()
