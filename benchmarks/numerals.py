@@ -75,9 +75,17 @@ def put(sheet: np.ndarray, image: np.ndarray, x: int, y: int) -> None:
     np.maximum(there, image, out=there)
 
 
-def string(digits: Digits, rng: Rng, apart: tuple[int, int]) -> Made:
-    """Two to eight digits with this number of pixels between their boxes."""
-    drawn = [digits.draw(rng) for _ in range(int(rng.integers(2, 9)))]
+def font(rng: Rng, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """One of the DejaVu fonts in this size, or Pillow's own font if there are none."""
+    files = sorted(Path("/usr/share/fonts").rglob("DejaVu*.ttf"))
+    return (
+        ImageFont.truetype(files[rng.integers(len(files))], size) if files else ImageFont.load_default(size)
+    )
+
+
+def string(digits: Digits, rng: Rng, apart: tuple[int, int], count: tuple[int, int] = (2, 8)) -> Made:
+    """A line of digits. apart: the least and most pixels between their boxes. count: the least and most digits."""
+    drawn = [digits.draw(rng) for _ in range(int(rng.integers(count[0], count[1] + 1)))]
     gaps = rng.integers(apart[0], apart[1] + 1, len(drawn))
     sheet = np.zeros((26, sum(image.shape[1] for image, _ in drawn) + int(gaps[:-1].sum()) + 2), np.uint8)
     x = 1
@@ -147,21 +155,16 @@ def boxes(digits: Digits, rng: Rng) -> Made:
 
 def mixed(digits: Digits, rng: Rng) -> Made:
     """Digits with letters and symbols between them, such as "12 kg" and "3+5="."""
-    files = sorted(Path("/usr/share/fonts").rglob("DejaVu*.ttf"))
     times, parts, text = 4, [], ""
     for i in range(int(rng.integers(2, 4))):
         if i or rng.random() < 0.3:
             pick = WORDS if rng.random() < 0.5 else SIGNS
             size = times * rng.integers(20, 28)
-            font = (
-                ImageFont.truetype(files[rng.integers(len(files))], size)
-                if files
-                else ImageFont.load_default(size)
-            )
+            typeface = font(rng, size)
             word = pick[rng.integers(len(pick))]
-            left, top, right, bottom = font.getbbox(word, anchor="ls")
+            left, top, right, bottom = typeface.getbbox(word, anchor="ls")
             picture = Image.new("L", (int(right - left) + 2, int(bottom - top) + 2))
-            ImageDraw.Draw(picture).text((1 - left, 1 - top), word, 255, font, anchor="ls")
+            ImageDraw.Draw(picture).text((1 - left, 1 - top), word, 255, typeface, anchor="ls")
             parts.append((np.asarray(picture), int(top)))
         for _ in range(int(rng.integers(1, 5))):
             image, label = digits.draw(rng)

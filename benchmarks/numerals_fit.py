@@ -17,8 +17,8 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
-from numerals import KINDS, ROOT, SIGNS, Digits, Made, Rng, enlarged, photograph, pictures, put
-from PIL import Image, ImageDraw, ImageFont
+from numerals import KINDS, ROOT, SIGNS, Digits, Made, Rng, enlarged, font, photograph, pictures, put, string
+from PIL import Image, ImageDraw
 from scipy.optimize import minimize
 
 from digits.model import Classifier, load
@@ -42,14 +42,7 @@ LETTERS = list("ACDEFGHJKLMNPQRTUVWXYacdefhijkmnprtuvwxy")
 
 def few(digits: Digits, rng: Rng) -> Made:
     """One or two digits."""
-    drawn = [digits.draw(rng) for _ in range(int(rng.integers(1, 3)))]
-    gaps = rng.integers(0, 12, len(drawn))
-    sheet = np.zeros((28, sum(image.shape[1] for image, _ in drawn) + int(gaps.sum()) + 2), np.uint8)
-    x = 1
-    for (image, _), gap in zip(drawn, gaps, strict=True):
-        put(sheet, image, x, (28 - image.shape[0]) // 2 + int(rng.integers(-2, 3)))
-        x += image.shape[1] + int(gap)
-    return sheet, ["".join(str(label) for _, label in drawn)]
+    return string(digits, rng, (0, 11), (1, 2))
 
 
 def sparse(digits: Digits, rng: Rng) -> Made:
@@ -68,7 +61,6 @@ KINDS.update(few=few, sparse=sparse)
 def words(count: int, seed: int) -> list[bytes]:
     """Pictures of letters and symbols without digits."""
     rng = np.random.default_rng([seed, 7])
-    files = sorted(Path("/usr/share/fonts").rglob("DejaVu*.ttf"))
     made = []
     for number in range(count):
         parts = [
@@ -76,14 +68,10 @@ def words(count: int, seed: int) -> list[bytes]:
             for _ in range(int(rng.integers(1, 5)))
         ]
         text, size = " ".join(parts), int(rng.integers(60, 110))
-        font = (
-            ImageFont.truetype(files[rng.integers(len(files))], size)
-            if files
-            else ImageFont.load_default(size)
-        )
-        left, top, right, bottom = font.getbbox(text)
+        typeface = font(rng, size)
+        left, top, right, bottom = typeface.getbbox(text)
         picture = Image.new("L", (int(right - left) + 8, int(bottom - top) + 8))
-        ImageDraw.Draw(picture).text((4 - left, 4 - top), text, 255, font)
+        ImageDraw.Draw(picture).text((4 - left, 4 - top), text, 255, typeface)
         made.append(photograph(picture, number % 2 == 0, rng))
     return made
 

@@ -31,7 +31,7 @@ MOST_DIGITS = 5000
 COARSE, FINE, ENLARGED = 1000, 3600, 2000
 # minimum width and height at which a JPEG is decoded for that
 COARSE_SIDE, FINE_SIDE = COARSE // 2, FINE // 2
-# digits of less than the first height in pixels are small, and are examined again at the second
+# digits lower than the first number of pixels are small, and are examined again at about the second height
 SMALL, SHARP = 32, 45
 # a line is sure from the first probability, and is not a number below the second to the power of its digits
 SURE_LINE, LEAST_LINE = 0.9, 0.5

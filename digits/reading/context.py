@@ -44,16 +44,16 @@ def _as_digits(found: list[Hypothesis], served: np.ndarray, spans: list[tuple[in
         if each.may_be_digit:
             leaving[each.start].append((each.stop, probability))
 
-    def least(start: int, stop: int) -> float:
-        """The lowest probability on the path of digits on which it is highest."""
+    known: dict[tuple[int, int], float] = {}
+    wanted = {*spans, *((each.start, each.stop) for each in found)}
+    for start in {start for start, _ in wanted}:
+        # the lowest probability on the path of digits to each place on which it is highest
         best = {start: 1.0}
-        for node in range(start, stop):
+        last = max(stop for first, stop in wanted if first == start)
+        for node in range(start, last):
             for after, probability in leaving[node] if node in best else ():
-                if after <= stop:
-                    best[after] = max(best.get(after, 0.0), min(best[node], probability))
-        return best.get(stop, 0.0)
-
-    known = {span: least(*span) for span in {*spans, *((each.start, each.stop) for each in found)}}
+                best[after] = max(best.get(after, 0.0), min(best[node], probability))
+        known |= {span: best.get(span[1], 0.0) for span in wanted if span[0] == start}
     total = sum(known[span] for span in spans)
     rows = []
     for each in found:

@@ -26,9 +26,8 @@ MAX_TEXT = 300
 class Problem(Exception):
     """An error to answer a request with, as `application/problem+json`.
 
-    status: HTTP status, 4xx or 5xx. detail: a sentence for the client, which may begin
-    with the name in the member field. headers: of the answer. extra: further
-    members of the JSON object (field, found, ...).
+    status: HTTP status, 4xx or 5xx. detail: a sentence for the client, which may begin with the name in the member
+    field. headers: of the answer. extra: further members of the JSON object (field, found, ...).
     """
 
     def __init__(

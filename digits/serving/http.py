@@ -73,8 +73,8 @@ class Request(flask.Request):
 
     @cached_property
     def stream(self) -> IO[bytes]:
-        """The body. Raises Problem 415 if it is compressed, and BodyTooLarge; if the length is not known
-        in advance, only while it is read."""
+        """The body. Raises Problem 415 if it is compressed, and BodyTooLarge; if the length is not known in
+        advance, only while it is read."""
         if self.environ.get("HTTP_CONTENT_ENCODING", "").strip().lower() not in ("", "identity"):
             raise Problem(415, "Compressed bodies are not accepted.", headers={"Accept-Encoding": "identity"})
         length = self.environ.get("CONTENT_LENGTH", "")
