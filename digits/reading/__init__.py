@@ -191,7 +191,10 @@ def layout_of(data: bytes, name: str, max_pixels: int | None = None) -> tuple[La
         most = ENLARGED if layout is not None and typical and len(layout.areas) <= CROWD else 0
         size = min(size, max(most, *grey.shape))
         layout = find_lines(find_ink(_resized(grey, size)) if size > max(small.shape) else ink)
-    return None if layout is None else (layout, (fine.declared / layout.ink.size) ** 0.5)
+    if layout is None:
+        return None
+    longer = (fine.declared * max(grey.shape) / min(grey.shape)) ** 0.5
+    return layout, longer / max(layout.ink.shape)
 
 
 def _resized(grey: np.ndarray, longest: int) -> np.ndarray:
