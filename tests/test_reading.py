@@ -107,6 +107,32 @@ def test_boxes_are_not_read_as_digits(read_picture, gap):
     assert read_picture(picture).text == "250836"
 
 
+@pytest.mark.parametrize(("gap", "tone", "width"), [(14, 196, 1), (14, 204, 1), (0, 220, 3)])
+def test_faint_boxes_are_not_read_as_digits(read_picture, gap, tone, width):
+    picture = Image.new("L", (520, 130), 245)
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(52)
+    for i, digit in enumerate("250836"):
+        left = 20 + i * (66 + gap)
+        draw.rectangle((left, 25, left + 66, 105), outline=tone, width=width)
+        draw.text((left + 18, 34), digit, 20, font)
+    noise = np.random.default_rng(0).normal(0, 6, (130, 520))
+    noisy = Image.fromarray(np.clip(np.asarray(picture) + noise, 0, 255).astype(np.uint8))
+    assert read_picture(picture).text == read_picture(noisy).text == "250836"
+
+
+def test_a_1_that_is_nearly_as_high_as_its_box_is_read(read_picture):
+    picture = Image.new("L", (520, 130), 245)
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(52)
+    for i, digit in enumerate("25083"):
+        left = 20 + i * 66
+        draw.rectangle((left, 25, left + 66, 105), outline=40, width=3)
+        if i == 2:
+            draw.line((left + 36, 105, left + 40, 45), 20, 6)
+        else:
+            draw.text((left + 18, 34), digit, 20, font)
+    assert read_picture(picture).text == "25183"
+
+
 @pytest.mark.parametrize("text", ["50384", "2023"])
 def test_boxes_of_few_pixels_are_not_read_as_digits(read_picture, text):
     size, cell = 14, 20

@@ -21,6 +21,8 @@ EVEN = 0.2
 MOST_INK, MAX_BORDER = 0.45, 0.3
 # pixels above this are ink
 INK = 0.35
+# pixels above this may be a ruled line that is fainter than the digits
+FAINT = 0.2
 # the thicknesses of ruled lines to look for in pixels, and their maximum as a fraction of the picture's shorter
 # side
 THICKNESSES, THICKEST = (3, 8, 20), 0.08
@@ -30,8 +32,9 @@ MIN_RULE, RULE, SLENDER, STOUT = 22, 0.2, 12, 6
 # the minimum fraction of a ruled line that is visible between the strokes that cross it; where it is thicker by
 # the second factor, a stroke lies along it
 COVERED, ALONG = 0.65, 1.6
-# minimum length of a box's lines, as a fraction of its side
-SPANS = 0.7
+# minimum length of a box's lines, as a fraction of its side, and of its vertical lines, as a fraction of the
+# longest of them
+SPANS, SIDES = 0.7, 0.85
 # maximum length of a digit's stroke, relative to the digit's height
 LONGER = 1.5
 # maximum length in pixels of the gap that a stroke leaves in a ruled line
@@ -130,13 +133,15 @@ def without_rules(ink: np.ndarray) -> np.ndarray:
     rules = lying | standing
     if not rules.any():
         return ink
+    faint_lying, faint_standing = _rules((ink > FAINT).astype(np.uint8))
     # restore strokes that cross a line, also slanted ones; not for boxes, which are seldom crossed, because parts
     # of their corners would be restored too
     if not standing.any():
         across = int(2 * cv2.distanceTransform(rules, cv2.DIST_C, 3).max()) + 3
         wider = cv2.dilate(mask - rules, np.ones((1, across), np.uint8))
         rules -= rules & cv2.morphologyEx(wider, cv2.MORPH_CLOSE, np.ones((across, 1), np.uint8))
-    # remove the remnants of ruled lines beside strokes that touch them
+    # remove the remnants of ruled lines beside strokes that touch them, and what is visible of faint lines
+    lying, standing = lying | faint_lying, standing | faint_standing
     level, upright = (cv2.dilate(each, np.ones((5, 5), np.uint8)) for each in (lying, standing))
     level = cv2.morphologyEx(level, cv2.MORPH_CLOSE, np.ones((1, GAP), np.uint8))
     upright = cv2.morphologyEx(upright, cv2.MORPH_CLOSE, np.ones((GAP, 1), np.uint8))
@@ -205,9 +210,12 @@ def _rules(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
                 by_component[component - 1].append(part)
     for component, found in by_component.items():
         left, top, right, bottom = boxes[component].tolist()
+        # a 1 may be nearly as high as its box
+        longest = max((each.length for each in found if not each.level), default=0)
+        high = max(SPANS * (bottom - top), SIDES * longest)
         sides = [
-            [each for each in found if each.level == level and each.length >= SPANS * size]
-            for level, size in ((True, right - left), (False, bottom - top))
+            [each for each in found if each.level == level and each.length >= least]
+            for level, least in ((True, SPANS * (right - left)), (False, high))
         ]
         is_box = all(_apart(side) for side in sides)
         alone = min(LONGER * (bottom - top), 0.95 * width)
@@ -218,7 +226,7 @@ def _rules(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         ]
         # a vertical line may be a 1, so it must go from one horizontal line to another, or from the border to one
         between = _apart(lying)
-        least = SPANS * (bottom - top) if between else RULE * max(height, width)
+        least = high if between else RULE * max(height, width)
         meets = bool(lying) or top <= 2 or bottom >= height - 2
         slender = STOUT if between else SLENDER
         standing = [
