@@ -21,6 +21,8 @@ TOO_HIGH, PART = 3.5, 0.45
 # the maximum width of a vertical bar relative to its height, and the maximum height of a 1 relative to other
 # digits
 BAR, BAR_HEIGHT = 0.17, 1.25
+# a component of at least this height, relative to a frame's, may be a digit in the frame
+ENCLOSED = 0.4
 # components that fill this fraction of both of the picture's sides are not digits, unless there is only one
 FRAME = 0.9
 
@@ -75,7 +77,8 @@ def find_lines(ink: np.ndarray | None, least: float = 0) -> Layout | None:
 
 
 def _encloses(boxes: np.ndarray, areas: np.ndarray, possible: np.ndarray) -> np.ndarray:
-    """Which components are frames. They fill little of their box, and another large component is inside it."""
+    """Which components are frames. They fill little of their box, and another component is inside it that is not
+    much lower."""
     out = np.zeros(len(areas), bool)
     size = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     hollow = np.flatnonzero(possible & (areas < 0.4 * size))
@@ -86,7 +89,7 @@ def _encloses(boxes: np.ndarray, areas: np.ndarray, possible: np.ndarray) -> np.
         left, top, right, bottom = boxes[i]
         b = boxes[inner]
         inside = (b[:, 0] > left) & (b[:, 1] > top) & (b[:, 2] < right) & (b[:, 3] < bottom)
-        out[i] = (inside & (size[inner] > 0.08 * size[i])).any()
+        out[i] = (inside & (b[:, 3] - b[:, 1] > ENCLOSED * (bottom - top))).any()
     return out
 
 
