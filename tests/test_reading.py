@@ -194,6 +194,16 @@ def test_the_exif_orientation_is_applied_to_the_picture_and_its_boxes(read_pictu
         assert np.abs(np.subtract(one.box, other.box)).max() <= 3
 
 
+@pytest.mark.parametrize(("width", "height"), [(5, 80), (5, 95), (9, 95)])
+def test_boxes_in_a_narrow_picture_do_not_extend_beyond_it(read_picture, width, height):
+    pixels = np.full((height, width), 245, np.uint8)
+    pixels[5:25, width // 2] = pixels[-14:, width // 2 - 1 : width // 2 + 1] = 20
+    reading = read_picture(Image.fromarray(pixels))
+    boxes = [digit.box for line in reading.lines for digit in line.digits] + reading.marks
+    assert boxes
+    assert all(y + tall <= height and x + wide <= width for x, y, wide, tall in boxes)
+
+
 def test_boxes_are_in_pixels_of_the_picture_whatever_its_size(read_picture):
     small = printed(["203"], 60)
     large = small.resize((small.width * 9, small.height * 9))
