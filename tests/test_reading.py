@@ -42,6 +42,17 @@ def printed(lines: list[str], size: int = 48, spread: float = 0.3) -> Image.Imag
     return picture
 
 
+def boxed(text: str, gap: int = 0, tone: int = 40, width: int = 3) -> Image.Image:
+    """Printed digits in the boxes of a form, which are `gap` pixels apart."""
+    picture = Image.new("L", (520, 130), 245)
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(52)
+    for i, digit in enumerate(text):
+        left = 20 + i * (66 + gap)
+        draw.rectangle((left, 25, left + 66, 105), outline=tone, width=width)
+        draw.text((left + 18, 34), digit, 20, font)
+    return picture
+
+
 @pytest.fixture
 def read_picture(classifier):
     def read_it(picture: Image.Image | bytes, **options) -> Reading:
@@ -98,38 +109,29 @@ def test_ruled_lines_through_digits_are_not_read_as_digits(read_picture):
 
 @pytest.mark.parametrize("gap", [0, 14])
 def test_boxes_are_not_read_as_digits(read_picture, gap):
-    picture = Image.new("L", (520, 130), 245)
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(52)
-    for i, digit in enumerate("250836"):
-        left = 20 + i * (66 + gap)
-        draw.rectangle((left, 25, left + 66, 105), outline=40, width=3)
-        draw.text((left + 18, 34), digit, 20, font)
-    assert read_picture(picture).text == "250836"
+    assert read_picture(boxed("250836", gap)).text == "250836"
 
 
 @pytest.mark.parametrize(("gap", "tone", "width"), [(14, 196, 1), (14, 204, 1), (0, 220, 3)])
 def test_faint_boxes_are_not_read_as_digits(read_picture, gap, tone, width):
-    picture = Image.new("L", (520, 130), 245)
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(52)
-    for i, digit in enumerate("250836"):
-        left = 20 + i * (66 + gap)
-        draw.rectangle((left, 25, left + 66, 105), outline=tone, width=width)
-        draw.text((left + 18, 34), digit, 20, font)
+    picture = boxed("250836", gap, tone, width)
     noise = np.random.default_rng(0).normal(0, 6, (130, 520))
     noisy = Image.fromarray(np.clip(np.asarray(picture) + noise, 0, 255).astype(np.uint8))
     assert read_picture(picture).text == read_picture(noisy).text == "250836"
 
 
+def test_a_hand_drawn_frame_around_a_number_is_not_read(read_picture):
+    picture = printed(["20836"], 52)
+    x = np.linspace(30, 290, 60)
+    upper, lower = np.stack([x, 14 + 4 * np.sin(x / 9)], 1), np.stack([x, 90 + 4 * np.sin(x / 7)], 1)
+    outline = [tuple(point) for point in [*upper, *lower[::-1], upper[0]]]
+    ImageDraw.Draw(picture).line(outline, 30, 3)
+    assert read_picture(picture).text == "20836"
+
+
 def test_a_1_that_is_nearly_as_high_as_its_box_is_read(read_picture):
-    picture = Image.new("L", (520, 130), 245)
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(52)
-    for i, digit in enumerate("25083"):
-        left = 20 + i * 66
-        draw.rectangle((left, 25, left + 66, 105), outline=40, width=3)
-        if i == 2:
-            draw.line((left + 36, 105, left + 40, 45), 20, 6)
-        else:
-            draw.text((left + 18, 34), digit, 20, font)
+    picture = boxed("25 83")
+    ImageDraw.Draw(picture).line((188, 105, 192, 45), 20, 6)
     assert read_picture(picture).text == "25183"
 
 
