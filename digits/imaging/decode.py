@@ -45,13 +45,12 @@ STRIP = 1_000_000
 class Opened(NamedTuple):
     """A picture of which only the header has been read.
 
-    held: the number of pixels of four bytes in memory while decoding it. declared: the number of pixels in its
-    header.
+    held: the number of pixels of four bytes in memory while decoding it. size: width and height in its header.
     """
 
     picture: Image.Image
     held: int
-    declared: int
+    size: tuple[int, int]
 
 
 def open_picture(data: bytes, name: str, side: int | None = DRAFT_SIDE) -> Opened:
@@ -81,7 +80,7 @@ def open_picture(data: bytes, name: str, side: int | None = DRAFT_SIDE) -> Opene
     held = _held(picture, declared)
     if picture.width * picture.height > MAX_PIXELS or held > MAX_HELD_PIXELS:
         raise _too_large(name, f"{width}x{height} pixels")
-    return Opened(picture, held, declared)
+    return Opened(picture, held, (width, height))
 
 
 def open_pictures(data: list[bytes], names: list[str], side: int | None = DRAFT_SIDE) -> list[Opened]:
@@ -91,7 +90,7 @@ def open_pictures(data: list[bytes], names: list[str], side: int | None = DRAFT_
     """
     opened = [open_picture(content, name, side) for content, name in zip(data, names, strict=True)]
     pixels = sum(each.picture.width * each.picture.height for each in opened)
-    declared = sum(each.declared for each in opened)
+    declared = sum(width * height for _, _, (width, height) in opened)
     if pixels > MAX_PIXELS_TOGETHER or declared > MAX_DECLARED_TOGETHER:
         detail = "The pictures in the request have too many pixels in total."
         raise PictureError(413, detail, field=names[0], found=f"{declared} pixels")

@@ -191,10 +191,8 @@ def layout_of(data: bytes, name: str, max_pixels: int | None = None) -> tuple[La
         most = ENLARGED if layout is not None and typical and len(layout.areas) <= CROWD else 0
         size = min(size, max(most, *grey.shape))
         layout = find_lines(find_ink(_resized(grey, size)) if size > max(small.shape) else ink)
-    if layout is None:
-        return None
-    longer = (fine.declared * max(grey.shape) / min(grey.shape)) ** 0.5
-    return layout, longer / max(layout.ink.shape)
+    # the shorter side of an enlarged narrow picture has been rounded, so only the longer side gives the factor
+    return None if layout is None else (layout, max(fine.size) / max(layout.ink.shape))
 
 
 def _resized(grey: np.ndarray, longest: int) -> np.ndarray:
@@ -228,7 +226,7 @@ def _one_digit(data: bytes, name: str, judge: Judge, sure_threshold: float) -> l
     digit, probability = int(probabilities.argmax()), float(probabilities.max())
     if probability < SURE_DIGIT:
         return []
-    box = _box(corners, (opened.declared / grey.size) ** 0.5)
+    box = _box(corners, max(opened.size) / max(grey.shape))
     unsure = probability < sure_threshold
     return [Line(str(digit), [Digit(digit, probability, unsure, box)], probability, unsure, [])]
 
