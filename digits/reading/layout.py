@@ -21,7 +21,7 @@ TOO_HIGH, PART = 3.5, 0.45
 # the maximum width of a vertical bar relative to its height, and the maximum height of a 1 relative to other
 # digits
 BAR, BAR_HEIGHT = 0.17, 1.25
-# a component of at least this height, relative to a frame's, may be a digit in the frame
+# the minimum height of a digit in a frame, relative to the frame's
 ENCLOSED = 0.4
 # components that fill this fraction of both of the picture's sides are not digits, unless there is only one
 FRAME = 0.9
@@ -77,8 +77,8 @@ def find_lines(ink: np.ndarray | None, least: float = 0) -> Layout | None:
 
 
 def _encloses(boxes: np.ndarray, areas: np.ndarray, possible: np.ndarray) -> np.ndarray:
-    """Which components are frames. They fill little of their box, and another component is inside it that is not
-    much lower."""
+    """Which components are frames. They fill little of their box, and a component that may be a digit is inside
+    it."""
     out = np.zeros(len(areas), bool)
     size = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     hollow = np.flatnonzero(possible & (areas < 0.4 * size))

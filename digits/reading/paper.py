@@ -133,7 +133,6 @@ def without_rules(ink: np.ndarray) -> np.ndarray:
     rules = lying | standing
     if not rules.any():
         return ink
-    faint_lying, faint_standing = _rules((ink > FAINT).astype(np.uint8))
     # restore strokes that cross a line, also slanted ones; not for boxes, which are seldom crossed, because parts
     # of their corners would be restored too
     if not standing.any():
@@ -141,8 +140,11 @@ def without_rules(ink: np.ndarray) -> np.ndarray:
         wider = cv2.dilate(mask - rules, np.ones((1, across), np.uint8))
         rules -= rules & cv2.morphologyEx(wider, cv2.MORPH_CLOSE, np.ones((across, 1), np.uint8))
     # remove the remnants of ruled lines beside strokes that touch them, and what is visible of faint lines
-    lying, standing = lying | faint_lying, standing | faint_standing
-    level, upright = (cv2.dilate(each, np.ones((5, 5), np.uint8)) for each in (lying, standing))
+    faint = _rules((ink > FAINT).astype(np.uint8))
+    level, upright = (
+        cv2.dilate(one | other, np.ones((5, 5), np.uint8))
+        for one, other in zip((lying, standing), faint, strict=True)
+    )
     level = cv2.morphologyEx(level, cv2.MORPH_CLOSE, np.ones((1, GAP), np.uint8))
     upright = cv2.morphologyEx(upright, cv2.MORPH_CLOSE, np.ones((GAP, 1), np.uint8))
     along = cv2.bitwise_or(level, upright)
