@@ -17,7 +17,20 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
-from numerals import KINDS, ROOT, SIGNS, Digits, Made, Rng, enlarged, font, photograph, pictures, put, string
+from numerals_strings import (
+    KINDS,
+    ROOT,
+    SIGNS,
+    Digits,
+    Made,
+    Rng,
+    font,
+    photograph,
+    pictures,
+    put,
+    scaled,
+    string,
+)
 from PIL import Image, ImageDraw
 from scipy.optimize import minimize
 
@@ -52,7 +65,7 @@ def sparse(digits: Digits, rng: Rng) -> Made:
     sheet = np.zeros((pitch * len(made) + 4, width), np.uint8)
     for i, (number, _) in enumerate(made):
         put(sheet, number, int(rng.integers(0, width - number.shape[1] + 1)), i * pitch)
-    return enlarged(sheet, 3), [lines[0] for _, lines in made]
+    return scaled(sheet, 3), [lines[0] for _, lines in made]
 
 
 KINDS.update(few=few, sparse=sparse)
