@@ -19,17 +19,17 @@ import sys
 import time
 from collections.abc import Iterator
 from functools import partial
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from cells import CUTS, cell  # noqa: E402
 from outliers import KINDS as OUTLIERS  # noqa: E402
+from paper import photograph, placed, png  # noqa: E402
 
 from digits.imaging import PictureError, prepare  # noqa: E402
 from digits.model import Classifier, load, scale  # noqa: E402
@@ -94,54 +94,6 @@ def has_digits(file: Path) -> bool:
     """Whether a font has ten different digits. Symbol fonts show the same box for each."""
     font = ImageFont.truetype(file, 40)
     return len({bytes(font.getmask(str(digit))) for digit in range(10)}) == 10
-
-
-def photograph(ink: Image.Image, dark: bool, rng: np.random.Generator, lines: int = 1) -> bytes:
-    """A PNG or JPEG of the digit at a random place on paper with random brightness, shadow, noise and blur. One
-    in five fills its picture.
-
-    dark: dark ink on light paper, else the reverse. lines: the number of lines of digits in `ink`.
-    """
-    height = int(rng.integers(24, 320)) * lines
-    ink = ink.resize((max(1, ink.width * height // ink.height), height), Image.Resampling.BICUBIC)
-    room = rng.uniform(0.05, 1.5, 4) * max(ink.size) * (rng.random() < 0.8)
-    width, tall = int(ink.width + room[0] + room[1]), int(ink.height + room[2] + room[3])
-    canvas = np.zeros((tall, width), np.float32)
-    x, y = int(room[0]), int(room[2])
-    canvas[y : y + ink.height, x : x + ink.width] = np.asarray(ink, np.float32) / 255
-    paper, pen = (
-        (rng.uniform(200, 255), rng.uniform(0, 90)) if dark else (rng.uniform(0, 50), rng.uniform(150, 255))
-    )
-    shade = 1 - rng.uniform(0, 0.35) * np.linspace(0, 1, width)[None, :] if rng.random() < 0.4 else 1.0
-    grey = (paper + (pen - paper) * canvas) * shade
-    if rng.random() < 0.4:
-        grey = grey + rng.normal(0, rng.uniform(1, 8), grey.shape)
-    picture = Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8))
-    if rng.random() < 0.3:
-        picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0, height / 60)))
-    if rng.random() < 0.3:
-        file = BytesIO()
-        picture.convert("RGB").save(file, "JPEG", quality=int(rng.integers(40, 95)))
-        return file.getvalue()
-    return png(picture)
-
-
-def placed(ink: Image.Image, dark: bool, rng: np.random.Generator) -> bytes:
-    """A PNG of the digit, 24 to 200 pixels high, at a random place on a plain background up to three times as
-    large."""
-    height = int(rng.integers(24, 201))
-    ink = ink.resize((max(1, ink.width * height // ink.height), height), Image.Resampling.BICUBIC)
-    room = (max(ink.size) * rng.uniform(0.1, 2, 2)).astype(int)
-    picture = Image.new("L", (ink.width + int(room[0]), ink.height + int(room[1])))
-    picture.paste(ink, (int(rng.integers(room[0] + 1)), int(rng.integers(room[1] + 1))))
-    return png(Image.eval(picture, lambda grey: 255 - grey) if dark else picture)
-
-
-def png(picture: Image.Image) -> bytes:
-    """The bytes of the picture's file."""
-    file = BytesIO()
-    picture.save(file, "PNG")
-    return file.getvalue()
 
 
 def read(classifier: Classifier, picture: bytes) -> tuple[int, float]:

@@ -24,7 +24,8 @@ from numerals_pages import sheets, tables
 from numerals_pens import decimals, fractions, minus, pens, sevens, stacked
 from numerals_scores import Found, Picture, Score, bare, found_of, score
 from numerals_strings import KINDS as STRINGS
-from numerals_strings import ROOT, Digits, Made, Rng, photograph, pictures
+from numerals_strings import ROOT, Digits, Made, Rng, pictures
+from paper import photograph
 from PIL import Image
 
 from digits.imaging import PictureError
@@ -37,7 +38,7 @@ Kind = Callable[[Digits, Rng, int], Picture]
 
 
 def photographed(makers: dict[str, Callable[[Digits, Rng], Made]]) -> Kind:
-    """A kind of which each sort in turns is laid on paper by benchmarks/evaluate.py, half of it dark on light."""
+    """A kind of which each sort in turns is laid on paper by benchmarks/paper.py, half of it dark on light."""
 
     def make(digits: Digits, rng: Rng, index: int) -> Picture:
         name, maker = list(makers.items())[index % len(makers)]

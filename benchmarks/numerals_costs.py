@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from evaluate import png
 from numerals import SEED, reader
 from numerals_blank import TEXT
 from numerals_pages import lit, wood
 from numerals_pens import number
 from numerals_strings import ROOT, Digits, Rng, font, put, scaled, string
+from paper import png
 from PIL import Image, ImageDraw
 
 from digits.model import Classifier, load
@@ -44,9 +44,20 @@ def dense(rng: Rng) -> np.ndarray:
 
 
 def hatched(rng: Rng) -> np.ndarray:
-    """2000x2000 pixels with lines in two directions, 14 pixels apart."""
-    y, x = np.mgrid[:2000, :2000]
-    return 235 - 200.0 * (((x + y) % 20 < 3) | ((x - y) % 20 < 3))
+    """2000x2000 pixels with slanting strokes of 150 to 400 pixels, some of which cross."""
+    picture = Image.new("L", (2000, 2000))
+    draw = ImageDraw.Draw(picture)
+    for x, y in np.mgrid[-200:2200:14, -200:2200:180].reshape(2, -1).T:
+        start, length = rng.normal((x, y), 3), rng.uniform(150, 400)
+        draw.line((*start, start[0] + 0.5 * length, start[1] - 0.8 * length), 255, 3)
+    return lit(np.asarray(picture), rng)
+
+
+def striped(rng: Rng) -> np.ndarray:
+    """Eight megapixels with a line at every third pixel."""
+    picture = np.full((2800, 2800), 235.0)
+    picture[:, ::3] = 35
+    return picture
 
 
 def specks(rng: Rng) -> np.ndarray:
@@ -79,6 +90,7 @@ COSTLY: dict[str, Callable[[Rng], np.ndarray]] = {
     "photo of 1600x1200 with five digits": photo,
     "page of 2,500 digits at 600 dpi": dense,
     "hatching, 2000x2000": hatched,
+    "a line at every third pixel, 8 megapixels": striped,
     "black and white noise, 2000x2000": specks,
     "blots, 8 megapixels": blots,
     "printed page, 8 megapixels": print_page,

@@ -4,6 +4,7 @@ the pen's."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from io import BytesIO
 
 import numpy as np
@@ -155,6 +156,10 @@ def plain(rng: Rng, height: int, width: int) -> np.ndarray:
     return light[..., None] * rng.uniform(20, 170, 3)
 
 
+Surface = Callable[[Rng, int, int], np.ndarray]
+TABLES: list[Surface] = [wood, cloth, plain]
+
+
 def perspective(size: tuple[int, int], corners: np.ndarray) -> list[float]:
     """Pillow's eight coefficients for drawing a picture of this width and height with its corners, from the upper
     left one clockwise, at these places (4, 2)."""
@@ -166,12 +171,11 @@ def perspective(size: tuple[int, int], corners: np.ndarray) -> list[float]:
     return np.linalg.solve(np.array(rows, float), np.array(values, float)).tolist()
 
 
-def on_a_table(digits: Digits, rng: Rng) -> tuple[np.ndarray, list[str]]:
-    """A sheet with one to four lines, seen at an angle, on a wooden, covered or painted table."""
-    ink, lines = page(digits, rng, float(rng.integers(32, 64)), int(rng.integers(1, 5)))
+def on_a_table(ink: np.ndarray, rng: Rng, tables: Sequence[Surface] = TABLES) -> np.ndarray:
+    """A sheet with this ink, seen at an angle, on a table with one of these surfaces."""
     tall, wide = ink.shape
     height, width = int(tall * rng.uniform(1.3, 1.9)), int(wide * rng.uniform(1.3, 1.9))
-    table = [wood, cloth, plain][int(rng.integers(3))](rng, height, width)
+    table = tables[int(rng.integers(len(tables)))](rng, height, width)
     turn = np.radians(rng.uniform(-7, 7))
     corners = np.array([(-wide, -tall), (wide, -tall), (wide, tall), (-wide, tall)]) / 2
     corners = corners @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
@@ -192,12 +196,11 @@ def on_a_table(digits: Digits, rng: Rng) -> tuple[np.ndarray, list[str]]:
     blurred = Image.fromarray((cover * 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(reach / 2))
     shade = 1 - rng.uniform(0.1, 0.5) * np.roll(np.asarray(blurred) / 255, (reach, reach), (0, 1))
     paper = seen(sheet)[..., None] * np.array([1, 0.98, rng.uniform(0.9, 1)])
-    return np.where(cover[..., None] > 0.5, paper, table * shade[..., None]), lines
+    return np.where(cover[..., None] > 0.5, paper, table * shade[..., None])
 
 
-def in_shadow(digits: Digits, rng: Rng) -> tuple[np.ndarray, list[str]]:
+def in_shadow(ink: np.ndarray, rng: Rng) -> np.ndarray:
     """A page on which a shadow with a hard edge falls, of 10 to 50 %, often across the digits."""
-    ink, lines = page(digits, rng, float(rng.integers(28, 80)), int(rng.integers(1, 4)))
     grey = lit(ink, rng)
     y, x = np.mgrid[: ink.shape[0], : ink.shape[1]]
     shade = np.ones(ink.shape)
@@ -206,13 +209,12 @@ def in_shadow(digits: Digits, rng: Rng) -> tuple[np.ndarray, list[str]]:
         place = rng.uniform(0.25, 0.75, 2) * ink.shape[::-1]
         far = (x - place[0]) * np.cos(angle) + (y - place[1]) * np.sin(angle)
         shade = np.minimum(shade, 1 - np.clip(far / rng.uniform(0.5, 3), 0, 1))
-    return grey * (1 - rng.uniform(0.1, 0.5) * shade), lines
+    return grey * (1 - rng.uniform(0.1, 0.5) * shade)
 
 
-def folded(digits: Digits, rng: Rng) -> tuple[np.ndarray, list[str]]:
+def folded(ink: np.ndarray, rng: Rng) -> np.ndarray:
     """A page that was folded one to three times: each crease has a dark and a bright side, and the light changes
     there."""
-    ink, lines = page(digits, rng, float(rng.integers(28, 80)), int(rng.integers(1, 4)))
     grey = lit(ink, rng)
     y, x = np.mgrid[: ink.shape[0], : ink.shape[1]]
     for fold in range(int(rng.integers(1, 4))):
@@ -221,14 +223,19 @@ def folded(digits: Digits, rng: Rng) -> tuple[np.ndarray, list[str]]:
         far, wide = place - middle, rng.uniform(1, 2.5)
         ridge = np.exp(-(((far + wide) / wide) ** 2)) - np.exp(-(((far - wide) / wide) ** 2))
         grey = grey * (1 + rng.uniform(0.03, 0.15) * np.tanh(far / 2)) + rng.uniform(10, 40) * ridge
-    return grey, lines
+    return grey
 
 
 def sheets(digits: Digits, rng: Rng, index: int) -> Picture:
     """Sheets on a table, shadows with hard edges, and folds, in turns."""
     name, make = list(SHEETS.items())[index % len(SHEETS)]
-    picture, lines = make(digits, rng)
-    return Picture(file_of(picture, rng), lines, sub=name)
+    smallest, largest, most = (32, 64, 4) if make is on_a_table else (28, 80, 3)
+    ink, lines = page(digits, rng, float(rng.integers(smallest, largest)), int(rng.integers(1, most + 1)))
+    return Picture(file_of(make(ink, rng), rng), lines, sub=name)
 
 
-SHEETS = {"on a table": on_a_table, "hard shadow": in_shadow, "folds": folded}
+SHEETS: dict[str, Callable[[np.ndarray, Rng], np.ndarray]] = {
+    "on a table": on_a_table,
+    "hard shadow": in_shadow,
+    "folds": folded,
+}

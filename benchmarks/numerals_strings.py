@@ -1,5 +1,5 @@
 """Makes pictures of lines of MNIST's test digits (MNIST_NPZ), two to eight per line, with the paper and light of
-benchmarks/evaluate.py. Half of them are dark on light. The pictures of a kind depend only on the seed, and these
+benchmarks/paper.py. Half of them are dark on light. The pictures of a kind depend only on the seed, and these
 kinds stay as they are, so that figures of different days can be compared."""
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from evaluate import photograph  # noqa: E402
+from paper import photograph  # noqa: E402
 
 # letters that don't look like digits in any typeface, alone or in pairs
 WORDS = [
