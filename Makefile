@@ -88,7 +88,7 @@ train-seeds: $(VENV)/.installed  ## train with three seeds and print the mean ac
 
 .PHONY: eval
 eval: $(VENV)/.installed  ## measure the accuracy on pictures of each kind, or N=100 of each (set MNIST_NPZ to include MNIST's)
-	$(PY) benchmarks/evaluate.py $(if $(N),--count $(N))
+	$(PY) benchmarks/evaluate.py $(if $(N),--n $(N))
 	test -z "$$MNIST_NPZ" || $(PY) benchmarks/numerals.py $(if $(N),--n $(N))
 	test -z "$$MNIST_NPZ" || $(PY) benchmarks/numerals_costs.py
 
