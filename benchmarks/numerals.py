@@ -118,9 +118,11 @@ def print_row(row: dict[str, Any]) -> None:
     )
 
 
-def evaluate(read_lines: Reader, count: int, kinds: list[str], keep: Path | None) -> list[dict[str, Any]]:
+def evaluate(
+    read_lines: Reader, digits: Digits, count: int, kinds: list[str], keep: Path | None
+) -> list[dict[str, Any]]:
     """Read pictures of each kind, print the table, and return its rows."""
-    digits, rows = Digits(), []
+    rows = []
     print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
     for kind in kinds:
         results: list[tuple[str, Score, float]] = []
@@ -228,7 +230,7 @@ def main() -> None:
         print(
             f"{' and '.join(NEED_FONTS)} are left out, because DIGITS_FONTS names no folder with their fonts"
         )
-    rows = evaluate(reader(classifier), args.n, kinds, args.keep)
+    rows = evaluate(reader(classifier), Digits(), args.n, kinds, args.keep)
     if args.json:
         args.json.write_text(
             json.dumps({"model": classifier.version, "seed": SEED, "rows": rows}, indent=1) + "\n"

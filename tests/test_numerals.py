@@ -4,10 +4,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
-
-from digits.training.synthetic import draw as draw_digits
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "benchmarks"))
@@ -20,28 +17,18 @@ ALL_SORTS = {"tables": 2, "decimals": 4, "sheets": 3, "blank": 8}
 KINDS = [kind for kind in [*numerals.STRINGS, *numerals.KINDS] if kind not in numerals.NEED_FONTS]
 
 
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory):
-    """Synthetic digits in place of MNIST's."""
-    file = tmp_path_factory.mktemp("mnist") / "mnist.npz"
-    np.savez(file, **draw_digits(0, 80, 5))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MNIST_NPZ", str(file))
-        yield numerals.Digits()
-
-
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_pictures_of_a_kind_are_the_same_each_time(kind, digits):
+def test_the_pictures_of_a_kind_are_the_same_each_time(kind, drawn_digits):
     count = ALL_SORTS.get(kind, 1)
-    pictures = list(numerals.made(kind, count, digits))
-    assert pictures == list(numerals.made(kind, count, digits))
+    pictures = list(numerals.made(kind, count, drawn_digits))
+    assert pictures == list(numerals.made(kind, count, drawn_digits))
     assert len({picture.sub for picture in pictures}) == count
-    assert pictures[:1] == list(numerals.made(kind, 1, digits))
+    assert pictures[:1] == list(numerals.made(kind, 1, drawn_digits))
     shown = [*pictures[0].lines, *(text for text, _ in pictures[0].cells)]
     assert bool(shown) == (kind != "blank")
 
 
-def test_handwriting_fonts_are_taken_from_the_folder_for_evaluation(digits, tmp_path, monkeypatch):
+def test_handwriting_fonts_are_taken_from_the_folder_for_evaluation(drawn_digits, tmp_path, monkeypatch):
     fonts = sorted(Path("/usr/share/fonts").rglob("DejaVu*.ttf"))
     if not fonts:
         pytest.skip("needs a font")
@@ -49,7 +36,7 @@ def test_handwriting_fonts_are_taken_from_the_folder_for_evaluation(digits, tmp_
     (tmp_path / "evaluation" / "hand.ttf").write_bytes(fonts[0].read_bytes())
     assert numerals.handwriting() == []
     monkeypatch.setenv("DIGITS_FONTS", str(tmp_path))
-    (words,), (names,) = (numerals.made(kind, 1, digits) for kind in numerals.NEED_FONTS)
+    (words,), (names,) = (numerals.made(kind, 1, drawn_digits) for kind in numerals.NEED_FONTS)
     assert not words.lines
     assert names.lines
 
@@ -67,11 +54,11 @@ def perfect(pictures):
 
 
 @pytest.mark.parametrize("kind", ["spaced", "decimals", "tables", "blank"])
-def test_a_perfect_reader_gets_full_marks_and_a_blind_one_none(kind, digits, capsys):
-    pictures = list(numerals.made(kind, 4, digits))
-    row = numerals.evaluate(perfect(pictures), 4, [kind], None)[0]
+def test_a_perfect_reader_gets_full_marks_and_a_blind_one_none(kind, drawn_digits, capsys):
+    pictures = list(numerals.made(kind, 4, drawn_digits))
+    row = numerals.evaluate(perfect(pictures), drawn_digits, 4, [kind], None)[0]
     assert (row["kind"], row["n"], row["whole"], row["sure_and_wrong"]) == (kind, 4, 1, 0)
-    blind = numerals.evaluate(lambda file: [], 4, [kind], None)[0]
+    blind = numerals.evaluate(lambda file: [], drawn_digits, 4, [kind], None)[0]
     assert blind["whole"] == (kind == "blank")
     assert blind["no_sure_wrong"] == 1
     assert f"| {kind} | 4 | 100.0% |" in capsys.readouterr().out

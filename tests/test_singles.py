@@ -8,49 +8,36 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from digits.training.synthetic import draw as draw_digits
-
 sys.path.append(str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
 import singles
-from numerals_strings import Digits
-
-
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory):
-    """Synthetic digits in place of MNIST's."""
-    file = tmp_path_factory.mktemp("mnist") / "mnist.npz"
-    np.savez(file, **draw_digits(0, 80, 5))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MNIST_NPZ", str(file))
-        yield Digits()
 
 
 @pytest.mark.parametrize("kind", singles.KINDS)
-def test_the_pictures_of_a_kind_are_the_same_each_time(kind, digits):
-    pictures = list(singles.made(kind, 2, digits))
-    assert pictures == list(singles.made(kind, 2, digits))
-    assert pictures[:1] == list(singles.made(kind, 1, digits))
+def test_the_pictures_of_a_kind_are_the_same_each_time(kind, drawn_digits):
+    pictures = list(singles.made(kind, 2, drawn_digits))
+    assert pictures == list(singles.made(kind, 2, drawn_digits))
+    assert pictures[:1] == list(singles.made(kind, 1, drawn_digits))
     assert pictures[0].file != pictures[1].file
     assert all(0 <= picture.label <= 9 for picture in pictures)
 
 
-def test_native_pictures_have_their_sizes(digits):
-    for picture in singles.made("native", 8, digits):
+def test_native_pictures_have_their_sizes(drawn_digits):
+    for picture in singles.made("native", 8, drawn_digits):
         with Image.open(BytesIO(picture.file)) as image:
             assert f"{image.width}x{image.height}" == picture.sub
 
 
-def test_depths_use_their_bits(digits):
-    for picture in singles.made("depths", 8, digits):
+def test_depths_use_their_bits(drawn_digits):
+    for picture in singles.made("depths", 8, drawn_digits):
         with Image.open(BytesIO(picture.file)) as image:
             assert image.mode == "I;16"
             largest = int(np.asarray(image).max())
         assert picture.sub == f"{largest.bit_length()} bits"
 
 
-def test_inks_of_equal_brightness_are_flat_in_grey(digits):
-    for picture in singles.made("colours", 6, digits):
+def test_inks_of_equal_brightness_are_flat_in_grey(drawn_digits):
+    for picture in singles.made("colours", 6, drawn_digits):
         with Image.open(BytesIO(picture.file)) as image:
             grey, colour = np.asarray(image.convert("L"), float), np.asarray(image.convert("RGB"), float)
         spread = np.ptp(np.percentile(grey, [2, 98]))
