@@ -142,7 +142,8 @@ def _run(given: argparse.Namespace) -> int:
     if work:
         cluster = Cluster(given.scheduler, given.workers)
         try:
-            progress.say(f"dashboard: {cluster.client().dashboard_link}")
+            if given.scheduler:
+                progress.say(f"dashboard: {cluster.client().dashboard_link}")
             failed = read_shards(work, job, cluster, progress)
         finally:
             cluster.close()
