@@ -22,6 +22,7 @@ from distributed import Client, Future, LocalCluster, Worker, WorkerPlugin, wait
 from distributed.comm import CommClosedError
 from distributed.security import Security
 
+from digits.bulk.apart import rows_apart
 from digits.bulk.inputs import Shard, UsageError
 from digits.bulk.tasks import Job, add_model, models, read_shard
 from digits.model import Model
@@ -217,7 +218,14 @@ def read_shards(
                 # a new key each time, so that Dask does not take the task for one of a lost scheduler
                 name = f"{each.shard.name}-{uuid.uuid4().hex[:8]}"
                 future = client.submit(
-                    read_shard, each.shard, job, each.failed_of, key=name, retries=RETRIES, pure=False
+                    read_shard,
+                    each.shard,
+                    job,
+                    each.failed_of,
+                    rows_apart,
+                    key=name,
+                    retries=RETRIES,
+                    pure=False,
                 )
                 running[future] = each
             progress.show(len(workers))

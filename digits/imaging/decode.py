@@ -144,7 +144,7 @@ def decode_grey(picture: Image.Image, name: str) -> np.ndarray:
             grey.getexif()[ORIENTATION] = orientation
             grey = ImageOps.exif_transpose(grey)
         return np.asarray(grey)
-    except PictureError:
+    except (PictureError, MemoryError):
         raise
     except Exception:
         # damaged files can raise almost any exception, from OSError to struct.error
