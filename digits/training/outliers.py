@@ -1,6 +1,6 @@
 """Outliers: images in MNIST's format that show no digit. The network trains with them, so that it is unsure about
-images other than digits (outlier exposure: Hendrycks, Mazeika and Dietterich 2019, arXiv:1812.04606). `draw` makes
-them from MNIST's training images and from the pictures of digits/training/drawings.py, and they only depend on the
+images other than digits (outlier exposure: Hendrycks, Mazeika and Dietterich 2019, arXiv:1812.04606). They
+are made from MNIST's training images and from the pictures of digits/training/drawings.py, and only depend on the
 seed. Three fifths are prepared as in the service, and the others are scaled as clients that send pixels would do.
 
 There are no katakana and no photographs among them, so that `make eval` can measure the answers to images of
@@ -29,23 +29,9 @@ Digits = list[list[np.ndarray]]
 Picture = np.ndarray
 
 
-def draw(
-    count: int, images: np.ndarray, labels: np.ndarray, seed: int, kinds: dict[str, float]
-) -> dict[str, np.ndarray]:
-    """About `count` outliers, uint8 (n, 28, 28) for each kind.
-
-    images: uint8 (n, 28, 28), digits from which some kinds are made. labels: their digits, (n,). kinds: the
-    relative weight of each kind; 0 leaves it out. Raises StageError for an unknown kind.
-    """
-    made = {
-        kind: draw_kind(kind, number, images, labels, seed) for kind, number in numbers(count, kinds).items()
-    }
-    return {kind: drawn for kind, drawn in made.items() if len(drawn)}
-
-
 def numbers(count: int, kinds: dict[str, float]) -> dict[str, int]:
-    """How many of about `count` outliers each kind gets. kinds: the relative weights. Raises StageError for an
-    unknown kind."""
+    """How many of about `count` outliers each kind gets. kinds: the relative weight of each kind; 0 leaves it out.
+    Raises StageError for an unknown kind."""
     unknown = set(kinds) - set(KINDS)
     if unknown:
         names = ", ".join(sorted(unknown)), ", ".join(KINDS)
@@ -58,7 +44,10 @@ def numbers(count: int, kinds: dict[str, float]) -> dict[str, int]:
 
 def draw_kind(kind: str, number: int, images: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
     """Outliers of a kind, uint8 (number, 28, 28), or none if no image shows a digit. They only depend on the seed
-    and their number. images, labels: as for `draw`."""
+    and their number.
+
+    images: uint8 (n, 28, 28), digits from which some kinds are made. labels: their digits, (n,).
+    """
     rng = np.random.default_rng([seed, zlib.crc32(kind.encode())])
     digits = [[image for image in images[labels == digit] if (image > INK).any()] for digit in range(10)]
     drawn = [_one(kind, digits, rng) for _ in range(number if any(digits) else 0)]
