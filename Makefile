@@ -18,8 +18,15 @@ serve: $(SERVE_VENV)/.installed  ## start the service on port 5000 with the trai
 key: $(SERVE_VENV)/.installed  ## create an API key and the hash for the service
 	$(SERVE_VENV)/bin/python -m digits.serving.keys
 
-train: $(VENV)/.installed  ## run the DVC pipeline: data, training, metrics
-	PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m dvc repro
+# the stages run `python`
+DVC = PATH="$(abspath $(VENV))/bin:$$PATH" $(abspath $(PY)) -m dvc
+
+# in a new clone the data are missing; DVC makes them when a stage that needs them is out of date
+train: $(VENV)/.installed  ## run the stages of the pipeline that are out of date, and say which are not
+	@if plan="$$($(DVC) repro --dry --allow-missing 2>&1)" && ! echo "$$plan" | grep -q "^Running stage"; \
+	then echo "$$plan" | grep "^Stage"; \
+	echo "models/ and metrics/ are what the pipeline makes of this code and params.yaml, so there is nothing to train."; \
+	else $(DVC) repro; fi
 
 # with this profile Hypothesis uses the same examples in each run; without it, each run tries new ones
 test: $(VENV)/.installed  ## run all tests except the slow end-to-end ones
@@ -74,8 +81,24 @@ bench-parts: $(VENV)/.installed  ## show where the CPU time of a request goes
 bench-train: $(VENV)/.installed  ## compare training with other frameworks (takes minutes; needs `dvc repro data`)
 	$(PY) benchmarks/training.py
 
-.PHONY: train-twice train-seeds
+.PHONY: train-quick train-twice train-seeds reproduce
+# train in another folder than models/: $(call run,FOLDER,OPTIONS OF THE STAGE images,OPTIONS OF train.py)
+define run
+	$(PY) -m digits.training.images $(2) --out $(1)/data/images.npz
+	$(PY) train.py $(3) --images $(1)/data/images.npz --out $(1)
+	$(PY) -m digits.training.compile $(1)/models/mnist.h5 $(1)/models/mnist.tflite
+	$(PY) -m digits.training.evaluate --images $(1)/data/images.npz --out $(1)
+endef
+
+LIMIT ?= 2000
+EPOCHS ?= 1
+train-quick: $(VENV)/.installed  ## train with a few images in tmp/train, to try a change (LIMIT=2000 EPOCHS=1)
+	$(DVC) repro data
+	$(call run,tmp/train,--limit $(LIMIT),--epochs $(EPOCHS))
+	$(DVC) metrics show metrics/metrics.json tmp/train/metrics/metrics.json
+
 train-twice: $(VENV)/.installed  ## train twice with the same seed and compare the models byte for byte
+	$(DVC) repro images
 	rm -rf tmp/twice
 	$(PY) train.py --out tmp/twice/a
 	$(PY) train.py --out tmp/twice/b
@@ -83,8 +106,16 @@ train-twice: $(VENV)/.installed  ## train twice with the same seed and compare t
 	cmp tmp/twice/a/models/mnist.h5 tmp/twice/b/models/mnist.h5 && echo "identical"
 
 train-seeds: $(VENV)/.installed  ## train with three seeds and print the mean accuracy
-	for seed in 1 2 3; do $(PY) train.py --seed $$seed --out tmp/seeds/$$seed >/dev/null || exit 1; done
+	$(DVC) repro data
+	$(call run,tmp/seeds/1,--seed 1,--seed 1)
+	$(call run,tmp/seeds/2,--seed 2,--seed 2)
+	$(call run,tmp/seeds/3,--seed 3,--seed 3)
 	$(PY) -c "import json; a = [json.load(open(f'tmp/seeds/{s}/models/mnist.json'))['test']['accuracy'] for s in (1, 2, 3)]; print('test accuracy', *a, 'mean', round(sum(a) / 3, 4))"
+
+# dvc.lock then has the hashes of what was made, so that git shows each difference
+reproduce: $(VENV)/.installed  ## make all outputs except the trained network again in a new clone of HEAD, and compare them with dvc.lock
+	rm -rf tmp/reproduce && mkdir -p tmp && git clone --quiet . tmp/reproduce
+	cd tmp/reproduce && $(DVC) repro --force --single-item data images compile evaluate && git diff --exit-code && $(DVC) status
 
 .PHONY: eval
 eval: $(VENV)/.installed  ## measure the accuracy on pictures of each kind, or N=100 of each (set MNIST_NPZ to include MNIST's)
@@ -100,7 +131,7 @@ numbers-pictures: $(VENV)/.installed  ## draw the pictures in docs/numbers.md (s
 	$(PY) benchmarks/numerals_pictures.py
 
 .PHONY: e2e screenshots
-e2e: $(VENV)/.installed  ## run the slow end-to-end tests: the browser, faults under load
+e2e: $(VENV)/.installed reproduce  ## run the slow end-to-end tests: the pipeline, the browser, faults under load
 	$(PY) -m pytest -m e2e
 
 screenshots: $(VENV)/.installed  ## take new screenshots of the drawing page

@@ -57,7 +57,6 @@ def learn_keras(way: str, epochs: int, arrays: dict[str, np.ndarray]) -> dict:
 
     import train
     from digits.training.augment import batches
-    from digits.training.evaluate import predict
     from digits.training.network import OUTPUTS, build, normalize
 
     params = yaml.safe_load((ROOT / "params.yaml").read_text())["train"]
@@ -78,7 +77,8 @@ def learn_keras(way: str, epochs: int, arrays: dict[str, np.ndarray]) -> dict:
 
         def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
             seconds.append(time.perf_counter() - self.begun)
-            right.append(float((predict(network, test).argmax(1) == digits).mean()))
+            predicted = network.predict(test, batch_size=train.PREDICTED, verbose=0)
+            right.append(float((predicted.argmax(1) == digits).mean()))
 
     network.compile(
         keras.optimizers.Adam(1e-3),

@@ -1,5 +1,5 @@
-"""Logging as lines of JSON on standard output (python-json-logger). gunicorn.conf.py and train.py use `config`,
-and digits/serving/request_log.py writes the line for each request."""
+"""Logging as lines of JSON on standard output (python-json-logger). gunicorn.conf.py uses `config`, and
+digits/serving/request_log.py writes the line for each request."""
 
 from __future__ import annotations
 

@@ -6,24 +6,22 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from conftest import ROOT
+from PIL import Image
 
-from digits.training.data import (
-    DataError,
-    from_file,
-    from_keras,
-    idx_sha256,
-    load,
-    main,
-    split,
-    verify,
-    write,
-)
+from digits.imaging import PictureError, prepare, prepare_grey
+from digits.training.arrays import DIGITS, read, write
+from digits.training.data import from_file, from_keras, main
+from digits.training.images import split
+from digits.training.low_resolution import low_resolution
+from digits.training.mnist import idx_sha256, verify
+from digits.training.stage import StageError, outputs
 from digits.training.synthetic import draw
 
 
@@ -65,7 +63,7 @@ def test_keras_downloads_mnist_if_no_file_is_named(
     monkeypatch.delenv("MNIST_NPZ")
     monkeypatch.setattr("sys.argv", ["digits.training.data", "--out", str(tmp_path / "a.npz")])
     main()
-    np.testing.assert_array_equal(load(tmp_path / "a.npz")["x_test"], mnist["x_test"])
+    np.testing.assert_array_equal(read(DIGITS, tmp_path / "a.npz")["x_test"], mnist["x_test"])
 
 
 def test_offline_the_message_names_both_alternatives(tmp_path: Path) -> None:
@@ -95,7 +93,7 @@ def test_a_failed_download_is_reported_with_or_without_a_message(
     monkeypatch.setitem(sys.modules, "keras", SimpleNamespace(datasets=SimpleNamespace(mnist=mnist)))
     monkeypatch.setattr("socket.setdefaulttimeout", lambda seconds: None)
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "2")
-    with pytest.raises(DataError, match=f"MNIST could not be downloaded: {reason}\n"):
+    with pytest.raises(StageError, match=f"MNIST could not be downloaded: {reason}\n"):
         from_keras()
 
 
@@ -111,7 +109,7 @@ def test_a_file_that_is_not_an_npz_is_reported(tmp_path: Path, content: bytes | 
     path = tmp_path / "mnist.npz"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(StageError, match=message):
         from_file(path)
     assert not path.exists() if content is None else path.read_bytes() == content
 
@@ -131,30 +129,30 @@ def test_a_truncated_file_is_reported_and_not_changed(tmp_path: Path) -> None:
 
 def test_other_images_are_not_accepted_as_mnist(tmp_path: Path) -> None:
     arrays = draw(train=50, test=10, seed=1)
-    with pytest.raises(DataError, match="differs from the published file"):
+    with pytest.raises(StageError, match="differs from the published file"):
         verify(arrays, "it")
     write(arrays, tmp_path / "mnist.npz")
-    with pytest.raises(DataError, match=r"mnist\.npz is not MNIST: its x_train"):
+    with pytest.raises(StageError, match=r"mnist\.npz is not MNIST: its x_train"):
         from_file(tmp_path / "mnist.npz")
-    with pytest.raises(DataError, match="has no x_train"):
+    with pytest.raises(StageError, match="has no x_train"):
         verify({}, "it")
 
 
 def test_one_changed_pixel_is_noticed(mnist: dict[str, np.ndarray]) -> None:
     arrays = {name: array.copy() for name, array in mnist.items()}
     arrays["x_test"][5, 14, 14] ^= 1
-    with pytest.raises(DataError, match="x_test"):
+    with pytest.raises(StageError, match="x_test"):
         verify(arrays, "it")
 
 
 def test_if_the_canonical_file_is_missing_the_message_says_how_to_create_it(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"digits\.npz is missing\. Run `dvc repro`"):
-        load(tmp_path / "digits.npz")
+    with pytest.raises(StageError, match=r"digits\.npz is missing\. Run `dvc repro data`\."):
+        read(DIGITS, tmp_path / "digits.npz")
 
 
 def test_a_pickle_in_the_file_is_not_run(tmp_path: Path) -> None:
     np.savez(tmp_path / "evil.npz", x_train=np.array([object()]))
-    with pytest.raises(DataError, match="can't be read"):
+    with pytest.raises(StageError, match="can't be read"):
         from_file(tmp_path / "evil.npz")
 
 
@@ -192,8 +190,49 @@ def test_each_image_is_trained_calibrated_or_validated_on() -> None:
 def test_a_split_that_leaves_a_part_empty_is_refused(
     n: int, validation: int, calibration_fraction: float
 ) -> None:
-    with pytest.raises(DataError, match=rf"{n} images are too few .* validation: {validation} "):
+    with pytest.raises(StageError, match=rf"{n} images are too few .* validation: {validation} "):
         split(n, validation, calibration_fraction, seed=1)
+
+
+def test_a_grey_array_is_prepared_like_a_file_with_the_same_pixels() -> None:
+    grey = np.pad(
+        255 - np.asarray(Image.fromarray(draw(1, 0, seed=3)["x_train"][0]).resize((90, 90))), 12, mode="edge"
+    )
+    file = BytesIO()
+    Image.fromarray(grey).save(file, "PNG")
+    np.testing.assert_array_equal(prepare_grey(grey), prepare([file.getvalue()], ["image"])[0])
+    with pytest.raises(PictureError, match="image is blank"):
+        prepare_grey(np.full((40, 40), 200, np.uint8))
+
+
+def test_outputs_replace_the_old_ones_together_and_only_at_the_end(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    for name in ("old/one.txt", "two.txt"):
+        (tmp_path / name).write_text("old")
+
+    def stopped() -> None:
+        with outputs(tmp_path, "old", "two.txt") as new:
+            (new / "two.txt").write_text("new")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    assert (tmp_path / "two.txt").read_text() == "old"
+    with outputs(tmp_path, "old", "two.txt", "deep/er.txt") as new:
+        (new / "old").mkdir()
+        for name in ("old/three.txt", "two.txt", "deep/er.txt"):
+            (new / name).write_text("new")
+        assert (tmp_path / "two.txt").read_text() == "old"
+    found = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert found == {"old/three.txt", "two.txt", "deep/er.txt"}
+    assert (tmp_path / "two.txt").read_text() == "new"
+
+
+def test_equal_arrays_give_files_with_equal_bytes(tmp_path: Path) -> None:
+    arrays = draw(20, 5, seed=3)
+    for name in ("a", "b"):
+        write(arrays, tmp_path / f"{name}.npz")
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
 
 
 def test_zero_synthetic_digits_are_allowed() -> None:
@@ -209,9 +248,6 @@ def test_synthetic_digits_only_depend_on_the_seed() -> None:
 
 
 def test_low_resolution_digits_have_mnists_form_and_show_the_same() -> None:
-    # imports TensorFlow, which takes seconds
-    from digits.training.augment import low_resolution
-
     images = draw(200, 0, seed=3)["x_train"]
     seen = low_resolution(images, seed=1)
     assert (seen.shape, seen.dtype) == (images.shape, np.uint8)

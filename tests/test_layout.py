@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "registry": {"model"},
     "values": {"imaging"},
     "reading": {"imaging", "model"},
-    "training": {"imaging", "model", "logs"},
+    "training": {"imaging", "model"},
     "bulk": {"imaging", "model", "reading", "values"},
     "serving": {"imaging", "model", "logs", "reading", "values"},
     "server": {"serving", "model", "registry", "logs"},

@@ -137,7 +137,7 @@ def training_environ(tools: Path, url: str) -> dict[str, str]:
 
 
 def log_run(tools: Path, url: str, folder: Path) -> str:
-    """Log the training run in `folder` as train.py does, and return what was written to standard error."""
+    """Log the training run in `folder` as the stage `evaluate` does, and return its standard error."""
     code = (
         "import logging, sys; from pathlib import Path; from digits.training import tracking;"
         " logging.basicConfig(level='INFO'); tracking.log_run(Path(sys.argv[1]), register=True)"
@@ -169,7 +169,13 @@ def trained(tools: Path, registry: Registry, tmp_path_factory: pytest.TempPathFa
     for name, value in small.items():
         params = re.sub(rf"(?m)^( +{name}:) \S+", rf"\1 {value}", params)
     (copy / "params.yaml").write_text(params)
-    for command in (["-m", "digits.training.data"], ["train.py"]):
+    for command in (
+        ["-m", "digits.training.data"],
+        ["-m", "digits.training.images"],
+        ["train.py"],
+        ["-m", "digits.training.compile", "models/mnist.h5", "models/mnist.tflite"],
+        ["-m", "digits.training.evaluate"],
+    ):
         done = subprocess.run(
             [sys.executable, *command],
             cwd=copy,
@@ -180,7 +186,7 @@ def trained(tools: Path, registry: Registry, tmp_path_factory: pytest.TempPathFa
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
-    assert "logged to MLflow" in done.stdout, done.stdout + done.stderr
+    assert "logged to MLflow" in done.stderr, done.stdout + done.stderr
     return copy
 
 
@@ -195,12 +201,12 @@ def test_a_run_is_logged_and_registered(
         1,
         "1",
     )
-    assert result["params"]["epochs"] == "2"
-    assert result["params"]["learning_rate"] == str(card["params"]["learning_rate"])
+    assert result["params"]["train.epochs"] == "2"
+    assert result["params"]["train.learning_rate"] == str(card["params"]["train"]["learning_rate"])
     assert result["metrics"]["test.accuracy"] == card["test"]["accuracy"]
     assert result["metrics"]["validation.loss"] == card["validation"]["loss"]
-    assert result["steps"]["train.loss"] == result["steps"]["eval.accuracy"] == [0, 1]
-    assert result["tags"]["mlflow.source.git.commit"] == card["git_revision"]
+    assert result["steps"]["train.loss"] == result["steps"]["eval.accuracy"] == [1, 2]
+    assert result["tags"]["mlflow.source.git.commit"] == tracking.revision(trained)
     assert result["tags"]["data_sha256"] == card["data_sha256"]
     assert {"model/mnist.h5", "model/mnist.tflite", "model/mnist.json"} <= set(result["files"])
     assert {"metrics/metrics.json", "metrics/plots/confusion.csv"} <= set(result["files"])

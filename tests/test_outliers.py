@@ -11,13 +11,25 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from digits.training import drawings, outliers
-from digits.training.data import DataError
+from digits.training import drawings, measures, outliers, plots
 from digits.training.printed import digits_of_fonts
+from digits.training.stage import StageError
 from digits.training.synthetic import draw as draw_digits
 
-PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())["train"]
+PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())["images"]
 ALL = dict.fromkeys(outliers.KINDS, 1)
+
+
+def draw(
+    count: int, images: np.ndarray, labels: np.ndarray, seed: int, kinds: dict[str, float]
+) -> dict[str, np.ndarray]:
+    """About `count` outliers by kind, without kinds that have none."""
+    wanted = outliers.numbers(count, kinds)
+    return {
+        kind: drawn
+        for kind, number in wanted.items()
+        if len(drawn := outliers.draw_kind(kind, number, images, labels, seed))
+    }
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +40,8 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_the_same_seed_draws_the_same_outliers(digits: tuple[np.ndarray, np.ndarray]) -> None:
-    first, again = (outliers.draw(44, *digits, 3, ALL) for _ in range(2))
-    other = outliers.draw(44, *digits, 4, ALL)
+    first, again = (draw(44, *digits, 3, ALL) for _ in range(2))
+    other = draw(44, *digits, 4, ALL)
     for kind in ALL:
         assert first[kind].tobytes() == again[kind].tobytes()
         assert first[kind].tobytes() != other[kind].tobytes()
@@ -37,7 +49,7 @@ def test_the_same_seed_draws_the_same_outliers(digits: tuple[np.ndarray, np.ndar
 
 @pytest.mark.parametrize("kind", ALL)
 def test_every_kind_gives_images_in_mnists_form(kind: str, digits: tuple[np.ndarray, np.ndarray]) -> None:
-    images = outliers.draw(12, *digits, 1, {kind: 1})[kind]
+    images = draw(12, *digits, 1, {kind: 1})[kind]
     assert images.shape == (12, 28, 28)
     assert images.dtype == np.uint8
     assert (images.max((1, 2)) > 100).all()
@@ -46,18 +58,18 @@ def test_every_kind_gives_images_in_mnists_form(kind: str, digits: tuple[np.ndar
 
 
 def test_a_kind_with_weight_zero_is_left_out(digits: tuple[np.ndarray, np.ndarray]) -> None:
-    both = outliers.draw(20, *digits, 1, {"signs": 1, "lines": 1})
-    one = outliers.draw(10, *digits, 1, {"signs": 0, "lines": 1})
+    both = draw(20, *digits, 1, {"signs": 1, "lines": 1})
+    one = draw(10, *digits, 1, {"signs": 0, "lines": 1})
     assert list(one) == ["lines"]
     assert one["lines"].tobytes() == both["lines"].tobytes()
-    assert outliers.draw(10, *digits, 1, {"signs": 0}) == {}
-    assert outliers.draw(10, *digits, 1, {}) == {}
-    assert outliers.draw(0, *digits, 1, ALL) == {}
+    assert draw(10, *digits, 1, {"signs": 0}) == {}
+    assert draw(10, *digits, 1, {}) == {}
+    assert draw(0, *digits, 1, ALL) == {}
 
 
 def test_an_unknown_kind_is_named(digits: tuple[np.ndarray, np.ndarray]) -> None:
-    with pytest.raises(DataError, match="unknown kinds of outliers: cats"):
-        outliers.draw(10, *digits, 1, {"cats": 1, "lines": 1})
+    with pytest.raises(StageError, match="unknown kinds of outliers: cats"):
+        draw(10, *digits, 1, {"cats": 1, "lines": 1})
 
 
 def test_params_name_every_kind() -> None:
@@ -66,7 +78,7 @@ def test_params_name_every_kind() -> None:
 
 def test_outliers_can_be_made_from_few_digits() -> None:
     arrays = draw_digits(1, 0, 4)
-    made = outliers.draw(22, arrays["x_train"], arrays["y_train"], 1, ALL)
+    made = draw(22, arrays["x_train"], arrays["y_train"], 1, ALL)
     assert set(made) == set(ALL)
 
 
@@ -87,22 +99,21 @@ def test_no_letter_or_sign_looks_like_a_digit() -> None:
 
 
 def test_the_contact_sheet_shows_each_kind(digits: tuple[np.ndarray, np.ndarray]) -> None:
-    made = outliers.draw(22, *digits, 1, ALL)
-    sheet = np.asarray(outliers.contact_sheet(made))
+    made = draw(22, *digits, 1, ALL)
+    sheet = np.asarray(plots.contact_sheet(made))
     assert sheet.shape[0] == 30 * len(ALL)
     for row, images in enumerate(made.values()):
         assert (sheet[row * 30 : row * 30 + 28, 80:108] == images[0]).all()
 
 
 def test_the_threshold_keeps_the_given_share_of_digits_sure() -> None:
-    evaluate = pytest.importorskip("digits.training.evaluate")
     digits = np.linspace(0.001, 1, 1000)
-    threshold = evaluate.sure_threshold(digits, np.array([0.1, 0.9]), 0.99)
+    threshold = measures.sure_threshold(digits, np.array([0.1, 0.9]), 0.99)
     assert (digits >= threshold).mean() >= 0.99
     assert 0 < threshold < 0.02
-    assert evaluate.sure_threshold(digits, np.array([]), 0.99) == threshold
-    assert evaluate.sure_threshold(np.ones(5), np.array([]), 0.99) < 1
-    assert evaluate.sure_threshold(np.zeros(5), np.array([]), 0.99) > 0
+    assert measures.sure_threshold(digits, np.array([]), 0.99) == threshold
+    assert measures.sure_threshold(np.ones(5), np.array([]), 0.99) < 1
+    assert measures.sure_threshold(np.zeros(5), np.array([]), 0.99) > 0
 
 
 def test_the_eleventh_output_becomes_ten_low_probabilities() -> None:
@@ -137,22 +148,20 @@ def test_printed_digits_only_depend_on_the_seed() -> None:
 
 
 def test_auroc_is_how_often_a_digit_is_surer_than_an_outlier() -> None:
-    evaluate = pytest.importorskip("digits.training.evaluate")
-    assert evaluate.auroc(np.array([0.9, 0.8]), np.array([0.1, 0.2])) == 1
-    assert evaluate.auroc(np.array([0.1]), np.array([0.2])) == 0
-    assert evaluate.auroc(np.array([0.5, 0.9]), np.array([0.5, 0.6])) == pytest.approx((0.5 + 2) / 4)
+    assert measures.auroc(np.array([0.9, 0.8]), np.array([0.1, 0.2])) == 1
+    assert measures.auroc(np.array([0.1]), np.array([0.2])) == 0
+    assert measures.auroc(np.array([0.5, 0.9]), np.array([0.5, 0.6])) == pytest.approx((0.5 + 2) / 4)
 
 
 def test_the_calibration_error_is_the_distance_of_probability_and_accuracy() -> None:
-    evaluate = pytest.importorskip("digits.training.evaluate")
     probabilities = np.full((10, 10), 0.2 / 9)
     probabilities[:, 3] = 0.8
     labels = np.array([3] * 7 + [4] * 3)
-    bins = evaluate.reliability(probabilities, labels)
+    bins = measures.reliability(probabilities, labels)
     assert bins == [(pytest.approx(0.8), pytest.approx(0.7), 10)]
-    assert evaluate.calibration_error(bins) == pytest.approx(0.1)
-    assert evaluate.evaluate(probabilities, labels, 0.5)["sure_and_wrong"] == pytest.approx(0.3)
-    assert evaluate.evaluate(probabilities, labels, 0.9)["sure"] == 0
+    assert measures.calibration_error(bins) == pytest.approx(0.1)
+    assert measures.evaluate(probabilities, labels, 0.5)["sure_and_wrong"] == pytest.approx(0.3)
+    assert measures.evaluate(probabilities, labels, 0.9)["sure"] == 0
 
 
 def test_evaluations_outliers_are_pictures(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -487,6 +487,15 @@ def with_own_model(start, folder):
     return server, folder / "mnist.h5", server.ask("/health/ready").json["model_version"]
 
 
+def test_the_start_logs_which_model_is_served(start, tmp_path):
+    _, path, version = with_own_model(start, tmp_path)
+    server = start(DIGITS_MODEL=str(path), DIGITS_SURE="0.75", WEB_CONCURRENCY="1")
+    (line,) = [line for line in server.log() if line["message"] == "model loaded"]
+    assert (line["model"], line["model_version"]) == (str(path), version)
+    trained_on = json.loads(path.with_suffix(".json").read_text())["trained_on"]
+    assert (line["sure_threshold"], line["trained_on"]) == (0.75, trained_on)
+
+
 def test_sighup_with_a_model_to_compile_leaves_the_master_free(start, tmp_path):
     server, path, old = with_own_model(start, tmp_path)
     # the same network in other bytes; a card of other bytes would be waited for
@@ -501,7 +510,8 @@ def test_sighup_with_a_model_to_compile_leaves_the_master_free(start, tmp_path):
     os.kill(dead, signal.SIGKILL)
     until(lambda: dead not in server.children())
     assert server.ask("/health/ready").json["model_version"] == old
-    assert not any(line["message"] == "model loaded" for line in server.log())
+    # only the one at the start
+    assert [line["model_version"] for line in server.log() if line["message"] == "model loaded"] == [old]
     until(lambda: server.ask("/health/ready").json["model_version"] == new, seconds=120)
     assert server.ask("/predict", json.loads(SAMPLE)).json["predicted_digit"] == 7
     assert server.stop() == 0

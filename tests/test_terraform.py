@@ -27,7 +27,7 @@ import yaml
 from botocore.model import Shape
 from botocore.validate import ParamValidator
 from conftest import ROOT
-from test_pipeline import SMALL, clone, run
+from test_pipeline import clone, run, small_params
 
 from digits.serving.settings import Settings
 
@@ -703,9 +703,8 @@ def test_dvc_push_and_pull_through_s3(s3: Any, tmp_path: Path) -> None:
     s3.create_bucket(Bucket="digits-dev-dvc-1")
 
     first = clone(ROOT, tmp_path / "first")
-    params = yaml.safe_load((first / "params.yaml").read_text())
-    (first / "params.yaml").write_text(yaml.safe_dump(params | {"data": SMALL["data"]}))
-    run(first, "dvc", "repro", "data")
+    (first / "params.yaml").write_text(yaml.safe_dump(small_params()))
+    run(first, "dvc", "repro", "images")
     run(first, *remote)
     run(first, "git", "add", "-A")
     run(first, "git", "commit", "-qm", "drawn digits, a remote")
@@ -717,4 +716,5 @@ def test_dvc_push_and_pull_through_s3(s3: Any, tmp_path: Path) -> None:
     second = clone(first, tmp_path / "second")
     assert not (second / "data" / "digits.npz").exists()
     run(second, *pull)
-    assert (second / "data" / "digits.npz").read_bytes() == (first / "data" / "digits.npz").read_bytes()
+    for name in ("digits.npz", "images.npz"):
+        assert (second / "data" / name).read_bytes() == (first / "data" / name).read_bytes()

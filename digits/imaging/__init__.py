@@ -1,6 +1,6 @@
-"""Converts pictures to MNIST's format with Pillow, OpenCV and NumPy. Other packages call `prepare`: decode.py
-reads the brightness from the file's bytes, find.py separates the digit's ink from the background, and
-normalize.py scales it to 28x28 pixels. errors.py has the exceptions."""
+"""Converts pictures to MNIST's format with Pillow, OpenCV and NumPy. `prepare` takes the bytes of files, and
+`prepare_grey` an array: decode.py reads the brightness from a file's bytes, find.py separates the digit's ink from
+the background, and normalize.py scales it to 28x28 pixels. errors.py has the exceptions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from digits.imaging.errors import HugePictures, PictureError
 from digits.imaging.find import MIN_CONTRAST, find_digit
 from digits.imaging.normalize import to_mnist
 
-__all__ = ["HugePictures", "PictureError", "prepare"]
+__all__ = ["HugePictures", "PictureError", "prepare", "prepare_grey"]
 
 
 def prepare(
@@ -40,18 +40,23 @@ def prepare(
                 422, f"{name} must have 28x28 pixels with prepare=none.", field=name, found=size
             )
         grey = decode_grey(picture, name)
-        found = None if as_is else find_digit(grey)
-        if as_is:
-            out[i] = grey
-        elif found is None:
-            plain = np.ptp(grey) < MIN_CONTRAST
-            reason = (
-                "is blank: its pixels hardly differ"
-                if plain
-                else "shows no digit: nothing stands out from the background"
-            )
-            shown = "an empty picture" if plain else "a picture without a digit"
-            raise PictureError(422, f"{name} {reason}.", field=name, found=shown)
-        else:
-            out[i] = to_mnist(found[0])
+        out[i] = grey if as_is else prepare_grey(grey, name)
     return out
+
+
+def prepare_grey(grey: np.ndarray, name: str = "image") -> np.ndarray:
+    """Convert a grey picture, uint8 (height, width), to uint8 (28, 28), with bright ink on black.
+
+    name: what to call the picture in error messages. Raises PictureError 422 for a picture without a digit.
+    """
+    found = find_digit(grey)
+    if found is not None:
+        return to_mnist(found[0])
+    plain = np.ptp(grey) < MIN_CONTRAST
+    reason = (
+        "is blank: its pixels hardly differ"
+        if plain
+        else "shows no digit: nothing stands out from the background"
+    )
+    shown = "an empty picture" if plain else "a picture without a digit"
+    raise PictureError(422, f"{name} {reason}.", field=name, found=shown)

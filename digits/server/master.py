@@ -108,6 +108,7 @@ def on_starting(server: Any) -> None:
         settings = Settings.from_env(os.environ)
         inherited.api_keys = keys.load(settings)
         inherited.classifier = Classifier(load(settings.model))
+        log_model(inherited.classifier, settings)
     except (ModelError, SettingError) as error:
         log.critical(str(error))
         sys.exit(1)
@@ -138,7 +139,7 @@ def on_reload(server: Any) -> None:
     try:
         inherited.classifier = Classifier(load(settings.model, compiled_only=True))
         warn_of_misreading(inherited.classifier)
-        log.info("model loaded", extra={"model_version": inherited.classifier.version})
+        log_model(inherited.classifier, settings)
     except NotCompiledError as error:
         if error.version not in compilations:
             compilations.add(error.version)
@@ -154,6 +155,18 @@ def on_reload(server: Any) -> None:
         log.error(
             "Reload failed; keeping the old model: %s", error, exc_info=not isinstance(error, ModelError)
         )
+
+
+def log_model(classifier: Classifier, settings: Settings) -> None:
+    """Log which model is served, and where it came from."""
+    facts = {
+        "model": str(settings.model),
+        "model_version": classifier.version,
+        "sure_threshold": classifier.sure_threshold if settings.sure is None else settings.sure,
+        # a model of one's own has no card
+        "trained_on": classifier.card.get("trained_on", "unknown"),
+    }
+    log.info("model loaded", extra=facts)
 
 
 def pre_fork(server: Any, worker: Any) -> None:

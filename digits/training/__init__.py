@@ -1,2 +1,1 @@
-"""Training: the data, the network, its evaluation and its compilation. train.py and dvc.yaml call these
-modules."""
+"""Training: the stages of the pipeline (dvc.yaml), and the modules that they share."""

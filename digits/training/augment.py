@@ -1,19 +1,14 @@
 """Data augmentation, because the service sees more kinds of handwriting than that of MNIST's five hundred
-writers. train.py's `fit` trains with `batches`, in which `augment` varies every image at random: it rotates,
-shears, scales, shifts and blurs images, and changes their stroke width. `low_resolution` makes images to add to
-MNIST's."""
+writers. In the `batches` of a run, `augment` varies every image at random: it rotates, shears, scales, shifts and
+blurs images, and changes their stroke width."""
 
 from __future__ import annotations
 
 import math
 from functools import reduce
-from io import BytesIO
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image, ImageOps
-
-from digits.imaging import prepare
 
 # the strength of augmentation at the end of a run, relative to its beginning
 LAST_VARIED = 0.3
@@ -111,31 +106,3 @@ def augment(
     chance, share = tf.unstack(tf.random.stateless_uniform((2, n, 1, 1, 1), seed + 2))
     blurred = images + (tf.nn.avg_pool2d(images, 3, 1, "SAME") - images) * share
     return tf.where(chance < blur, blurred, images)
-
-
-def low_resolution(images: np.ndarray, seed: int) -> np.ndarray:
-    """Digits as they look after the service has prepared low-resolution pictures of them, uint8 (n, 28, 28) like
-    `images`.
-
-    Each digit is reduced to a height of 7 to 16 pixels, with a slightly different aspect ratio, enlarged
-    smoothly, and prepared as in the service. Raises ValueError for an image without ink.
-    """
-    rng = np.random.default_rng(seed)
-    seen = np.empty_like(images)
-    for i, image in enumerate(images):
-        picture = Image.fromarray(image)
-        box = picture.getbbox()
-        if box is None:
-            raise ValueError("an image without ink")
-        height = rng.uniform(7, 16)
-        width = height * (box[2] - box[0]) / (box[3] - box[1]) * np.exp(rng.normal(0, 0.15))
-        # a wide digit keeps its shape
-        shrink = min(1.0, 20 / width)
-        size = max(2, round(width * shrink)), max(2, round(height * shrink))
-        enlarge = rng.uniform(40, 120) / height
-        small = picture.resize(size, Image.Resampling.BOX, box)
-        large = small.resize((round(size[0] * enlarge), round(size[1] * enlarge)), Image.Resampling.BICUBIC)
-        file = BytesIO()
-        ImageOps.expand(large, 8).save(file, "BMP")
-        seen[i] = prepare([file.getvalue()], ["image"])[0]
-    return seen

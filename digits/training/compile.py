@@ -1,6 +1,5 @@
-"""Compiles an .h5 for serving: `python -m digits.training.compile IN.h5 [OUT.tflite]`, by default to the place
-where the service looks for it. train.py calls `compile_h5`. For an .h5 without a compiled form, digits/model.py
-runs this module in a separate process.
+"""The pipeline's `compile` stage: `python -m digits.training.compile IN.h5 [OUT.tflite]` compiles an .h5 for
+serving, by default to the place where the service looks for the compiled form of an .h5 without a model card.
 
 An .h5 can contain code (Lambda layers, custom classes; CVE-2025-9905: Keras ignores safe_mode for HDF5), so its
 configuration is checked before Keras reads it.
@@ -12,6 +11,7 @@ import hashlib
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from io import StringIO
@@ -20,6 +20,8 @@ from typing import Any
 
 import h5py
 import numpy as np
+
+from digits.training.stage import StageError, outputs, run
 
 # the classes that a configuration may use. They don't run code from the file, open other files or use the network,
 # unlike Lambda, TFSMLayer, TorchModuleWrapper, StringLookup, and functions and classes of other modules
@@ -49,13 +51,15 @@ MODULES = frozenset([None, "keras", *(f"keras.{part}" for part in PARTS)])
 MAX_BYTES = 1 << 30
 
 
-class CompileError(Exception):
+class CompileError(StageError):
     """The .h5 can't be compiled. The message says why."""
 
 
 def check(path: Path) -> None:
     """Raise CompileError unless `path` is an .h5 model that only consists of known Keras layers, contains no
     code, and does not refer to other files."""
+    if not path.exists():
+        raise CompileError(f"{path} does not exist. Train a network first.")
     try:
         with h5py.File(path, "r") as file:
             if "model_config" not in file.attrs:
@@ -66,7 +70,10 @@ def check(path: Path) -> None:
             config = json.loads(config.decode() if isinstance(config, bytes) else config)
             _check_data(file, path)
     except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, RecursionError) as error:
-        raise CompileError(f"{path} is not a model that Keras saved as HDF5: {error}") from None
+        reason = " ".join(str(error).split())
+        raise CompileError(
+            f"{path} is not a model that Keras saved as HDF5: {reason}. Train again, or save it with model.save."
+        ) from None
     for part in _parts(config):
         name, module, registered = part["class_name"], part.get("module"), part.get("registered_name")
         if name in ("Lambda", "__lambda__"):
@@ -118,19 +125,10 @@ def _parts(value: Any) -> Iterator[dict[str, Any]]:
 def compile_h5(path: Path) -> bytes:
     """Compile an .h5, float32 (n, 28, 28, 1) -> float32 (n, 10), to the bytes of a .tflite. Raises
     CompileError."""
-    check(path)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    network = read_network(path)
+    # Keras was imported to read it
     import keras
-    import tensorflow as tf
 
-    try:
-        network = keras.models.load_model(path, compile=False)
-    except Exception as error:
-        # some errors have no message, and some begin with the whole configuration of a layer
-        reason = (
-            str(error).rpartition("Exception encountered: ")[2].partition("\n")[0] or type(error).__name__
-        )
-        raise CompileError(f"{path} can't be loaded by this version of Keras: {reason}") from None
     shapes = network.input_shape, network.output_shape
     if shapes != ((None, 28, 28, 1), (None, 10)):
         raise CompileError(
@@ -141,6 +139,33 @@ def compile_h5(path: Path) -> bytes:
     if linear and not np.allclose(sums, 1, atol=1e-3):
         # a model that was trained with from_logits
         network = keras.Sequential([network, keras.layers.Softmax()])
+    return convert(network, path)
+
+
+def read_network(path: Path) -> Any:
+    """The Keras network in an .h5. Raises CompileError if the file fails `check` or can't be loaded."""
+    check(path)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import keras
+
+    try:
+        return keras.models.load_model(path, compile=False)
+    except Exception as error:
+        # some errors have no message, and some begin with the whole configuration of a layer
+        reason = (
+            str(error).rpartition("Exception encountered: ")[2].partition("\n")[0] or type(error).__name__
+        )
+        raise CompileError(f"{path} can't be loaded by this version of Keras: {reason}") from None
+
+
+def convert(network: Any, path: Path) -> bytes:
+    """A Keras network as the bytes of a .tflite. path: the file that it was read from. Raises CompileError if
+    LiteRT can't run it, and OSError if the disk is full."""
+    import tensorflow as tf
+
+    # the converter writes temporary files, and on a full disk would fail as if it did not know a layer
+    with tempfile.TemporaryFile() as file:
+        file.write(bytes(4 * path.stat().st_size))
     try:
         # the converter prints to standard output, which belongs to the caller
         with redirect_stdout(StringIO()):
@@ -158,18 +183,15 @@ def main() -> None:
     if len(sys.argv) not in (2, 3):
         sys.exit("usage: python -m digits.training.compile IN.h5 [OUT.tflite]")
     path, outs = Path(sys.argv[1]), [Path(out) for out in sys.argv[2:]]
-    try:
-        compiled = compile_h5(path)
-        if not outs or outs[0].parent == path.parent:
-            # where digits/model.py looks for the compiled form of an .h5 without a card
-            sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-            outs.append(path.parent / ".compiled" / f"{sha256}.tflite")
-            outs[-1].parent.mkdir(exist_ok=True)
-        for out in outs:
-            out.write_bytes(compiled)
-    except (CompileError, OSError) as error:
-        sys.exit(str(error))
+    compiled = compile_h5(path)
+    if not outs or outs[0].parent == path.parent:
+        # where digits/model.py looks for the compiled form of an .h5 without a card
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        outs.append(path.parent / ".compiled" / f"{sha256}.tflite")
+    for out in outs:
+        with outputs(out.parent, out.name) as new:
+            (new / out.name).write_bytes(compiled)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -1,114 +1,141 @@
-"""Calibrates and evaluates a network. `calibrate` fits the temperature of its probabilities, and `sure_threshold`
-the threshold of sure answers. `evaluate` computes loss, accuracy and calibration error, `auroc` how well outliers
-are distinguished from digits, and `confusion_matrix` which digits are confused. train.py calls them after
-training, the first two with held-out images that are not used for the reported results."""
+"""The pipeline's `evaluate` stage: `python -m digits.training.evaluate` measures the compiled network as the
+service runs it. It determines the threshold of sure answers, and writes the model card, the metrics and the plots.
+The test set is only used here."""
 
 from __future__ import annotations
 
-import keras
+import argparse
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 
-from digits.training.network import folded
+from digits.model import Classifier, Model, ModelError, scale
+from digits.training import plots, tracking
+from digits.training.arrays import IMAGES, read_both, sha256
+from digits.training.card import write_card, write_json
+from digits.training.measures import (
+    confusion_matrix,
+    evaluate,
+    evaluate_outliers,
+    reliability,
+    sure_threshold,
+)
+from digits.training.mnist import origin
+from digits.training.stage import ROOT, StageError, outputs, read_params, run
 
-# large enough for fast prediction
-BATCH_SIZE = 500
-# number of bins in the reliability diagram
-BINS = 15
+
+@dataclass(frozen=True)
+class Params:
+    """`evaluate` in params.yaml. sure: the fraction of held-out digits that should be sure."""
+
+    sure: float
 
 
-def calibrate(network: keras.Model, images: np.ndarray, labels: np.ndarray) -> None:
-    """Calibrate the probabilities, so that 90 % of the answers with a probability of 90 % are correct.
+def read_run(out: Path, images: Path) -> dict[str, Any]:
+    """What metrics/training.json in `out` says about the run of train.py.
 
-    network: as trained, with all outputs. images: held-out images, float32 (n, 28, 28, 1) in [0, 1]. labels: their
-    digits, (n,).
-
-    After training with label smoothing and augmentation, a network's probabilities are too low. Dividing the
-    scores by one number, the temperature, corrects this (Guo et al. 2017, arXiv:1706.04599). The last weights are
-    divided by it.
+    Raises StageError if it, models/mnist.h5 or models/mnist.tflite is missing, or if they don't belong together.
     """
-    scores = np.log(np.maximum(predict(network, images), 1e-12))
+    needed = {"models/mnist.h5": "train", "metrics/training.json": "train", "models/mnist.tflite": "compile"}
+    for name, stage in needed.items():
+        if not (out / name).is_file():
+            raise StageError(f"{out / name} is missing. Run `dvc repro {stage}`.")
+    try:
+        about = json.loads((out / "metrics" / "training.json").read_text())
+        known = about["h5_sha256"], about["images_sha256"]
+    except (ValueError, KeyError, TypeError):
+        raise StageError(
+            f"{out / 'metrics' / 'training.json'} is damaged. Run `dvc repro --force train`."
+        ) from None
+    for path, sha in zip((out / "models" / "mnist.h5", images), known, strict=True):
+        if sha256(path) != sha:
+            raise StageError(
+                f"{path} does not belong to the run in {out / 'metrics' / 'training.json'}. Run `dvc repro`."
+            )
+    return about
 
-    def loss(temperature: float) -> float:
-        served = folded(scores / temperature)
-        return float(-np.log(np.maximum(served[np.arange(len(served)), labels], 1e-12)).mean())
 
-    temperature = min(np.geomspace(0.2, 5, 400), key=loss)
-    last = network.layers[-2]
-    last.set_weights([weights / np.float32(temperature) for weights in last.get_weights()])
+def main() -> None:
+    """Evaluate the network, and write its card, metrics and plots."""
+    params = read_params("evaluate", Params)
+    parser = argparse.ArgumentParser(description="Evaluate the network.")
+    parser.add_argument(
+        "--images", type=Path, default=IMAGES.path, help="the images that it was trained with"
+    )
+    parser.add_argument("--out", type=Path, default=ROOT, help="the folder with models/ and metrics/")
+    args = parser.parse_args()
+    out: Path = args.out
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    arrays, made, _ = read_both(args.images)
+    about = read_run(out, args.images)
+    h5, tflite = out / "models" / "mnist.h5", out / "models" / "mnist.tflite"
+    try:
+        classifier = Classifier(Model(tflite.read_bytes(), about["h5_sha256"][:12], {}))
+    except ModelError:
+        raise StageError(f"{tflite} can't be run. Run `dvc repro --force compile`.") from None
 
+    def predict(images: np.ndarray) -> np.ndarray:
+        return classifier.probabilities(scale(images))
 
-def evaluate(probabilities: np.ndarray, labels: np.ndarray, threshold: float) -> dict[str, float]:
-    """Cross-entropy ("loss"), "accuracy", expected calibration error ("ece"), and the fractions of the images
-    that are "sure" and "sure_and_wrong".
+    x, y = arrays["x_train"], arrays["y_train"]
+    digits, outliers = (
+        predict(images).max(1, initial=0) for images in (x[made["calibration"]], made["calibration_outliers"])
+    )
+    threshold = sure_threshold(digits, outliers, params.sure)
 
-    probabilities: float32 (n, 10), from `predict`. labels: the digits, (n,). threshold: answers are sure if their
-    largest probability is at least this.
-    """
-    right = probabilities[np.arange(len(probabilities)), labels]
-    correct, sure = probabilities.argmax(1) == labels, probabilities.max(1) >= threshold
-    return {
-        "loss": float(-np.log(np.maximum(right, 1e-7)).mean()),
-        "accuracy": float(correct.mean()),
-        "ece": calibration_error(reliability(probabilities, labels)),
-        "sure": float(sure.mean()),
-        "sure_and_wrong": float((sure & ~correct).mean()),
+    # neither the weights nor the temperature nor the threshold were fitted to these images
+    probabilities, labels = predict(x[made["validation"]]), y[made["validation"]]
+    kinds = made["validation_kinds"]
+    strange = {str(kind): made["validation_outliers"][kinds == kind] for kind in dict.fromkeys(kinds)}
+    validation: dict[str, Any] = evaluate(probabilities, labels, threshold)
+    validation["outliers"] = {
+        kind: evaluate_outliers(probabilities, predict(images), threshold) for kind, images in strange.items()
     }
+    tested = predict(arrays["x_test"])
+    test = evaluate(tested, arrays["y_test"], threshold)
+    predicted = tested.argmax(1)
+
+    headline: dict[str, Any] = {
+        "test": {name: test[name] for name in ("accuracy", "ece", "sure", "sure_and_wrong")},
+        "sure_threshold": threshold,
+    }
+    if len(kinds):
+        surest = predict(made["validation_outliers"]).max(1)
+        headline["outliers"] = {"sure": float((surest >= threshold).mean())}
+    used = sum(len(made[name]) for name in ("training", "calibration", "validation"))
+    limited = used < len(x)
+    with outputs(out, "metrics/metrics.json", "metrics/plots", "models/mnist.json") as new:
+        write_json(new / "metrics" / "metrics.json", headline)
+        plots.write(new / "metrics" / "plots", arrays["x_test"], arrays["y_test"], predicted)
+        plots.write_reliability(new / "metrics" / "plots", reliability(probabilities, labels))
+        plots.contact_sheet(strange).save(new / "metrics" / "plots" / "outliers.png")
+        write_card(
+            new / "models" / "mnist.json",
+            h5,
+            tflite,
+            libraries=about["libraries"],
+            trained_on=origin(arrays) + (f", {used} images" if limited else ""),
+            data_sha256=about["data_sha256"],
+            images_sha256=about["images_sha256"],
+            params=about["params"] | {"evaluate": {"sure": params.sure}},
+            parameters=about["parameters"],
+            temperature=about["temperature"],
+            sure_threshold=threshold,
+            validation=validation,
+            test=test,
+            confusion_matrix=confusion_matrix(arrays["y_test"], predicted).tolist(),
+        )
+    tracking.log_run(out, register=not limited)
+    print(f"Test loss: {test['loss']:.4f}")
+    print(f"Test accuracy: {test['accuracy']:.4f}")
+    print(f"To serve this model: DIGITS_MODEL={h5} make serve")
+    if out != ROOT:
+        print("models/ has not changed, because this was not a run of the pipeline.")
 
 
-def evaluate_outliers(digits: np.ndarray, outliers: np.ndarray, threshold: float) -> dict[str, float]:
-    """How well outliers are distinguished from digits ("auroc"), and the fraction of outliers that is "sure".
-
-    digits, outliers: their probabilities, float32 (n, 10), from `predict`.
-    """
-    largest = outliers.max(1)
-    return {"auroc": auroc(digits.max(1), largest), "sure": float((largest >= threshold).mean())}
-
-
-def predict(network: keras.Model, images: np.ndarray) -> np.ndarray:
-    """The network's output for images, float32 (n, 28, 28, 1) in [0, 1]: float32 (n, outputs)."""
-    return network.predict(images, batch_size=BATCH_SIZE, verbose=0)
-
-
-def confusion_matrix(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """The number of images by actual digit (row) and predicted digit (column), int64 (10, 10)."""
-    matrix = np.zeros((10, 10), np.int64)
-    np.add.at(matrix, (labels, predicted), 1)
-    return matrix
-
-
-def sure_threshold(digits: np.ndarray, outliers: np.ndarray, kept: float) -> float:
-    """The threshold in (0, 1) from which an answer's largest probability is sure.
-
-    digits, outliers: the largest probabilities of held-out digits and outliers, (n,). kept: the fraction of the
-    digits that should be sure. The result is the highest threshold for that, or a lower one if that makes no
-    outlier sure either. If all outliers have much lower probabilities than digits, other digits thus have a
-    margin.
-    """
-    threshold = float(np.quantile(digits, 1 - kept, method="lower"))
-    if len(outliers):
-        threshold = min(threshold, float(np.nextafter(outliers.max(), 1)))
-    return min(max(threshold, 0.001), 0.999)
-
-
-def auroc(digits: np.ndarray, outliers: np.ndarray) -> float:
-    """The area under the ROC curve: how often a digit's largest probability is above an outlier's. Ties count
-    half."""
-    ordered = np.sort(outliers)
-    below, not_above = (np.searchsorted(ordered, digits, side) for side in ("left", "right"))
-    return float((below + not_above).mean() / 2 / len(outliers))
-
-
-def reliability(probabilities: np.ndarray, labels: np.ndarray) -> list[tuple[float, float, int]]:
-    """The mean probability, the accuracy and the number of images in each bin that is not empty. The bins divide
-    the largest probability into BINS equal ranges."""
-    largest, right = probabilities.max(1), probabilities.argmax(1) == labels
-    bins = np.minimum((largest * BINS).astype(int), BINS - 1)
-    there = [bins == i for i in np.unique(bins)]
-    return [(float(largest[i].mean()), float(right[i].mean()), int(i.sum())) for i in there]
-
-
-def calibration_error(bins: list[tuple[float, float, int]]) -> float:
-    """The expected calibration error (Guo et al. 2017): the mean difference between probability and accuracy.
-    bins: from `reliability`."""
-    total = sum(count for _, _, count in bins)
-    return sum(abs(probability - accuracy) * count for probability, accuracy, count in bins) / total
+if __name__ == "__main__":
+    run(main)

@@ -1,5 +1,5 @@
 """The network: three convolutions, two max-pooling layers, two fully connected layers and the output layer.
-train.py calls `build` to create it, `normalize` for its input, and `fold` for the network that is served."""
+`build` creates the one that is trained, `fold` makes it the one that is served, and `normalize` is their input."""
 
 from __future__ import annotations
 

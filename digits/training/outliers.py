@@ -1,8 +1,7 @@
-"""Outliers: images in MNIST's format that show no digit. train.py trains with them, so that the network is unsure
-about images other than digits (outlier exposure: Hendrycks, Mazeika and Dietterich 2019, arXiv:1812.04606).
-`draw` makes them from MNIST's training images and from the pictures of digits/training/drawings.py, and they only
-depend on the seed. Three fifths are prepared as in the service, and the others are scaled as clients that send
-pixels would do.
+"""Outliers: images in MNIST's format that show no digit. The network trains with them, so that it is unsure about
+images other than digits (outlier exposure: Hendrycks, Mazeika and Dietterich 2019, arXiv:1812.04606). They
+are made from MNIST's training images and from the pictures of digits/training/drawings.py, and only depend on the
+seed. Three fifths are prepared as in the service, and the others are scaled as clients that send pixels would do.
 
 There are no katakana and no photographs among them, so that `make eval` can measure the answers to images of
 unknown kinds.
@@ -12,51 +11,47 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw
 
-from digits.imaging import PictureError, prepare
+from digits.imaging import PictureError, prepare_grey
 from digits.training import drawings
-from digits.training.data import DataError
+from digits.training.stage import StageError
 
 # brighter pixels count as ink
 INK = 60
 # the digits that are outliers when they are mirrored, and when they are on their side; others still look like a
 # digit
 MIRRORED, LYING = (3, 4, 6, 7, 9), (2, 3, 4, 5)
-SHOWN = 24
 
 Digits = list[list[np.ndarray]]
 Picture = np.ndarray
 
 
-def draw(
-    count: int, images: np.ndarray, labels: np.ndarray, seed: int, kinds: dict[str, float]
-) -> dict[str, np.ndarray]:
-    """About `count` outliers, uint8 (n, 28, 28) for each kind.
-
-    images: uint8 (n, 28, 28), digits from which some kinds are made. labels: their digits, (n,). kinds: the
-    relative weight of each kind; 0 leaves it out. The images of a kind only depend on the seed and their number.
-    Raises DataError for an unknown kind.
-    """
+def numbers(count: int, kinds: dict[str, float]) -> dict[str, int]:
+    """How many of about `count` outliers each kind gets. kinds: the relative weight of each kind; 0 leaves it out.
+    Raises StageError for an unknown kind."""
     unknown = set(kinds) - set(KINDS)
     if unknown:
         names = ", ".join(sorted(unknown)), ", ".join(KINDS)
-        raise DataError(
+        raise StageError(
             f"params.yaml has unknown kinds of outliers: {names[0]}. Known kinds are: {names[1]}."
         )
-    digits = [[image for image in images[labels == digit] if (image > INK).any()] for digit in range(10)]
     total = sum(kinds.values())
-    made = {}
-    for kind, weight in kinds.items():
-        number = round(count * weight / total) if weight else 0
-        rng = np.random.default_rng([seed, zlib.crc32(kind.encode())])
-        if number and any(digits):
-            made[kind] = np.stack([_one(kind, digits, rng) for _ in range(number)])
-    return made
+    return {kind: round(count * weight / total) if weight else 0 for kind, weight in kinds.items()}
+
+
+def draw_kind(kind: str, number: int, images: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
+    """Outliers of a kind, uint8 (number, 28, 28), or none if no image shows a digit. They only depend on the seed
+    and their number.
+
+    images: uint8 (n, 28, 28), digits from which some kinds are made. labels: their digits, (n,).
+    """
+    rng = np.random.default_rng([seed, zlib.crc32(kind.encode())])
+    digits = [[image for image in images[labels == digit] if (image > INK).any()] for digit in range(10)]
+    drawn = [_one(kind, digits, rng) for _ in range(number if any(digits) else 0)]
+    return np.array(drawn, np.uint8).reshape(-1, 28, 28)
 
 
 def _one(kind: str, digits: Digits, rng: np.random.Generator) -> np.ndarray:
@@ -77,9 +72,8 @@ def as_prepared(picture: Picture, rng: np.random.Generator) -> np.ndarray | None
     size = rng.uniform(24, 84) / max(picture.shape)
     small = cv2.resize(picture, None, fx=size, fy=size, interpolation=cv2.INTER_AREA)
     small = np.pad(small, int(rng.integers(4, 12)))
-    _, bmp = cv2.imencode(".bmp", small if rng.random() < 0.5 else 255 - small)
     try:
-        return prepare([bmp.tobytes()], ["image"])[0]
+        return prepare_grey(small if rng.random() < 0.5 else 255 - small)
     except PictureError:
         return None
 
@@ -228,24 +222,3 @@ KINDS: dict[str, Callable[[Digits, np.random.Generator], Picture]] = {
     "textures": _alone(drawings.texture),
     "lines": _alone(drawings.line),
 }
-
-
-def contact_sheet(made: dict[str, np.ndarray]) -> Image.Image:
-    """A sheet with the name and the first SHOWN images of each kind in a row, bright on black like the network's
-    input."""
-    sheet = Image.new("L", (80 + SHOWN * 30, max(1, len(made)) * 30))
-    pen = ImageDraw.Draw(sheet)
-    for row, (kind, images) in enumerate(made.items()):
-        pen.text((4, row * 30 + 9), kind, fill=255)
-        for column, image in enumerate(images[:SHOWN]):
-            sheet.paste(Image.fromarray(image), (80 + column * 30, row * 30))
-    return sheet
-
-
-def held_out(x: np.ndarray, y: np.ndarray, params: dict[str, Any], seed: int) -> dict[str, np.ndarray]:
-    """Half as many outliers as there are digits in `x`, by kind like those of `draw`; none if training has none.
-
-    params: `train` in params.yaml.
-    """
-    fraction = 0.5 if params["outliers"]["fraction"] else 0
-    return draw(round(fraction * len(x)), x, y, seed, params["outliers"]["kinds"])

@@ -1,6 +1,6 @@
-"""Writes plots of a network's errors. train.py calls `write_plots` with the test results, and `write_reliability`.
-`dvc plots diff` draws confusion.csv and reliability.csv, and shows misclassified.png next to that of another run.
-"""
+"""Pictures and tables of what a network gets wrong, and of the outliers that it was tested with. `dvc plots diff`
+draws confusion.csv and reliability.csv, and shows misclassified.png and outliers.png beside those of another
+run."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from PIL import Image, ImageDraw
 # maximum number of images on the sheet
 MAX_SHOWN = 100
 COLUMNS = 10
+# outliers of each kind
+SHOWN = 24
 
 
-def write_plots(folder: Path, images: np.ndarray, labels: np.ndarray, predicted: np.ndarray) -> None:
-    """Write confusion.csv and misclassified.png into `folder`.
+def write(folder: Path, images: np.ndarray, labels: np.ndarray, predicted: np.ndarray) -> None:
+    """Create `folder`, and write confusion.csv and misclassified.png into it.
 
     images: uint8 (n, 28, 28), bright on black. labels, predicted: actual and predicted digits, (n,).
     """
+    folder.mkdir(exist_ok=True)
     pairs = zip(labels, predicted, strict=True)
     rows = "".join(f"{label},{answer}\n" for label, answer in pairs)
     (folder / "confusion.csv").write_text(f"actual,predicted\n{rows}")
@@ -42,4 +45,16 @@ def draw_misclassified(images: np.ndarray, labels: np.ndarray, predicted: np.nda
         x, y = place % COLUMNS * 64, place // COLUMNS * 80
         draw.text((x + 18, y + 2), f"{labels[i]} > {predicted[i]}", fill=0)
         sheet.paste(Image.fromarray(255 - images[i]).resize((56, 56)), (x + 4, y + 18))
+    return sheet
+
+
+def contact_sheet(made: dict[str, np.ndarray]) -> Image.Image:
+    """A sheet with the name and the first SHOWN images of each kind in a row, bright on black like the network's
+    input. made: uint8 (n, 28, 28) for each kind."""
+    sheet = Image.new("L", (80 + SHOWN * 30, max(1, len(made)) * 30))
+    pen = ImageDraw.Draw(sheet)
+    for row, (kind, images) in enumerate(made.items()):
+        pen.text((4, row * 30 + 9), kind, fill=255)
+        for column, image in enumerate(images[:SHOWN]):
+            sheet.paste(Image.fromarray(image), (80 + column * 30, row * 30))
     return sheet

@@ -1,6 +1,5 @@
-"""Logs training runs on the MLflow server that MLFLOW_TRACKING_URI names. train.py calls `log_run` after
-everything is written. DVC still versions data and models, and errors here don't fail the run. See
-docs/mlflow.md."""
+"""Logs trained models on the MLflow server that MLFLOW_TRACKING_URI names. DVC still versions data and models, and
+errors here don't fail the run. See docs/mlflow.md."""
 
 from __future__ import annotations
 
@@ -9,10 +8,15 @@ import importlib.util
 import json
 import logging
 import os
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import yaml
+
+from digits.training.stage import ROOT
 
 # of the experiment and of the registered model
 NAME = "digits"
@@ -55,13 +59,14 @@ def _logged(out: Path, register: bool) -> str:
     # if an exception leaves this block, MLflow marks the run as failed
     with mlflow.start_run() as run:
         now = int(time.time() * 1000)
-        figures = {name: card[name] for name in ("test", "validation", "sure_threshold", "parameters")}
+        names = ("test", "validation", "sure_threshold", "temperature", "parameters")
+        figures = {name: card[name] for name in names}
         metrics = [
-            *_epochs(out / "metrics" / "plots" / "metrics", now),
+            *_epochs(out / "metrics" / "training.csv", now),
             *((name, value, now, 0) for name, value in _flat(figures)),
         ]
         tags = {
-            "mlflow.source.git.commit": card["git_revision"],
+            "mlflow.source.git.commit": revision(),
             "data_sha256": card["data_sha256"],
             "trained_on": card["trained_on"],
             "model_version": card["version"],
@@ -81,6 +86,25 @@ def _logged(out: Path, register: bool) -> str:
     return run_id
 
 
+def revision(project: Path = ROOT) -> str | None:
+    """The git commit of the training code, with "-dirty" appended if that code has changes; None without git.
+
+    The training code is params.yaml and all dependencies of the stages in dvc.yaml.
+    """
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=project, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        stages = yaml.safe_load((project / "dvc.yaml").read_text())["stages"].values()
+        trains = sorted({path for stage in stages for path in stage["deps"]})
+        dirty = git("status", "--porcelain", "--", "params.yaml", *trains)
+        return git("rev-parse", "HEAD") + ("-dirty" if dirty else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
 def _register(client: Any, source: str, run_id: str, version: str) -> None:
     """Create a version of the registered model from the files at `source`."""
     from mlflow.exceptions import MlflowException
@@ -94,13 +118,14 @@ def _register(client: Any, source: str, run_id: str, version: str) -> None:
     client.set_registered_model_alias(NAME, ALIAS, made.version)
 
 
-def _epochs(folder: Path, now: int) -> Iterator[tuple[str, float, int, int]]:
-    """The metrics that DVCLive wrote for each epoch, as (name, value, time, epoch)."""
-    for path in sorted(folder.rglob("*.tsv")):
-        name = ".".join(path.relative_to(folder).with_suffix("").parts)
-        with path.open(newline="") as file:
-            for row in csv.DictReader(file, delimiter="\t"):
-                yield name, float(row[path.stem]), now, int(row["step"])
+def _epochs(path: Path, now: int) -> Iterator[tuple[str, float, int, int]]:
+    """The figures that train.py wrote for each epoch, as (name, value, time, epoch)."""
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            epoch = int(row.pop("epoch"))
+            for name, value in row.items():
+                known = f"eval.{name.removeprefix('val_')}" if name.startswith("val_") else f"train.{name}"
+                yield known, float(value), now, epoch
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

@@ -524,7 +524,6 @@ async function model() {
   const facts = {
     Version: card.version,
     Accuracy: card.test && `${percent(card.test.accuracy, 2)} of ${tests?.toLocaleString("en") ?? "its"} test images`,
-    Trained: card.created,
     Data: origin[card.trained_on] ?? card.trained_on,
     Parameters: card.parameters?.toLocaleString("en"),
     With: card.libraries && `TensorFlow ${card.libraries.tensorflow}, Keras ${card.libraries.keras}`,
