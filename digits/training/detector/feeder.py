@@ -7,6 +7,7 @@ import signal
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -20,13 +21,13 @@ AHEAD = 8  # batches that are drawn in advance
 _pages: Pages | None = None
 
 
-def _begin(params: dict[str, Any]) -> None:
+def _begin(params: dict[str, Any], data: Path) -> None:
     """Prepare a process for drawing."""
     global _pages
     # Ctrl-C also reaches this process; the trainer ends it
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
-    _pages = Pages(params)
+    _pages = Pages(params, data)
 
 
 def _draw(first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -37,15 +38,15 @@ def _draw(first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def batches(
-    params: dict[str, Any], batch: int, first: int, processes: int
+    params: dict[str, Any], data: Path, batch: int, first: int, processes: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Endless batches of inputs, float16 (batch, HEIGHT, WIDTH, 1), and targets, from page number `first` on.
 
-    params: params.yaml's `detector.pages`.
+    params: params.yaml's `detector.pages`. data: the folder with digits.npz, fonts and photographs.
     """
     # a new interpreter, because TensorFlow's threads don't survive a fork
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, context, _begin, (params,)) as pool:
+    with ProcessPoolExecutor(processes, context, _begin, (params, data)) as pool:
         waiting: deque[Future[tuple[np.ndarray, np.ndarray]]] = deque()
         try:
             while True:

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from digits.training.data import load
-from digits.training.detector.fonts import FONTS, font_files
+from digits.training.detector.fonts import font_files
 from digits.training.drawings import SIGNS
 from digits.training.synthetic import smooth_digit, smooth_strokes
 
@@ -66,8 +66,8 @@ class Glyph:
 class Digits:
     """MNIST's training digits: all but the last `held_out`, or with `held=True` only these."""
 
-    def __init__(self, held_out: int, held: bool, path: Path | None = None) -> None:
-        arrays = load(path) if path else load()
+    def __init__(self, path: Path, held_out: int, held: bool) -> None:
+        arrays = load(path)
         part = slice(-held_out, None) if held else slice(0, -held_out)
         self.images, labels = arrays["x_train"][part], arrays["y_train"][part]
         self.of = [np.flatnonzero(labels == digit) for digit in range(10)]
@@ -232,13 +232,14 @@ class Font:
 class Stock:
     """What pages are written with: MNIST's digits and the fonts.
 
-    held: whether it is the stock for held-out pages, which has other digits and other handwriting fonts than
-    the one for training. params: `held_out_digits`, how many of MNIST's training digits are held out, and
-    `held_out_fonts`, a list of families.
+    data: the folder with digits.npz and fonts. held: whether it is the stock for held-out pages, which has
+    other digits and other handwriting fonts than the one for training. params: `held_out_digits`, how many of
+    MNIST's training digits are held out, and `held_out_fonts`, a list of families.
     """
 
-    def __init__(self, params: dict[str, object], held: bool = False, fonts: Path = FONTS) -> None:
-        self.digits = Digits(int(str(params["held_out_digits"])), held)
+    def __init__(self, params: dict[str, object], data: Path, held: bool = False) -> None:
+        fonts = data / "fonts"
+        self.digits = Digits(data / "digits.npz", int(str(params["held_out_digits"])), held)
         names = params["held_out_fonts"]
         assert isinstance(names, list)  # noqa: S101  params.yaml has a list
         hands = [path for path in font_files(fonts, "handwriting") if (path.stem in names) == held]

@@ -15,7 +15,6 @@ from digits.imaging.contrast import normalize
 from digits.training.detector.camera import Photographs, exposed, paper, shadows
 from digits.training.detector.glyphs import MARK, Rng, Stock
 from digits.training.detector.kinds import KINDS, Desk
-from digits.training.detector.photographs import PHOTOGRAPHS
 from digits.training.detector.sheet import SCALE, Item, Sheet
 
 WIDTH, HEIGHT = 288, 224
@@ -44,12 +43,13 @@ class Page:
 
 
 class Pages:
-    """Makes pages from a stock of digits and fonts, by params.yaml's `detector.pages`."""
+    """Makes pages from a stock of digits and fonts, by params.yaml's `detector.pages`. data: the folder with
+    digits.npz, fonts and photographs."""
 
-    def __init__(self, params: dict[str, Any], held: bool = False, photographs: Path = PHOTOGRAPHS) -> None:
+    def __init__(self, params: dict[str, Any], data: Path, held: bool = False) -> None:
         self.params = params
-        self.stock = Stock(params, held)
-        self.photographs = Photographs(photographs)
+        self.stock = Stock(params, data, held)
+        self.photographs = Photographs(data / "photographs")
         self.kinds = list(params["kinds"])
         share = np.array([params["kinds"][kind] for kind in self.kinds], float)
         self.share = share / share.sum()

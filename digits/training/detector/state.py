@@ -20,12 +20,14 @@ STATES = ROOT / "tmp" / "detector"
 @dataclass
 class State:
     """`step`, the number of steps that are done; `pages`, how many pages the run was to have in all;
-    `arrays`, all variables in order; `curve`, the rows of the learning curve so far."""
+    `arrays`, all variables in order; `curve`, the rows of the learning curve so far; `recent`, the losses of
+    the steps since its last row."""
 
     step: int
     pages: int
     arrays: list[np.ndarray]
     curve: list[dict[str, float]] = field(default_factory=list)
+    recent: list[list[float]] = field(default_factory=list)
 
 
 def run_name(params: dict[str, Any], files: list[Path]) -> str:
@@ -42,7 +44,9 @@ def run_name(params: dict[str, Any], files: list[Path]) -> str:
 def save(path: Path, state: State) -> None:
     """Write the state, replacing the one before only when all is written."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    about = json.dumps({"step": state.step, "pages": state.pages, "curve": state.curve})
+    about = json.dumps(
+        {"step": state.step, "pages": state.pages, "curve": state.curve, "recent": state.recent}
+    )
     temporary = path.with_suffix(".part")
     with temporary.open("wb") as file:
         arrays = {f"a{i:04}": array for i, array in enumerate(state.arrays)}
@@ -58,7 +62,7 @@ def load(path: Path) -> State | None:
             arrays = [file[name] for name in sorted(file.files) if name != "about"]
     except FileNotFoundError:
         return None
-    return State(about["step"], about["pages"], arrays, about["curve"])
+    return State(about["step"], about["pages"], arrays, about["curve"], about["recent"])
 
 
 def to_resume(folder: Path, pages: int, stable_steps: int) -> State | None:

@@ -31,21 +31,22 @@ import numpy as np
 import tensorflow as tf
 import yaml
 
-from digits.training.data import CANONICAL, DataError
+from digits.training.data import DataError
 from digits.training.detector import state as states
 from digits.training.detector.card import write_card
 from digits.training.detector.compiled import compiled
 from digits.training.detector.feeder import batches
-from digits.training.detector.fonts import FONTS, FontError
+from digits.training.detector.fonts import FontError
 from digits.training.detector.losses import losses
 from digits.training.detector.network import build
 from digits.training.detector.pages import Page, Pages
-from digits.training.detector.photographs import PHOTOGRAPHS
 from digits.training.detector.scores import scores
 from digits.training.detector.state import State
 
 ROOT = Path(__file__).resolve().parents[3]
 SAVE_EVERY = 120  # seconds
+# the files in the data folder that pages are made from
+PARTS = ("digits.npz", "fonts/*/*.*", "photographs/*.*")
 
 
 class Trainer:
@@ -90,9 +91,9 @@ class Trainer:
                 mean.assign(keep * mean.value + (1 - keep) * now.value)
         return tf.stack(parts)
 
-    def state(self, step: int, curve: list[dict[str, float]]) -> State:
+    def state(self, step: int, curve: list[dict[str, float]], recent: list[list[float]]) -> State:
         """The state after so many steps."""
-        return State(step, self.params["pages_in_all"], [v.numpy() for v in self.variables()], curve)
+        return State(step, self.params["pages_in_all"], [v.numpy() for v in self.variables()], curve, recent)
 
     def restore(self, state: State) -> None:
         """Continue from a state."""
@@ -108,33 +109,33 @@ class Trainer:
 
 
 def train(
-    trainer: Trainer, folder: Path, held: list[Page], stop: list[bool], latest: str | None = None
+    trainer: Trainer, data: Path, folder: Path, held: list[Page], stop: list[bool], latest: str | None = None
 ) -> State:
     """Train until the last step, or until stop[0] is true, and return the state.
 
-    folder: where states are kept. held: the held-out pages. latest: where to put the compiled moving average
-    at each evaluation.
+    data: the folder with digits.npz, fonts and photographs. folder: where states are kept. held: the held-out
+    pages. latest: where to put the compiled moving average at each evaluation.
     """
     params = trainer.params
     begun = states.to_resume(folder, params["pages_in_all"], trainer.stable_steps)
     curve: list[dict[str, float]] = []
+    recent: list[list[float]] = []
     step = 0
     if begun:
         trainer.restore(begun)
-        step, curve = begun.step, begun.curve
+        step, curve, recent = begun.step, begun.curve, begun.recent
         print(f"resumed after {step * params['batch']} pages", flush=True)
     first, start, saved = step, time.monotonic(), time.monotonic()
-    recent: list[np.ndarray] = []
     every = max(1, params["evaluate_every"] // params["batch"])
     feed: Iterator[tuple[np.ndarray, np.ndarray]] = batches(
-        params["pages"], params["batch"], step * params["batch"], params["processes"]
+        params["pages"], data, params["batch"], step * params["batch"], params["processes"]
     )
     try:
         while step < trainer.steps and not stop[0]:
             x, y = next(feed)
             keep = min(params["ema"], (1 + step) / (10 + step))
             parts = trainer.step(x, y, tf.constant(trainer.rate(step)), tf.constant(keep, tf.float32))
-            recent.append(parts.numpy())
+            recent.append(parts.numpy().tolist())
             step += 1
             if step % every == 0 or step == trainer.steps:
                 mean = np.mean(recent, 0)
@@ -144,31 +145,33 @@ def train(
                 row = {"pages": step * params["batch"], "objectness": float(mean[0]), "class": float(mean[1]),
                        "box": float(mean[2]), **trainer.scores(held)}  # fmt: skip
                 curve = [*curve, {name: round(value, 5) for name, value in row.items()}]
-                progress(curve[-1], trainer, step, first, start)
+                print(
+                    f"digits {row['f1']:.4f}, strings {row['strings']:.4f} of the held-out pages", flush=True
+                )
                 if latest:
                     write(Path(latest), compiled(trainer.averaged, params["network"]))
             if step == trainer.stable_steps:
-                states.save(folder / "stable.npz", trainer.state(step, curve))
+                states.save(folder / "stable.npz", trainer.state(step, curve, recent))
             if time.monotonic() - saved > SAVE_EVERY:
-                states.save(folder / "latest.npz", trainer.state(step, curve))
+                states.save(folder / "latest.npz", trainer.state(step, curve, recent))
                 saved = time.monotonic()
+                progress(recent, trainer, step, first, start)
     finally:
         feed.close()  # type: ignore[attr-defined]
-    final = trainer.state(step, curve)
+    final = trainer.state(step, curve, recent)
     states.save(folder / "latest.npz", final)
     return final
 
 
-def progress(row: dict[str, float], trainer: Trainer, step: int, first: int, start: float) -> None:
-    """Print a row of the learning curve and the time that is left."""
+def progress(recent: list[list[float]], trainer: Trainer, step: int, first: int, start: float) -> None:
+    """Print how far the training is, how much time is left, and the latest losses."""
     pace = (time.monotonic() - start) / max(1, step - first)
-    left = (trainer.steps - step) * pace
+    minutes = round((trainer.steps - step) * pace / 60)
     batch = trainer.params["batch"]
+    loss = " ".join(f"{value:.3f}" for value in np.mean(recent[-200:] or [[0.0] * 3], 0))
     print(
-        f"{int(row['pages']):7} of {trainer.steps * batch} pages, {batch / pace:.1f} a second,"
-        f" {left // 3600:.0f} h {left % 3600 / 60:02.0f} min left:"
-        f" losses {row['objectness']:.3f} {row['class']:.3f} {row['box']:.3f},"
-        f" digits {row['f1']:.3f}, strings {row['strings']:.3f}",
+        f"{step * batch} of {trainer.steps * batch} pages, {batch / pace:.1f} a second,"
+        f" {minutes // 60} h {minutes % 60:02} min left, losses {loss}",
         flush=True,
     )
 
@@ -187,6 +190,12 @@ def main() -> None:
     parser.add_argument(
         "--pages", type=int, help="pages in all, instead of params.yaml's detector.pages_in_all"
     )
+    parser.add_argument(
+        "--data", type=Path, default=ROOT / "data", help="the folder with digits.npz, fonts, photographs"
+    )
+    parser.add_argument(
+        "--states", type=Path, default=states.STATES, help="where to keep what a stopped run needs"
+    )
     parser.add_argument("--out", type=Path, default=ROOT, help="the folder that gets models and metrics")
     parser.add_argument("--params", type=Path, default=ROOT / "params.yaml", help="another params.yaml")
     args = parser.parse_args()
@@ -201,15 +210,15 @@ def main() -> None:
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stop.__setitem__(0, True))
     try:
-        held_pages = Pages(params["pages"], held=True)
-        files = [CANONICAL, *sorted(path for folder in (FONTS, PHOTOGRAPHS) for path in folder.rglob("*.*"))]
+        held_pages = Pages(params["pages"], args.data, held=True)
+        files = sorted(path for part in PARTS for path in args.data.glob(part))
     except (DataError, FontError, FileNotFoundError) as error:
         sys.exit(str(error))
     held = [held_pages.page(number) for number in range(params["held_out_pages"])]
-    folder = states.STATES / states.run_name(params, files)
+    folder = args.states / states.run_name(params, files)
     trainer = Trainer(params)
     print(f"{trainer.network.count_params()} parameters; the state is kept in {folder}", flush=True)
-    final = train(trainer, folder, held, stop, os.environ.get("DIGITS_DETECTOR_LATEST"))
+    final = train(trainer, args.data, folder, held, stop, os.environ.get("DIGITS_DETECTOR_LATEST"))
     if stop[0]:
         sys.exit("Stopped. The next run goes on from here.")
     finish(trainer, final, params, files, args.out)
