@@ -178,8 +178,8 @@ TINY = {
 }
 
 
-# does several small trainings in one process, because TensorFlow takes seconds to start; a run whose name begins with
-# "stopped" gets SIGINT when it has printed the first scores
+# does several small trainings in one process, because TensorFlow takes seconds to start; the run "stopped" gets
+# SIGINT when it has printed the first scores
 RUNS = """
 import contextlib, io, json, os, signal, sys
 from digits.training.detector.train import main
@@ -193,7 +193,8 @@ class Stopping(io.StringIO):
 if __name__ == "__main__":
     outcomes = {}
     for name, arguments in json.loads(sys.argv[1]).items():
-        output, error, sys.argv = (Stopping if name.startswith("stopped") else io.StringIO)(), None, ["", *arguments]
+        output, error = Stopping() if name == "stopped" else io.StringIO(), None
+        sys.argv = ["", *arguments]
         with contextlib.redirect_stdout(output):
             try:
                 main()
