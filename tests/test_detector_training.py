@@ -182,6 +182,7 @@ TINY = {
 # SIGINT when it has printed the first scores
 RUNS = """
 import contextlib, io, json, os, signal, sys
+import keras
 from digits.training.detector.train import main
 
 class Stopping(io.StringIO):
@@ -195,6 +196,8 @@ if __name__ == "__main__":
     for name, arguments in json.loads(sys.argv[1]).items():
         output, error = Stopping() if name == "stopped" else io.StringIO(), None
         sys.argv = ["", *arguments]
+        # the files hold the layers' numbers, which would go on counting
+        keras.utils.clear_session()
         with contextlib.redirect_stdout(output):
             try:
                 main()
