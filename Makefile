@@ -97,6 +97,13 @@ train-quick: $(VENV)/.installed  ## train with a few images in tmp/train, to try
 	$(call run,tmp/train,--limit $(LIMIT),--epochs $(EPOCHS))
 	$(DVC) metrics show metrics/metrics.json tmp/train/metrics/metrics.json
 
+.PHONY: detector detector-quick
+detector: $(VENV)/.installed  ## train the detector of digits (hours; stopped with Ctrl-C, it goes on at the next call)
+	$(DVC) repro detector
+
+detector-quick: $(VENV)/.installed  ## train a detector for some minutes into tmp/detector-quick, to try a change
+	$(PY) -m digits.training.detector --pages 4000 --out tmp/detector-quick
+
 train-twice: $(VENV)/.installed  ## train twice with the same seed and compare the models byte for byte
 	$(DVC) repro images
 	rm -rf tmp/twice

@@ -15,6 +15,9 @@ from conftest import ROOT
 
 STAGES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 OUTPUTS = ("outs", "metrics", "plots")
+# the module that draws pages, and the hashes of what it draws. A stage that depends on the hashes does not depend
+# on the code, so that the detector is only trained again if its pages have changed
+DRAWING, DRAWN = Path("digits/training/detector/pages.py"), "metrics/detector/pages.json"
 
 
 def paths(stage: dict[str, Any], *kinds: str) -> set[str]:
@@ -52,14 +55,15 @@ def read_by(file: Path) -> set[Path]:
     return found | {path for path in beside if path.name in texts and file.parent != Path()}
 
 
-def closure(file: Path) -> set[str]:
-    """All files of the project that running a file reads, directly or through what it imports."""
+def closure(file: Path, without: tuple[Path, ...] = ()) -> set[str]:
+    """All files of the project that running a file reads, directly or through what it imports, except the files
+    `without` and what only these import."""
     found: set[Path] = set()
     # python -m a.b.c also imports the packages a and a.b
     todo = [file, *(parent / "__init__.py" for parent in file.parents[:-1])]
     while todo:
         path = todo.pop()
-        if path not in found:
+        if path not in found and path not in without:
             found.add(path)
             todo += read_by(path)
     return {path.as_posix() for path in found}
@@ -68,8 +72,9 @@ def closure(file: Path) -> set[str]:
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stage_depends_on_the_files_that_it_imports_and_on_no_other_code(name: str) -> None:
     outputs = {path for stage in STAGES.values() for path in paths(stage, *OUTPUTS)}
-    code = paths(STAGES[name], "deps") - outputs
-    imported = closure(program(STAGES[name]["cmd"]))
+    needed = paths(STAGES[name], "deps")
+    code = needed - outputs
+    imported = closure(program(STAGES[name]["cmd"]), (DRAWING,) if DRAWN in needed else ())
     assert imported - code == set(), "imported, but not in dvc.yaml"
     assert code - imported == set(), "in dvc.yaml, but not imported"
 
