@@ -1,6 +1,6 @@
 """Outliers: images in MNIST's format that show no digit. The network trains with them, so that it is unsure about
-images other than digits (outlier exposure: Hendrycks, Mazeika and Dietterich 2019, arXiv:1812.04606). They
-are made from MNIST's training images and from the pictures of digits/training/drawings.py, and only depend on the
+images other than digits (outlier exposure: Hendrycks, Mazeika and Dietterich 2019, arXiv:1812.04606). They are
+made from MNIST's training images and from the pictures of digits/training/drawings.py, and only depend on the
 seed. Three fifths are prepared as in the service, and the others are scaled as clients that send pixels would do.
 
 There are no katakana and no photographs among them, so that `make eval` can measure the answers to images of
