@@ -20,7 +20,7 @@ from test_inputs import encoded, form, png_header, scene
 from test_monitoring import samples
 
 from app import create_app
-from digits.server.threads import Threads
+from digits.server.processes import Processes as Threads
 from digits.serving.errors import Overloaded
 from digits.serving.settings import Settings
 

@@ -33,11 +33,15 @@ class Problem(Exception):
     def __init__(
         self, status: int, detail: str, *, headers: dict[str, str] | None = None, **extra: Any
     ) -> None:
-        super().__init__(detail)
+        # all arguments but those by name, as pickles of exceptions need them
+        super().__init__(status, detail)
         self.status = status
         self.detail = detail
         self.headers = headers or {}
         self.extra = extra
+
+    def __str__(self) -> str:
+        return self.detail
 
 
 class Overloaded(Problem):
