@@ -184,5 +184,3 @@ class Body(io.RawIOBase):
     def must_close(self) -> bool:
         """Whether too much of the body is unread to keep the connection open after the answer."""
         return not self.ended and (self.left is None or self.left > MAX_UNREAD or self.body.failed)
-
-

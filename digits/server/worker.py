@@ -69,7 +69,7 @@ class Worker(GeventWorker):
         self.service = getattr(self.app_answers, "extensions", {}).get("digits")
         if self.service:
             turns = Turns(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]), self.settings.huge_pictures)
-            self.processes = Processes(self.app_answers, self.settings, turns)
+            self.processes = Processes(self.service.app, self.settings, turns)
             self.service.offload = self.processes.run
             self.service.give_way = gevent.sleep
 
@@ -144,7 +144,9 @@ class Worker(GeventWorker):
     def cut_off(self) -> None:
         """Let the app answer the requests that are still running when the grace time ends."""
         for greenlet in self.answering:
-            greenlet.kill(Problem(503, "The service has stopped before the request was answered."), block=False)
+            greenlet.kill(
+                Problem(503, "The service has stopped before the request was answered."), block=False
+            )
 
     def is_late(self, waited: float) -> bool:
         """Whether requests have waited longer than DIGITS_MAX_WAIT_MS for more than LATE_SECONDS."""

@@ -6,12 +6,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
 from flask import Flask, Response, current_app, g, request
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import HTTPException, NotFound, RequestEntityTooLarge
 from werkzeug.http import HTTP_STATUS_CODES
+from werkzeug.routing import RequestRedirect
 
 from digits.imaging.errors import PictureError
 
@@ -118,6 +120,10 @@ def register(app: Flask, formats: dict[str, Format]) -> None:
         headers = {
             k: v for k, v in error.get_headers() if k.lower() not in ("content-type", "content-length")
         }
+        if isinstance(error, RequestRedirect):
+            # relative: the service does not know the scheme and the host that clients use
+            path = urlsplit(error.new_url)._replace(scheme="", netloc="")
+            headers["Location"] = "/" + path.geturl().lstrip("/")
         detail = error.description or ""
         if isinstance(error, RequestEntityTooLarge):
             detail = (

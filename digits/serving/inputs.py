@@ -44,8 +44,8 @@ QUICK = re.compile(rb"\x89PNG|\xff\xd8\xff|BM")
 COSTLY = re.compile(rb"zTXt|iTXt|iCCP|\xff\xc2")
 # orjson takes twelve bytes of memory for each byte of a document before it parses, Python's parser does not
 MAX_ORJSON_BYTES = 1_500_000
-# the most bytes of memory for each list, object, quote and value of a JSON document, and for each byte of a document
-# that consists of these
+# the most bytes of memory for each list, object, quote and value of a JSON document, and for each byte of one that
+# consists of these
 LIST, DICT, QUOTE, VALUE, GROWTH = 72, 240, 32, 36, 64
 
 
@@ -106,13 +106,15 @@ def offload_if_large(body: bytes, decode: Callable[[], Any]) -> Any:
         return decode()
     most = current_app.config["MAX_UNPACKED_BYTES"]
     if len(body) > most // GROWTH and (needed := unpacked_bytes(body)) > most:
-        detail = f"The body takes more than the {most} bytes of memory that a request may use when it is unpacked."
+        detail = (
+            f"The body takes more than the {most} bytes of memory that a request may use when it is unpacked."
+        )
         raise Problem(413, detail, field="the body", found=f"{needed} bytes")
     return service().offload(decode)
 
 
 def unpacked_bytes(body: bytes) -> int:
-    """The most bytes of memory that a JSON document takes, with a copy of it and the objects that are made of it."""
+    """The most bytes of memory that a JSON document takes, with copies of it and the objects that are made of it."""
     lists, dicts, quotes, values = map(body.count, (b"[", b"{", b'"', b","))
     # text may take four bytes for a character
     wide = not body.isascii() or body.count(b"\\u") > body.count(b"\\u00")
@@ -121,8 +123,8 @@ def unpacked_bytes(body: bytes) -> int:
 
 
 def to_batch(items: Items, as_is: bool = False) -> np.ndarray:
-    """float32 (n, 28, 28, 1) in [0, 1] from a request's images. Another process prepares pictures that are large or
-    several.
+    """float32 (n, 28, 28, 1) in [0, 1] from a request's images. Another process prepares large or several
+    pictures.
 
     as_is: use pictures of 28x28 pixels without preparing them. Raises PictureError, and Problem 422 for pixels
     that are blank.
@@ -319,8 +321,8 @@ def parse(body: bytes) -> Any:
         raise Problem(400, "The body is not valid JSON: it is not UTF-8.") from None
     except json.JSONDecodeError as error:
         strict = strict or error
-        where = {"line": strict.lineno, "column": strict.colno}
-        raise Problem(400, f"The body is not valid JSON: {strict.msg}.", **where) from None
+        detail = f"The body is not valid JSON: {strict.msg}."
+        raise Problem(400, detail, line=strict.lineno, column=strict.colno) from None
     except (ValueError, RecursionError) as error:
         # nested too deeply, or a number with very many digits
         reason = strict.msg if strict else "it is nested too deeply, or has too long a number"

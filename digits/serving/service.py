@@ -36,7 +36,7 @@ class Service:
     """
 
     def __init__(self, app: Flask, classifier: Classifier, sure_threshold: float | None = None) -> None:
-        self.classifier = classifier
+        self.app, self.classifier = app, classifier
         self.sure_threshold = classifier.sure_threshold if sure_threshold is None else sure_threshold
         self.metrics = Metrics(app)
         self.ready = False
