@@ -115,11 +115,21 @@ class Processes:
             "reading": Lane(1, max(max_wait, settings.cpu_seconds)),
             "huge": Lane(1, max_wait),
         }
+        self.app = app
         self.idle: list[Child] = []
+        self._start()
+
+    def _start(self) -> None:
         self.nursery, far = gevent.socket.socketpair()
-        if not _fork():
-            _nurse(far.fileno(), app)
+        self.pid: int = _fork()
+        if not self.pid:
+            _nurse(far.fileno(), self.app)
         far.close()
+
+    def close(self) -> None:
+        """End all processes."""
+        self.nursery.close()
+        _waitpid(self.pid, 0)
 
     def run(self, work: Callable[[], Any], lane: str = "shared") -> Any:
         """Do `work`, which must be a pickle's, in a process and return its result, or raise its exception.
@@ -139,7 +149,7 @@ class Processes:
         )
 
     def _run(self, work: Callable[[], Any], lane: Lane, most_bytes: int) -> Any:
-        child = self.idle.pop() if self.idle else Child(self.nursery)
+        child = self.idle.pop() if self.idle else self._child()
         keep = False
         try:
             begun, cpu_begun = time.monotonic(), child.cpu_seconds()
@@ -160,6 +170,15 @@ class Processes:
         if error is not None:
             raise error
         return result
+
+    def _child(self) -> Child:
+        try:
+            return Child(self.nursery)
+        except (EOFError, OSError):
+            # somebody has killed the nursery, which has a share of their memory
+            self.close()
+            self._start()
+            return Child(self.nursery)
 
     def _watch(self, child: Child, lane: Lane, begun: float, cpu_begun: float) -> None:
         """Wait until the result begins to arrive. Raises Problem if the work must end before."""

@@ -114,7 +114,7 @@ def offload_if_large(body: bytes, decode: Callable[[], Any]) -> Any:
 
 
 def unpacked_bytes(body: bytes) -> int:
-    """The most bytes of memory that a JSON document takes, with copies of it and the objects that are made of it."""
+    """The most bytes of memory that a JSON document takes, with copies of it and the objects made of it."""
     lists, dicts, quotes, values = map(body.count, (b"[", b"{", b'"', b","))
     # text may take four bytes for a character
     wide = not body.isascii() or body.count(b"\\u") > body.count(b"\\u00")
