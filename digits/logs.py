@@ -62,7 +62,8 @@ class Stdout(logging.StreamHandler[Any]):
             while self.rest:
                 self.rest = self.rest[os.write(fd, self.rest) :]
             self.rest = data[os.write(fd, data) :]
-        except BlockingIOError:
+        except OSError:
+            # a full pipe or disk, or a reader that has ended
             return False
         return True
 

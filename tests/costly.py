@@ -1,4 +1,4 @@
-"""Small requests that would cost very much: scans, tiles, chunks and nesting. tests/test_costs.py sends them to the
+"""Small requests that would cost very much: scans, tiles, chunks and nesting. tests/test_costs.py sends them to a
 service, and tests/fuzz.py mutates them."""
 
 from __future__ import annotations

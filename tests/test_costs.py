@@ -19,7 +19,7 @@ import time
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -143,7 +143,7 @@ def test_work_over_a_budget_is_ended_and_names_it(processes: Callable[..., Proce
 
 
 def test_readings_and_predictions_do_not_wait_for_each_other(processes: Callable[..., Processes]) -> None:
-    run = processes(processes=1, max_wait_ms=100, cpu_seconds=1).run
+    run = processes(processes=1, max_wait_ms=100, cpu_seconds=30).run
     reading = gevent.spawn(run, partial(spin, 0.9), "reading")
     gevent.sleep(0.05)
     assert run(partial(int, "7")) == run(partial(int, "7"), "huge") == 7
@@ -322,10 +322,8 @@ def decoders(server: Server) -> list[psutil.Process]:
 def cpu_seconds(server: Server) -> float:
     total = 0.0
     for each in decoders(server):
-        try:
+        with suppress(psutil.NoSuchProcess):
             total += sum(each.cpu_times()[:2])
-        except psutil.NoSuchProcess:
-            pass
     return total
 
 
@@ -342,7 +340,7 @@ def test_a_picture_that_takes_too_long_is_ended(start: Callable[..., Server]) ->
         422,
         "The picture takes more than the 1 s of CPU time that it may use.",
     )
-    assert idle(server)
+    until(lambda: idle(server))
 
 
 def test_work_for_a_client_that_has_left_is_stopped(start: Callable[..., Server]) -> None:
@@ -446,19 +444,10 @@ def test_stalled_uploads_leave_room_for_others(start: Callable[..., Server]) -> 
     assert statuses == {200: 50}
     large = b'{"image":"' + b" " * (20 << 20) + b'"}'
     assert send(server, "/predict", "application/json", large)[0] == 422
-    # the others have been dropped
-    dropped = [client for client in stalled if not select_readable(client)]
-    assert len(dropped) < len(stalled)
+    metrics = server.ask("/metrics").body
+    assert re.search(rb'request_total{method="POST",status="408",url_rule="/predict"} [1-9]', metrics)
     for client in (*stalled, *small):
         client.close()
-
-
-def select_readable(client: socket.socket) -> bool:
-    client.settimeout(0.05)
-    try:
-        return b" 408 " in client.recv(100)
-    except TimeoutError:
-        return False
 
 
 def test_a_stalled_log_stops_nothing() -> None:
@@ -487,30 +476,28 @@ def test_a_stalled_log_stops_nothing() -> None:
         requests = 3000
         with closing(http.client.HTTPConnection("127.0.0.1", number, timeout=30)) as client:
 
-            def predict() -> int:
-                client.request("POST", "/predict", BODY, {"Content-Type": "application/json"})
+            def predict(name: str = "") -> int:
+                headers = {"Content-Type": "application/json", "X-Request-ID": name}
+                client.request("POST", "/predict", BODY, headers)
                 answer = client.getresponse()
                 answer.read()
                 return answer.status
 
             assert Counter(predict() for _ in range(requests)) == {200: requests}
             assert server.ask("/health/live").status == 200
-            # a second time, so that the worker's clock has copied the count
+            # the worker counts once a second
             time.sleep(1.5)
             metrics = server.ask("/metrics").body.decode()
-            dropped = int(
-                float(re.findall(r"^digits_log_lines_dropped_total (\S+)", metrics, re.MULTILINE)[0])
-            )
-            assert 0 < dropped < requests
-            written = requests - dropped
-            lines = [json.loads(process.stdout.readline()) for _ in range(written)]
+            dropped = re.findall(r"^digits_log_lines_dropped_total (\S+)", metrics, re.MULTILINE)
             # when there is room again, the log says how many lines are missing
-            assert predict() == 200
-        lines += [json.loads(process.stdout.readline()) for _ in range(2)]
-        told = [line["lines"] for line in lines if line["message"] == "log lines dropped"]
-        assert told == [dropped]
-        assert sum(line["message"] == "request" for line in lines) == written + 1
-        with closing(http.client.HTTPConnection("127.0.0.1", number, timeout=30)) as client:
+            lines = [json.loads(process.stdout.readline()) for _ in range(requests // 20)]
+            assert predict("last") == 200
+            while lines[-1].get("request_id") != "last":
+                lines.append(json.loads(process.stdout.readline()))
+            told = sum(line["lines"] for line in lines if line["message"] == "log lines dropped")
+            assert 0 < told == float(dropped[0])
+            assert sum(line["message"] == "request" for line in lines) + told == requests + 1
+            # full again
             assert Counter(predict() for _ in range(requests)) == {200: requests}
         process.terminate()
         assert process.wait(10) == 0
@@ -540,32 +527,35 @@ def test_a_request_that_is_cut_off_is_answered_and_logged(start: Callable[..., S
 
 
 def test_what_a_killed_service_leaves_is_removed_at_the_next_start(start: Callable[..., Server]) -> None:
-    parent = Path("/dev/shm")
-    if not os.access(parent, os.W_OK):
-        pytest.skip("needs /dev/shm")
-    before = set(parent.glob("digits-metrics-*"))
+    def folders(server: Server) -> set[Path]:
+        opened = psutil.Process(server.children()[0]).open_files()
+        return {Path(file.path).parent for file in opened if "digits-metrics-" in file.path}
+
     killed = start(WEB_CONCURRENCY="1")
-    folders = set(parent.glob("digits-metrics-*")) - before
+    until(killed.children)
+    (left,) = folders(killed)
     workers = killed.children()
     killed.process.kill()
     killed.process.wait()
     until(lambda: not any(map(psutil.pid_exists, workers)))
+    assert left.exists()
+    # one that has just been created may belong to a service that is starting
+    os.utime(left, (0, 0))
     alive = start(WEB_CONCURRENCY="1")
-    assert any(folder.exists() for folder in folders)
-    for folder in folders:
-        os.utime(folder, (0, 0))
+    assert not left.exists()
+    os.utime(*folders(alive), (0, 0))
     start(WEB_CONCURRENCY="1")
-    assert not any(folder.exists() for folder in folders if not list(folder.glob("held")))
-    assert alive.ask("/metrics").status == 200
+    assert all(folder.exists() for folder in folders(alive))
 
 
 def test_a_redirect_names_no_host(server: Server) -> None:
-    for path in ("//predict", "///predict", "/health//live"):
+    for method, path in (("POST", "//predict"), ("POST", "//x.example//predict"), ("GET", "/health//live")):
         with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)) as client:
-            client.request("GET", path)
+            client.request(method, path)
             answer = client.getresponse()
             answer.read()
-        assert (answer.status, answer.headers["Location"]) == (308, re.sub("/+", "/", path))
+        status = 404 if "example" in path else 308
+        assert (answer.status, answer.headers["Location"]) in ((status, re.sub("/+", "/", path)), (404, None))
 
 
 # eight clients of each kind
@@ -574,9 +564,7 @@ ORDINARY: dict[str, tuple[str, str, bytes]] = {
     "small prediction": ("/predict", "application/json", BODY),
     "photograph": ("/predict", "image/jpeg", photo()),
     "JSON batch": ("/predict", "application/json", json.dumps({"images": [SAMPLE["image"]] * 64}).encode()),
-    "reading": ("/read", "image/png", costly.encoded(Image.open(ROOT / "docs/images/number.png"), "PNG"))
-    if (ROOT / "docs/images/number.png").exists()
-    else ("/read", "image/jpeg", photo(800, 600)),
+    "reading": ("/read", "image/jpeg", photo(800, 600)),
 }
 HOSTILE = {
     **{kind: partial(costly.requests, 2) for kind in KINDS},

@@ -47,6 +47,7 @@ class Worker(GeventWorker):
     def init_process(self) -> None:
         # gunicorn looks up about thirty settings per request, with two calls each; in a worker they never change
         self.cfg.__dict__.update({name: setting.get() for name, setting in self.cfg.settings.items()})
+        self.cfg.__dict__["graceful_timeout"] -= options.CUT_OFF_SECONDS
         self.settings = Settings.from_env(os.environ)
         self.max_wait = self.settings.max_wait_ms / 1000
         self.room = Room(self.settings)
