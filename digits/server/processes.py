@@ -56,10 +56,14 @@ class Child:
 
     def __init__(self, nursery: Any) -> None:
         self.socket, far = gevent.socket.socketpair()
-        with far:
-            socket.send_fds(nursery, [b"+"], [far.fileno()])
         self.reader = self.socket.makefile("rb")
-        self.pid: int = _load(self.reader)
+        try:
+            with far:
+                socket.send_fds(nursery, [b"+"], [far.fileno()])
+            self.pid: int = _load(self.reader)
+        except BaseException:
+            self.close()
+            raise
         self.used = time.monotonic()
 
     def write(self, data: Any) -> None:
@@ -77,6 +81,10 @@ class Child:
         """Kill the process. It stays a zombie until the nursery forks again, so its id can't belong to another."""
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
+        self.close()
+
+    def close(self) -> None:
+        """Close the socket, at which the process ends when its work is done."""
         self.reader.close()
         self.socket.close()
 
@@ -128,6 +136,8 @@ class Processes:
 
     def close(self) -> None:
         """End all processes."""
+        while self.idle:
+            self.idle.pop().end()
         self.nursery.close()
         _waitpid(self.pid, 0)
 
