@@ -13,7 +13,6 @@ from flask import Flask, Response, current_app, g, request
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import HTTPException, NotFound, RequestEntityTooLarge
 from werkzeug.http import HTTP_STATUS_CODES
-from werkzeug.routing import RequestRedirect
 
 from digits.imaging.errors import PictureError
 
@@ -93,6 +92,16 @@ def why_not_found(detail: str) -> str:
     return detail
 
 
+def make_relative(redirect: Response) -> None:
+    """Redirect to a path, because the service does not know the scheme and the host that clients use. Flask does
+    not let error handlers do this."""
+    path = urlsplit(redirect.headers["Location"])._replace(scheme="", netloc="").geturl()
+    # not two slashes, after which a host would follow
+    redirect.headers["Location"] = "/" + path.lstrip("/")
+    # its page has a link with a host
+    redirect.set_data(b"")
+
+
 def _shortened(text: str) -> str:
     # a client's text may contain lone surrogates, which UTF-8 can't encode
     text = text.encode("utf-8", "replace").decode()
@@ -120,10 +129,6 @@ def register(app: Flask, formats: dict[str, Format]) -> None:
         headers = {
             k: v for k, v in error.get_headers() if k.lower() not in ("content-type", "content-length")
         }
-        if isinstance(error, RequestRedirect):
-            # relative: the service does not know the scheme and the host that clients use
-            path = urlsplit(error.new_url)._replace(scheme="", netloc="")
-            headers["Location"] = "/" + path.geturl().lstrip("/")
         detail = error.description or ""
         if isinstance(error, RequestEntityTooLarge):
             detail = (
