@@ -473,7 +473,7 @@ def test_a_stalled_log_stops_nothing() -> None:
                 return False
 
         until(ready)
-        requests = 3000
+        requests = 2000
         with closing(http.client.HTTPConnection("127.0.0.1", number, timeout=30)) as client:
 
             def predict(name: str = "") -> int:

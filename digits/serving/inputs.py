@@ -51,19 +51,19 @@ LIST, DICT, QUOTE, VALUE, GROWTH = 72, 240, 32, 36, 64
 
 @dataclass(frozen=True)
 class Items:
-    """The images in a body: either the 784 pixels of each, from 0 to 255, or the bytes of a picture for each.
+    """The images in a body: either pixels (n, 784), from 0 to 255, or the bytes of a picture for each.
 
     names: what to call each image in a problem. single: whether to answer with an object rather than a list.
     """
 
-    values: list[np.ndarray] | list[bytes]
+    values: np.ndarray | list[bytes]
     names: list[str]
     single: bool
 
     @property
     def pictures(self) -> list[bytes]:
         """The values if they are pictures, or an empty list if they are pixels; a request can't mix them."""
-        return [value for value in self.values if isinstance(value, bytes)]
+        return self.values if isinstance(self.values, list) else []
 
 
 # (body, max_batch) -> its images
@@ -129,13 +129,14 @@ def to_batch(items: Items, as_is: bool = False) -> np.ndarray:
     as_is: use pictures of 28x28 pixels without preparing them. Raises PictureError, and Problem 422 for pixels
     that are blank.
     """
-    if pictures := items.pictures:
+    pixels = items.values
+    if isinstance(pixels, list):
+        pictures = pixels
         work = partial(prepare, pictures, items.names, as_is)
         if len(pictures) == 1 and is_quick(pictures[0]):
             with suppress(HugePictures):
                 return scale(work(max_pixels=MAX_QUICK_PIXELS))
         return scale(service().offload(work))
-    pixels = np.stack(items.values)
     if problem := blank(pixels):
         name = items.names[problem[0]]
         raise Problem(422, f"{name} {problem[1]}", field=name, found="an empty image")
@@ -206,7 +207,7 @@ def from_raw(body: bytes, max_batch: int) -> Items:
         )
     limit(n, max_batch)
     names = ["the body"] if n == 1 else [f"image {i} of the body" for i in range(n)]
-    return Items(list(np.frombuffer(body, np.uint8).reshape(n, PIXELS)), names, n == 1)
+    return Items(np.frombuffer(body, np.uint8).reshape(n, PIXELS), names, n == 1)
 
 
 def refuse_picture(body: bytes) -> None:
@@ -262,7 +263,7 @@ def from_document(
         image = document["image"]
         if isinstance(image, str):
             return Items([_from_base64(image, "image")], ["image"], True)
-        return Items([read_pixels(image, "image", suspicious)], ["image"], True)
+        return Items(read_pixels(image, "image", suspicious)[None], ["image"], True)
     if "images" not in document:
         raise Problem(422, "The field image (or images) is missing.", field="image", found="nothing")
     images = document["images"]
@@ -282,7 +283,7 @@ def from_document(
         raise Problem(422, "images must be either all pixels or all pictures.", field="images", found="both")
     if texts:
         return Items([_from_base64(image, name) for image, name in pairs], names, False)
-    return Items([read_pixels(image, name, suspicious) for image, name in pairs], names, False)
+    return Items(np.stack([read_pixels(image, name, suspicious) for image, name in pairs]), names, False)
 
 
 DECODERS: dict[str, Decoder] = {

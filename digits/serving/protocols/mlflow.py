@@ -141,7 +141,7 @@ def _are_names(fields: list[str]) -> bool:
 
 
 def _items(array: np.ndarray, names: list[str]) -> Items:
-    return Items(list(array.reshape(-1, PIXELS)), names, False)
+    return Items(array.reshape(-1, PIXELS), names, False)
 
 
 DECODERS: dict[str, inputs.Decoder] = inputs.DECODERS | {"application/json": from_json, "text/csv": from_csv}
