@@ -33,6 +33,7 @@ def create_app(settings: Settings | None = None, classifier: model.Classifier | 
     app.request_class = Request
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.config["MAX_BATCH"] = settings.max_batch
+    app.config["MAX_UNPACKED_BYTES"] = settings.max_unpacked_bytes
     # Werkzeug's limit of 1,000 parts is lower than the default batch; twice the batch leaves room for our own
     # error
     app.config["MAX_FORM_PARTS"] = max(app.config["MAX_FORM_PARTS"], 2 * settings.max_batch)

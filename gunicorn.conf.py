@@ -13,6 +13,7 @@ from digits import logs  # noqa: E402
 from digits.server import master  # noqa: E402
 from digits.server.cpus import usable_cpus  # noqa: E402
 from digits.server.errorlog import ErrorLog  # noqa: E402
+from digits.server.options import CUT_OFF_SECONDS  # noqa: E402
 from digits.serving.settings import SettingError, Settings  # noqa: E402
 
 try:
@@ -33,7 +34,8 @@ worker_connections = master.max_connections(4096)
 
 # longer than the 60 s after which load balancers close idle connections, so that it is never the service that
 keepalive = 75
-graceful_timeout = settings.grace_seconds
+# when the grace time ends, workers have this long to answer what still runs, before the master kills them
+graceful_timeout = settings.grace_seconds + CUT_OFF_SECONDS
 timeout = 30
 
 # a heartbeat on a slow disk would get healthy workers killed (benoitc/gunicorn#1863)

@@ -1,15 +1,93 @@
-"""Logging as lines of JSON on standard output (python-json-logger). gunicorn.conf.py uses `config`, and
-digits/serving/request_log.py writes the line for each request."""
+"""Logging as lines of JSON on standard output (python-json-logger). A reader that stalls does not stop the
+program: lines for which there is no room are dropped and counted."""
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import os
+import stat
+import sys
+from contextlib import suppress
 from typing import Any
 
 # don't look up the caller, thread and process of records, which takes a third of the time and is not logged
 # (Python's Logging HOWTO, "Optimization")
 logging._srcfile = None
 logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+
+
+# bytes of lines that a pipe may hold for its reader, where the system can set it
+PIPE_BYTES = 1 << 18
+
+
+class Stdout(logging.StreamHandler[Any]):
+    """Writes lines to standard output, but drops those for which a pipe, socket or terminal has no room.
+
+    dropped: number of lines dropped so far.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(sys.stdout)
+        self.dropped = self.reported = 0
+        # the rest of a line of which only a part had room
+        self.rest = b""
+        self.fd = _without_blocking()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record's line if there is room, after one with the number of lines that were dropped before."""
+        if self.fd is None:
+            super().emit(record)
+            return
+        try:
+            line = self.format(record)
+            if lines := self.dropped - self.reported:
+                told = {
+                    "name": "digits.logs",
+                    "levelname": "WARNING",
+                    "msg": "log lines dropped",
+                    "lines": lines,
+                }
+                if self._write(self.fd, self.format(logging.makeLogRecord(told))):
+                    self.reported = self.dropped
+            self.dropped += not self._write(self.fd, line)
+        except Exception:
+            self.handleError(record)
+
+    def _write(self, fd: int, line: str) -> bool:
+        """Whether there was room for a part of the line; the rest is written before the next one."""
+        data = f"{line}\n".encode("utf-8", "replace")
+        try:
+            while self.rest:
+                self.rest = self.rest[os.write(fd, self.rest) :]
+            self.rest = data[os.write(fd, data) :]
+        except OSError:
+            # a full pipe or disk, or a reader that has ended
+            return False
+        return True
+
+
+def _without_blocking() -> int | None:
+    """A descriptor of standard output that does not block, or None if it has no descriptor."""
+    try:
+        fd = sys.stdout.fileno()
+    except (OSError, ValueError):
+        return None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        with suppress(OSError, AttributeError):
+            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        try:
+            # an open file of our own, because other programs may expect that writing to theirs blocks
+            return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        except OSError:
+            os.set_blocking(fd, False)
+    return fd
+
+
+def dropped_lines() -> int:
+    """The number of log lines that this process has dropped."""
+    handlers = logging.getLogger("digits").handlers
+    return sum(handler.dropped for handler in handlers if isinstance(handler, Stdout))
 
 
 def config(level: str = "info") -> dict[str, Any]:
@@ -28,7 +106,7 @@ def config(level: str = "info") -> dict[str, Any]:
             }
         },
         "handlers": {
-            "stdout": {"class": "logging.StreamHandler", "formatter": "json", "stream": "ext://sys.stdout"}
+            "stdout": {"()": "digits.logs.Stdout", "formatter": "json"},
         },
         "root": {"level": "WARNING", "handlers": ["stdout"]},
         "loggers": {

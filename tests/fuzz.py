@@ -34,6 +34,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import costly
+
 ROOT = Path(__file__).resolve().parent.parent
 CORPUS = ROOT / "tests" / "corpus"
 # maximum seconds for one input, even on a busy machine
@@ -110,6 +112,11 @@ def seeds() -> dict[str, bytes]:
     for path in paths.split():
         made["get" + path.replace("/", "-")] = f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
     return made
+
+
+def costly_seeds() -> list[bytes]:
+    """Requests that cost more than they should, and get an error."""
+    return [request(path, body, kind) for path, kind, body in costly.seeds().values()]
 
 
 def request(path: str, body: bytes, kind: str = "application/json", **headers: str) -> bytes:
@@ -242,6 +249,8 @@ def mutated(rng: random.Random, raw: bytes, other: bytes, havoc: Callable[[bytes
             head = re.sub(rb"Content-Type: [^\r]*", lambda _: b"Content-Type: " + rng.choice(TYPES), head)
         elif way < 0.28:
             head += b"\r\n" + rng.choice(HEADERS)
+        elif way < 0.33:
+            body = costly.grown(rng, body)
         elif way < 0.5:
             body = changed_json(rng, body) or havoc(body)
         elif way < 0.65:
@@ -405,7 +414,7 @@ def run_target(arguments: list[str]) -> None:
     ):
         import app  # noqa: F401
     target = Target()
-    pool = list(seeds().values())
+    pool = [*seeds().values(), *costly_seeds()]
     counts: Counter[int] = Counter()
 
     def one(raw: bytes) -> None:
@@ -501,7 +510,7 @@ def fuzz_over_sockets(runs: int, seed: int) -> int:
         children = Path(f"/proc/{server.pid}/task/{server.pid}/children")
         time.sleep(1)
         workers = children.read_text()
-        pool = [*seeds().values(), *(file.read_bytes() for file in sorted(CORPUS.iterdir()))]
+        pool = [*seeds().values(), *costly_seeds(), *(file.read_bytes() for file in sorted(CORPUS.iterdir()))]
         good = seeds()["raw"]
         counts: Counter[int] = Counter()
         wrong: list[str] = []

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from conftest import Server
-from fuzz import CORPUS, Target, ask, havoc_by, mutated, seeds
+from fuzz import CORPUS, Target, ask, costly_seeds, havoc_by, mutated, seeds
 
 KEPT = sorted(CORPUS.iterdir())
 
@@ -24,6 +24,12 @@ def test_every_seed_is_a_good_request(target: Target) -> None:
     # except for the version, which is not known in advance
     assert statuses.pop("get-v1-models-mnist-versions-1") == 404
     assert set(statuses.values()) == {200}, statuses
+
+
+def test_every_costly_seed_is_answered_without_5xx(target: Target) -> None:
+    statuses = [target.answer(raw) for raw in costly_seeds()]
+    assert len(statuses) > 20
+    assert 422 in statuses
 
 
 def test_earlier_findings_are_answered_without_5xx(target: Target) -> None:
@@ -45,7 +51,7 @@ def test_earlier_findings_are_answered_without_5xx_over_sockets(server: Server) 
 
 
 def test_mutations_also_work_without_atheris(target: Target) -> None:
-    rng, pool = random.Random(7), list(seeds().values())
+    rng, pool = random.Random(7), [*seeds().values(), *costly_seeds()]
     statuses = {
         target.answer(mutated(rng, rng.choice(pool), rng.choice(pool), havoc_by(rng))) for _ in range(500)
     }

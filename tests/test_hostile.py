@@ -399,7 +399,7 @@ def test_any_nested_numbers_are_a_batch_or_a_problem(value: Any, most: int, top:
     body = json.dumps(value).encode()
 
     def decode() -> np.ndarray:
-        return tensors.batch(tensors.numbers(value, "x", body), "x", most, top)
+        return tensors.batch(tensors.array(value, "x", body), "x", most, top)
 
     batch = only_problems(decode)
     if batch is not None:

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "training": {"imaging", "model"},
     "bulk": {"imaging", "model", "reading", "values"},
     "serving": {"imaging", "model", "logs", "reading", "values"},
-    "server": {"serving", "model", "registry", "logs"},
+    "server": {"serving", "imaging", "model", "registry", "logs"},
 }
 FILES = sorted((ROOT / "digits").rglob("*.py"))
 

@@ -6,10 +6,8 @@ from __future__ import annotations
 import base64
 import concurrent.futures
 import json
-import time
 from typing import Any
 
-import gevent
 import numpy as np
 import pytest
 from conftest import ROOT, SAMPLE, Server
@@ -20,8 +18,6 @@ from test_inputs import encoded, form, png_header, scene
 from test_monitoring import samples
 
 from app import create_app
-from digits.server.threads import Threads
-from digits.serving.errors import Overloaded
 from digits.serving.settings import Settings
 
 # the size of a digit, and the distance from one to the next
@@ -233,20 +229,9 @@ def test_an_unsure_pictures_answer_links_to_read(client: Any) -> None:
     assert link(json={"image": [[128, 0] * 14] * 28}) is None
 
 
-def test_readings_and_predictions_do_not_wait_for_each_other() -> None:
-    threads = Threads(1, max_wait=0.1)
-    reading = gevent.spawn(threads.run, lambda: time.sleep(0.6), "reading")
-    gevent.sleep(0.05)
-    assert threads.run(lambda: 7) == threads.run(lambda: 7, "alone") == 7
-    with pytest.raises(Overloaded):
-        threads.run(lambda: 7, "reading")
-    reading.get()
-    assert threads.run(lambda: 7, "reading") == 7
-
-
 @pytest.mark.e2e
 def test_long_readings_do_not_delay_predictions(start: Any) -> None:
-    server = start(WEB_CONCURRENCY="1", DIGITS_THREADS="1", DIGITS_MAX_WAIT_MS="2000")
+    server = start(WEB_CONCURRENCY="1", DIGITS_PROCESSES="1", DIGITS_MAX_WAIT_MS="2000")
     page = encoded(number(*["4072531698" * 4] * 12))
     seven = encoded(scene())
     with concurrent.futures.ThreadPoolExecutor(8) as pool:

@@ -21,12 +21,11 @@ def prepare(
 
     names: what to call each picture in error messages. as_is: only convert pictures of 28x28 pixels to grey.
     max_pixels: raise HugePictures, before anything is decoded, if decoding needs more pixels than this in memory.
-    A caller with several threads sets it, and on HugePictures repeats the call without it while no other such
-    call runs, because decoding a picture of 50 megapixels takes 250 MB. JPEGs are decoded at a reduced size,
-    which is the size that counts.
+    An event loop sets it, and on HugePictures repeats the call without it elsewhere. JPEGs are decoded at a
+    reduced size, which is the size that counts.
 
     Raises PictureError: 413 for too many pixels, 415 for another format, 422 for a damaged picture, for one
-    without a digit, or for another size with as_is.
+    without a digit, or for another size with as_is. Raises MemoryError if decoding would exceed RLIMIT_DATA.
     """
     opened = open_pictures(data, names, None if as_is else DRAFT_SIDE)
     held = sum(each.held for each in opened)

@@ -1,12 +1,14 @@
 """Decodes picture files to brightness with Pillow. The header tells how much memory decoding would need, so
 pictures and requests over the limits are refused before anything is decoded. JPEGs are decoded at a half to an
-eighth of their size. Pictures with transparency, 16 bits or floats are converted to 0..255 in strips, because a
-copy of a picture of 50 megapixels in a wider type would double a worker's memory."""
+eighth of their size. Large pictures, and those with transparency, 16 bits or floats, are converted to 0..255 in
+strips, because a copy of a picture of 50 megapixels in a wider type would double a process's memory."""
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator
+import resource
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from typing import NamedTuple
 
@@ -28,8 +30,10 @@ MAX_SIDE = 10_000
 MAX_DECLARED_PIXELS = 80_000_000
 # the limit on decoded pixels; phones with 50 megapixels have 8160x6120
 MAX_PIXELS = 50_000_000
-# the limit on pixels of four bytes in memory while decoding; with the worker's own 80 MB, that is below 400 MB
+# the limit on pixels of four bytes in memory while decoding
 MAX_HELD_PIXELS = 64_000_000
+# larger pictures are halved while they are converted to grey, so that there is no second one of full size
+MAX_GREY_PIXELS = 16_000_000
 # the limits for all pictures in a request, which limit its time: a file of a few kilobytes can have millions of
 # pixels, and a request can have a thousand files
 MAX_PIXELS_TOGETHER = 64_000_000
@@ -43,7 +47,7 @@ ORIENTATION = 0x0112
 # the values of a BMP's field for compression
 RUN_LENGTH = (1, 2)
 # pixels that are converted to grey at a time
-STRIP = 1_000_000
+STRIP = 500_000
 
 # OpenCV would describe each damaged picture on standard error
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -65,9 +69,9 @@ def open_picture(data: bytes, name: str, side: int | None = DRAFT_SIDE) -> Opene
 
     side: decode JPEGs at the smallest available size with at least this width and height; None for the full size.
     Raises PictureError: 413 over a limit, 415 for another format, 422 for a damaged header, or for one with more
-    parts than any program writes.
+    parts than any program writes. Raises MemoryError if decoding would exceed RLIMIT_DATA.
     """
-    data = check_structure(data, name)
+    data, scans = check_structure(data, name)
     try:
         picture = Image.open(BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -87,10 +91,11 @@ def open_picture(data: bytes, name: str, side: int | None = DRAFT_SIDE) -> Opene
     if picture.format == "JPEG" and side is not None:
         picture.draft(None, (side, side))
     unit = tiff_unit(data) if picture.format == "TIFF" else 0
-    held = _held(picture, declared) + unit // 4
+    held = _held(picture, declared, scans) + unit // 4
     if picture.width * picture.height > MAX_PIXELS or held > MAX_HELD_PIXELS:
         parts = f", in a strip or tile of {unit} bytes" if unit else ""
         raise _too_large(name, f"{width}x{height} pixels{parts}")
+    _check_room(picture, held)
     return Opened(picture, held, (width, height))
 
 
@@ -108,14 +113,36 @@ def open_pictures(data: list[bytes], names: list[str], side: int | None = DRAFT_
     return opened
 
 
-def _held(picture: Image.Image, declared: int) -> int:
-    """The number of pixels of four bytes in memory while decoding."""
+def data_bytes() -> int:
+    """The bytes of memory of this process that RLIMIT_DATA limits; 0 on systems without /proc."""
+    try:
+        with open("/proc/self/statm") as statm:
+            return int(statm.read().split()[5]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+def _check_room(picture: Image.Image, held: int) -> None:
+    """Raise MemoryError if decoding would exceed the limit on this process's memory (RLIMIT_DATA). Some decoders
+    would call the picture damaged."""
+    limit = resource.getrlimit(resource.RLIMIT_DATA)[0]
+    if limit == resource.RLIM_INFINITY:
+        return
+    pixels = picture.width * picture.height
+    grey = pixels // 4 if pixels > MAX_GREY_PIXELS else pixels
+    narrow = picture.format != "JPEG" and picture.mode in ("1", "L", "P")
+    if data_bytes() + (held if narrow else 4 * held) + grey + 16 * STRIP > limit:
+        raise MemoryError
+
+
+def _held(picture: Image.Image, declared: int, scans: int) -> int:
+    """The number of pixels of four bytes in memory while decoding. scans: of a JPEG."""
     pixels = picture.width * picture.height
     if picture.format != "JPEG":
         return pixels * COPIES.get(picture.format or "", 1)
-    if "progressive" not in picture.info:
+    if scans == 1 and "progressive" not in picture.info:
         return pixels
-    # libjpeg keeps all coefficients of a progressive file in memory, two bytes each, even for a reduced size
+    # libjpeg keeps all coefficients of a file of several scans in memory, two bytes each, even for a reduced size
     sampling = [(across, down) for _, across, down, _ in getattr(picture, "layer", [])]
     full = max(across for across, _ in sampling) * max(down for _, down in sampling)
     return pixels + declared * sum(across * down for across, down in sampling) // full // 2
@@ -163,31 +190,49 @@ def _run_length(picture: Image.Image) -> np.ndarray:
 
 
 def _grey(picture: Image.Image, name: str) -> Image.Image:
-    """The picture in mode L."""
+    """The picture in mode L, of half its width and height if it is large. Closes a picture of more than one
+    byte a pixel."""
     if picture.mode in ("I", "F") or "16" in picture.mode:
-        return _from_wide(picture, name)
-    if "A" not in picture.getbands() and "transparency" not in picture.info:
-        grey = picture.convert("L")
-        # free its pixels of four bytes each
-        picture.close()
-        return grey
-    grey, alpha = Image.new("L", picture.size), Image.new("L", picture.size)
-    ink = weight = 0.0
+        return _in_strips(picture, _from_wide(picture, name))
+    if "A" in picture.getbands() or "transparency" in picture.info:
+        return _in_strips(picture, _on_paper(picture))
+    if picture.width * picture.height > MAX_GREY_PIXELS:
+        return _in_strips(picture, lambda strip: strip.convert("L"))
+    grey = picture.convert("L")
+    # free its pixels of four bytes each
+    picture.close()
+    return grey
+
+
+def _in_strips(picture: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """Convert a picture to mode L strip by strip, and close it. A large one is halved."""
+    half = 2 if picture.width * picture.height > MAX_GREY_PIXELS else 1
+    grey = Image.new("L", (-(-picture.width // half), -(-picture.height // half)))
     for top, strip in _strips(picture):
+        grey.paste(convert(strip).reduce(half) if half > 1 else convert(strip), (0, top // half))
+    picture.close()
+    return grey
+
+
+def _on_paper(picture: Image.Image) -> Callable[[Image.Image], Image.Image]:
+    """A function that lays a strip of a transparent picture on paper that contrasts with the ink."""
+    ink = weight = 0.0
+    for _, strip in _strips(picture):
         strip_grey, strip_alpha = strip.convert("RGBA").convert("LA").split()
-        grey.paste(strip_grey, (0, top))
-        alpha.paste(strip_alpha, (0, top))
         opacity = np.asarray(strip_alpha, np.float32)
         weight += float(opacity.sum())
         ink += float(np.vdot(np.asarray(strip_grey, np.float32), opacity))
-    size = picture.size
-    picture.close()
     paper = 255 if not weight or ink / weight < 128 else 0
-    return Image.composite(grey, Image.new("L", size, paper), alpha)
+
+    def convert(strip: Image.Image) -> Image.Image:
+        grey, alpha = strip.convert("RGBA").convert("LA").split()
+        return Image.composite(grey, Image.new("L", strip.size, paper), alpha)
+
+    return convert
 
 
-def _from_wide(picture: Image.Image, name: str) -> Image.Image:
-    """Convert a picture with 16 bits, integers or floats to 0..255."""
+def _from_wide(picture: Image.Image, name: str) -> Callable[[Image.Image], Image.Image]:
+    """A function that converts a strip of a picture with 16 bits, integers or floats to 0..255."""
     ranges = []
     for _, strip in _strips(picture):
         values = np.asarray(strip, np.float32)
@@ -204,15 +249,16 @@ def _from_wide(picture: Image.Image, name: str) -> Image.Image:
         scale = 255 / (end - start)
     elif picture.mode == "F" and high <= 1:
         scale = 255.0
-    grey = Image.new("L", picture.size)
-    for top, strip in _strips(picture):
+
+    def convert(strip: Image.Image) -> Image.Image:
         values = (np.asarray(strip, np.float32) - np.float32(start)) * np.float32(scale)
-        grey.paste(Image.fromarray(values.round().clip(0, 255).astype(np.uint8)), (0, top))
-    return grey
+        return Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
+
+    return convert
 
 
 def _strips(picture: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """Divide the picture into strips of about STRIP pixels: (first row, strip)."""
-    rows = max(1, STRIP // picture.width)
+    """Divide the picture into strips of about STRIP pixels and an even number of rows: (first row, strip)."""
+    rows = max(2, STRIP // picture.width // 2 * 2)
     for top in range(0, picture.height, rows):
         yield top, picture.crop((0, top, picture.width, min(picture.height, top + rows)))

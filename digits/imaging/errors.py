@@ -1,5 +1,5 @@
 """The exceptions for pictures that can't be read. digits/serving/errors.py converts `PictureError` to problem
-details. `HugePictures` asks the caller to try again while no other thread decodes huge pictures."""
+details. `HugePictures` tells the caller that decoding takes more than it wants to spend where it is."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ class PictureError(ValueError):
     """
 
     def __init__(self, status: int, detail: str, **extra: Any) -> None:
-        super().__init__(detail)
+        # all arguments but those by name, as pickles of exceptions need them
+        super().__init__(status, detail)
         self.status = status
         self.detail = detail
         self.extra = extra
+
+    def __str__(self) -> str:
+        return self.detail
 
 
 class HugePictures(Exception):

@@ -44,20 +44,21 @@ SIZES = frozenset({WIDTH, HEIGHT, BITS, SAMPLES, ROWS, TILE_WIDTH, TILE_HEIGHT})
 os.environ.setdefault("LIBTIFF_JPEG_MAX_ALLOWED_SCAN_NUMBER", "5")
 
 
-def check_structure(data: bytes, name: str) -> bytes:
+def check_structure(data: bytes, name: str) -> tuple[bytes, int]:
     """The bytes that Pillow should open: of a PNG without the chunks that don't change its pixels, else `data`.
+    And the number of scans, which is 1 for all but JPEGs.
 
     Raises PictureError 422 for more parts than any program writes, 413 for more scans than the size allows.
     """
     check = next((check for begins, check in CHECKS.items() if data.startswith(begins)), None)
-    return check(data, name) if check else data
+    return check(data, name) if check else (data, 1)
 
 
 def _refuse(name: str, what: str, found: str) -> NoReturn:
     raise PictureError(422, f"{name} has more than {what}.", field=name, found=found)
 
 
-def _jpeg(data: bytes, name: str) -> bytes:
+def _jpeg(data: bytes, name: str) -> tuple[bytes, int]:
     """Count the segments up to the end of the picture. Up to the first scan, this follows Pillow's way of finding
     them, and after it, libjpeg's."""
     at, gaps, segments, scans, exif, pixels = 2, 0, 0, 0, 0, 0
@@ -88,10 +89,10 @@ def _jpeg(data: bytes, name: str) -> bytes:
     if pixels * scans > MAX_SCANNED_PIXELS:
         detail = f"{name} has too many pixels for a JPEG with {scans} scans."
         raise PictureError(413, detail, field=name, found=f"{pixels} pixels in {scans} scans")
-    return data
+    return data, scans
 
 
-def _png(data: bytes, name: str) -> bytes:
+def _png(data: bytes, name: str) -> tuple[bytes, int]:
     """Leave out ancillary chunks, except transparency and an intact Exif chunk."""
     at, kept, start, chunks = 8, [], 0, 0
     while at + 12 <= len(data):
@@ -109,10 +110,10 @@ def _png(data: bytes, name: str) -> bytes:
         at = end
         if kind == b"IEND":
             break
-    return b"".join([*kept, data[start:]]) if kept else data
+    return (b"".join([*kept, data[start:]]) if kept else data), 1
 
 
-def _gif(data: bytes, name: str) -> bytes:
+def _gif(data: bytes, name: str) -> tuple[bytes, int]:
     """Count the blocks before the first frame, which Pillow reads one after another."""
     at = 13 + (3 << (data[10] & 7) + 1 if len(data) > 10 and data[10] & 0x80 else 0)
     blocks = 0
@@ -127,17 +128,17 @@ def _gif(data: bytes, name: str) -> bytes:
             extension = length > 0
         if blocks > MAX_BLOCKS:
             _refuse(name, f"{MAX_BLOCKS} blocks before its first frame", "a GIF with an enormous header")
-    return data
+    return data, 1
 
 
-def _tiff(data: bytes, name: str) -> bytes:
+def _tiff(data: bytes, name: str) -> tuple[bytes, int]:
     """Count the values of each tag of the first page."""
     tags = tiff_tags(data)
     if max((count for count, _ in tags.values()), default=0) > MAX_BLOCKS:
         _refuse(
             name, f"{MAX_BLOCKS} values in a tag", "a TIFF with more strips or tiles than any program writes"
         )
-    return data
+    return data, 1
 
 
 def tiff_tags(data: bytes) -> dict[int, tuple[int, int]]:
@@ -182,7 +183,7 @@ def tiff_unit(data: bytes) -> int:
 
 
 # the first bytes by which Pillow recognizes a format
-CHECKS: dict[bytes, Callable[[bytes, str], bytes]] = {
+CHECKS: dict[bytes, Callable[[bytes, str], tuple[bytes, int]]] = {
     b"\xff\xd8\xff": _jpeg,
     b"\x89PNG\r\n\x1a\n": _png,
     b"GIF8": _gif,

@@ -1,5 +1,5 @@
 """Helpers of digits/server/worker.py for connections: accept many at a time, close idle ones, ask the kernel how
-long a request has waited, and answer requests that are not valid HTTP."""
+long a request has waited and whether its client has left, and answer requests that are not valid HTTP."""
 
 from __future__ import annotations
 
@@ -42,7 +42,10 @@ STATUSES = {
 class Server(StreamServer):
     """Accepts connections for a worker. When it closes, it still accepts those that wait in the kernel's queue."""
 
-    def __init__(self, listener: Any, handle: Callable[..., None], **options: Any) -> None:
+    def __init__(
+        self, listener: Any, handle: Callable[..., None], cut_off: Callable[[], None], **options: Any
+    ) -> None:
+        self.cut_off = cut_off
         # gunicorn asks for the listener's name for every connection, even after the listener was closed
         name = listener.getsockname()
         # the last iteration of the event loop with a new connection, and how many of these were in a row
@@ -76,6 +79,11 @@ class Server(StreamServer):
         self.busy = self.busy + 1 if iteration == self.iteration + 1 else 1
         self.iteration = iteration
         return 1 if self.busy < BUSY_ITERATIONS else 64
+
+    def stop(self, timeout: float | None = None) -> None:
+        """Cut off what still runs after the grace time."""
+        self.cut_off()
+        super().stop(timeout)
 
     def close(self) -> None:
         """Stop accepting, but still take the connections that already wait, as far as the pool has room."""
@@ -123,6 +131,38 @@ def seconds_waited(client: Any) -> float:
     # tcpi_last_data_recv of struct tcp_info (linux/tcp.h), in milliseconds
     (milliseconds,) = struct.unpack_from("I", client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 56), 52)
     return milliseconds / 1000
+
+
+class Departure:
+    """Finds out whether a client has left before its answer.
+
+    A client that has only ended its side of the connection is told to continue, which clients ignore. From one
+    that has closed it, the answer to that is a reset.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self.client, self.asked = client, False
+
+    def has_left(self) -> bool:
+        """Whether the client has closed or reset its connection."""
+        if hasattr(self.client, "pending"):
+            # TLS can't look at bytes without reading them
+            return False
+        before = self.client.gettimeout()
+        self.client.settimeout(0)
+        try:
+            if self.client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                return True
+            if not self.client.recv(1, socket.MSG_PEEK) and not self.asked:
+                self.asked = True
+                self.client.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+            return False
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        finally:
+            self.client.settimeout(before)
 
 
 def answer_malformed(app: Callable[..., Any], client: Any, error: errors.ParseException) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
 import gc
 import logging
 import os
@@ -16,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,8 @@ log = logging.getLogger("digits.master")
 # is several times what they need
 METRICS_FILES = ("counter", "histogram", "gauge_livesum", "gauge_liveall")
 METRICS_BYTES = 1 << 17
+# the beginning of the folder's name, and the age in seconds from which it has a lock if its service runs
+PREFIX, NEW_SECONDS = "digits-metrics-", 5.0
 
 # file descriptors for files, metrics, and connections that are being closed
 SPARE_DESCRIPTORS = 700
@@ -78,7 +82,10 @@ def prepare_metrics_folder(workers: int) -> None:
         for left in Path(folder).glob("*.db"):
             left.unlink()
     else:
-        folder = tempfile.mkdtemp(prefix="digits-metrics-", dir=shared_memory())
+        _remove_leftovers(Path(shared_memory() or tempfile.gettempdir()))
+        folder = tempfile.mkdtemp(prefix=PREFIX, dir=shared_memory())
+        # released when the last process of the service has ended
+        fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_SH)
         atexit.register(_remove, folder, os.getpid())
     for slot in ("master", *range(slots(workers))):
         _reserve(folder, slot)
@@ -94,6 +101,19 @@ def _reserve(folder: str, slot: int | str) -> None:
         with open(Path(folder, f"{kind}_{slot}.db"), "ab") as file:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, METRICS_BYTES)
+
+
+def _remove_leftovers(parent: Path) -> None:
+    """Remove the folders of services that were killed. A new one may not have its lock yet."""
+    for folder in parent.glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):
+            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if time.time() - folder.stat().st_mtime > NEW_SECONDS:
+                    shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(fd)
 
 
 def _remove(folder: str, master: int) -> None:

@@ -9,6 +9,9 @@ from typing import Any
 
 from digits.serving.settings import Settings
 
+# seconds between the end of the grace time and that of the worker
+CUT_OFF_SECONDS = 3
+
 
 def check(cfg: Any, log: Any) -> None:
     """Log why and exit with 1 if gunicorn's configuration would break a promise of this service."""

@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -17,10 +18,11 @@ from gunicorn.http import errors
 from gunicorn.workers.ggevent import GeventWorker
 
 from digits.server import options
-from digits.server.body import Body
+from digits.server.body import Body, Room
 from digits.server.connections import Buffered, Idle, Server, answer_malformed, seconds_waited
-from digits.server.threads import Threads
-from digits.serving.errors import Overloaded
+from digits.server.processes import Processes
+from digits.server.turns import Turns
+from digits.serving.errors import Overloaded, Problem
 from digits.serving.settings import Settings
 
 # when the worker stops, idle connections get this long to send a request
@@ -29,7 +31,7 @@ LAST_SECONDS = 0.5
 LINGER_SECONDS = 2.0
 # shorter periods of long waits don't count as overload: the machine paused, or workers were replaced
 LATE_SECONDS = 0.1
-# how long a thread that decodes a picture may hold the interpreter lock while the event loop waits for it
+# gevent looks for new requests after others have run for this long
 SWITCH_SECONDS = 0.0005
 # with fewer free connections than this, the one that has been idle longest is closed for each new one
 SPARE_CONNECTIONS = 16
@@ -45,10 +47,11 @@ class Worker(GeventWorker):
     def init_process(self) -> None:
         # gunicorn looks up about thirty settings per request, with two calls each; in a worker they never change
         self.cfg.__dict__.update({name: setting.get() for name, setting in self.cfg.settings.items()})
+        self.cfg.__dict__["graceful_timeout"] -= options.CUT_OFF_SECONDS
         self.settings = Settings.from_env(os.environ)
         self.max_wait = self.settings.max_wait_ms / 1000
-        # number of bytes of bodies in memory, and their limit
-        self.held, self.max_held = 0, max(64 << 20, 2 * self.settings.max_body_bytes)
+        self.room = Room(self.settings)
+        self.answering: set[gevent.Greenlet] = set()
         self.idle: dict[Idle, None] = {}
         self.connections, self.late_since = 0, float("inf")
         sys.setswitchinterval(SWITCH_SECONDS)
@@ -57,7 +60,7 @@ class Worker(GeventWorker):
     def server_class(self, listener: Any, *, spawn: Any, **options: Any) -> Server:
         """Create the server that accepts a listener's connections; gunicorn calls it like gevent's pywsgi."""
         tls = {name: value for name, value in options.items() if name == "ssl_context"}
-        return Server(listener, self.handle, spawn=spawn, **tls)
+        return Server(listener, self.handle, self.cut_off, spawn=spawn, **tls)
 
     def load_wsgi(self) -> None:
         super().load_wsgi()
@@ -66,13 +69,16 @@ class Worker(GeventWorker):
         self.app_answers, self.wsgi = self.wsgi, self.answer
         self.service = getattr(self.app_answers, "extensions", {}).get("digits")
         if self.service:
-            self.service.offload = Threads(self.settings.threads, self.max_wait).run
+            turns = Turns(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]), self.settings.huge_pictures)
+            self.processes = Processes(self.service.app, self.settings, turns)
+            self.service.offload = self.processes.run
             self.service.give_way = gevent.sleep
 
     def notify(self) -> None:
         super().notify()
         if self.service:
             self.service.metrics.beat()
+            self.processes.end_idle()
         seconds = self.cfg.keepalive if self.alive else LAST_SECONDS
         for idle in [idle for idle in self.idle if time.monotonic() - idle.since > seconds]:
             idle.close_soon()
@@ -92,7 +98,7 @@ class Worker(GeventWorker):
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
         if req.version >= (1, 1) and not any(name == "HOST" for name, _ in req.headers):
             raise errors.InvalidHeader("HOST")  # RFC 9112, 3.2
-        req.body = body = Body(req, self)
+        req.body = body = Body(req, self.room)
         client = Buffered(sock)
         if req.method == "POST":
             # predictions wait in line; the loop polls between them, so that health checks overtake them
@@ -106,12 +112,12 @@ class Worker(GeventWorker):
         except StopIteration:
             client.flush()
             if not body.ended:
-                self.held, body.held = self.held - body.held, 0
+                self.room.leave(body)
                 util.close_graceful(sock, LINGER_SECONDS, max_drain=1 << 40)
             raise
         finally:
             req.body = body.body
-            self.held -= body.held
+            self.room.leave(body)
         # let others continue, even if this client's next request has arrived: a timer ends after the next poll, so
         # every connection gets its turn
         gevent.sleep(1e-6)
@@ -129,7 +135,19 @@ class Worker(GeventWorker):
                 body.req.force_close()
             return start_response(*answer)
 
-        return self.app_answers(environ, start)
+        current = gevent.getcurrent()
+        self.answering.add(current)
+        try:
+            return self.app_answers(environ, start)
+        finally:
+            self.answering.discard(current)
+
+    def cut_off(self) -> None:
+        """Let the app answer the requests that are still running when the grace time ends."""
+        for greenlet in self.answering:
+            greenlet.kill(
+                Problem(503, "The service has stopped before the request was answered."), block=False
+            )
 
     def is_late(self, waited: float) -> bool:
         """Whether requests have waited longer than DIGITS_MAX_WAIT_MS for more than LATE_SECONDS."""

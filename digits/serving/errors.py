@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
 from flask import Flask, Response, current_app, g, request
@@ -33,11 +34,15 @@ class Problem(Exception):
     def __init__(
         self, status: int, detail: str, *, headers: dict[str, str] | None = None, **extra: Any
     ) -> None:
-        super().__init__(detail)
+        # all arguments but those by name, as pickles of exceptions need them
+        super().__init__(status, detail)
         self.status = status
         self.detail = detail
         self.headers = headers or {}
         self.extra = extra
+
+    def __str__(self) -> str:
+        return self.detail
 
 
 class Overloaded(Problem):
@@ -85,6 +90,16 @@ def why_not_found(detail: str) -> str:
     if path != request.path and adapter and adapter.allowed_methods(path):
         return f"The path must not end with a slash: use {request.script_root}{path}."
     return detail
+
+
+def make_relative(redirect: Response) -> None:
+    """Redirect to a path, because the service does not know the scheme and the host that clients use. Flask does
+    not let error handlers do this."""
+    path = urlsplit(redirect.headers["Location"])._replace(scheme="", netloc="").geturl()
+    # not two slashes, after which a host would follow
+    redirect.headers["Location"] = "/" + path.lstrip("/")
+    # its page has a link with a host
+    redirect.set_data(b"")
 
 
 def _shortened(text: str) -> str:

@@ -7,6 +7,7 @@ Pixels, as JSON or raw bytes, are only scaled. Pictures are prepared by digits/i
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any
 import flask
 import numpy as np
 import orjson
+from flask import current_app
 
 from digits.imaging import HugePictures, prepare
 from digits.imaging.decode import SIGNATURES
@@ -33,30 +35,35 @@ PICTURES = ("image/png", "image/jpeg", "image/webp", "image/bmp", "image/gif", "
 WIDE = ("f8", "f4", "i8", "i4")
 # longest name of a form's field in a problem
 MAX_NAME = 80
-# larger bodies are decoded in another thread; an image as JSON has 2 to 4 KB
+# larger bodies are decoded in another process; an image as JSON has 2 to 4 KB
 MAX_QUICK_BYTES = 1 << 16
-# larger pictures are prepared in another thread, and several too; one of these takes about 2 ms, and a thread
-# would take as long again
+# larger pictures are prepared in another process, and several too
 MAX_QUICK_PIXELS = 300 * 300
-# requests whose pictures have more pixels are prepared one at a time, so that a worker stays below 400 MB
-MAX_SHARED_PIXELS = 16_000_000
+# the same for the pictures that don't begin or go on like this, because their headers don't show what they cost
+QUICK = re.compile(rb"\x89PNG|\xff\xd8\xff|BM")
+COSTLY = re.compile(rb"zTXt|iTXt|iCCP|\xff\xc2")
+# orjson takes twelve bytes of memory for each byte of a document before it parses, Python's parser does not
+MAX_ORJSON_BYTES = 1_500_000
+# the most bytes of memory for each list, object, quote and value of a JSON document, and for each byte of one that
+# consists of these
+LIST, DICT, QUOTE, VALUE, GROWTH = 72, 240, 32, 36, 64
 
 
 @dataclass(frozen=True)
 class Items:
-    """The images in a body: either the 784 pixels of each, from 0 to 255, or the bytes of a picture for each.
+    """The images in a body: either pixels (n, 784), from 0 to 255, or the bytes of a picture for each.
 
     names: what to call each image in a problem. single: whether to answer with an object rather than a list.
     """
 
-    values: list[np.ndarray] | list[bytes]
+    values: np.ndarray | list[bytes]
     names: list[str]
     single: bool
 
     @property
     def pictures(self) -> list[bytes]:
         """The values if they are pictures, or an empty list if they are pixels; a request can't mix them."""
-        return [value for value in self.values if isinstance(value, bytes)]
+        return self.values if isinstance(self.values, list) else []
 
 
 # (body, max_batch) -> its images
@@ -90,32 +97,55 @@ def items_of(request: flask.Request, max_batch: int, decoders: Mapping[str, Deco
 
 
 def offload_if_large(body: bytes, decode: Callable[[], Any]) -> Any:
-    """Call `decode` and return its result. A large `body` is decoded in another thread, so that other requests do
-    not wait for it."""
-    return service().offload(decode) if len(body) > MAX_QUICK_BYTES else decode()
+    """Call `decode` and return its result. A large `body` is decoded in another process, so that other requests do
+    not wait for it.
+
+    decode: a partial of a function of a module. Raises Problem 413 if the body would take too much memory.
+    """
+    if len(body) <= MAX_QUICK_BYTES:
+        return decode()
+    most = current_app.config["MAX_UNPACKED_BYTES"]
+    if len(body) > most // GROWTH and (needed := unpacked_bytes(body)) > most:
+        detail = (
+            f"The body takes more than the {most} bytes of memory that a request may use when it is unpacked."
+        )
+        raise Problem(413, detail, field="the body", found=f"{needed} bytes")
+    return service().offload(decode)
+
+
+def unpacked_bytes(body: bytes) -> int:
+    """The most bytes of memory that a JSON document takes, with copies of it and the objects made of it."""
+    lists, dicts, quotes, values = map(body.count, (b"[", b"{", b'"', b","))
+    # text may take four bytes for a character
+    wide = not body.isascii() or body.count(b"\\u") > body.count(b"\\u00")
+    containers = LIST * lists + DICT * dicts + VALUE * (lists + dicts + values)
+    return (10 if wide else 4) * len(body) + containers + QUOTE * quotes
 
 
 def to_batch(items: Items, as_is: bool = False) -> np.ndarray:
-    """float32 (n, 28, 28, 1) in [0, 1] from a request's images. Another thread prepares pictures that are large or
-    several.
+    """float32 (n, 28, 28, 1) in [0, 1] from a request's images. Another process prepares large or several
+    pictures.
 
     as_is: use pictures of 28x28 pixels without preparing them. Raises PictureError, and Problem 422 for pixels
     that are blank.
     """
-    if pictures := items.pictures:
+    pixels = items.values
+    if isinstance(pixels, list):
+        pictures = pixels
         work = partial(prepare, pictures, items.names, as_is)
-        if len(pictures) == 1:
+        if len(pictures) == 1 and is_quick(pictures[0]):
             with suppress(HugePictures):
                 return scale(work(max_pixels=MAX_QUICK_PIXELS))
-        try:
-            return scale(service().offload(partial(work, max_pixels=MAX_SHARED_PIXELS)))
-        except HugePictures:
-            return scale(service().offload(work, "alone"))
-    pixels = np.stack(items.values)
+        return scale(service().offload(work))
     if problem := blank(pixels):
         name = items.names[problem[0]]
         raise Problem(422, f"{name} {problem[1]}", field=name, found="an empty image")
     return scale(pixels)
+
+
+def is_quick(picture: bytes) -> bool:
+    """Whether a picture's cost is bounded by its number of bytes and of pixels."""
+    return len(picture) <= MAX_QUICK_BYTES and bool(QUICK.match(picture)) and not COSTLY.search(picture)
 
 
 def limit(n: int, max_batch: int) -> None:
@@ -177,7 +207,7 @@ def from_raw(body: bytes, max_batch: int) -> Items:
         )
     limit(n, max_batch)
     names = ["the body"] if n == 1 else [f"image {i} of the body" for i in range(n)]
-    return Items(list(np.frombuffer(body, np.uint8).reshape(n, PIXELS)), names, n == 1)
+    return Items(np.frombuffer(body, np.uint8).reshape(n, PIXELS), names, n == 1)
 
 
 def refuse_picture(body: bytes) -> None:
@@ -233,7 +263,7 @@ def from_document(
         image = document["image"]
         if isinstance(image, str):
             return Items([_from_base64(image, "image")], ["image"], True)
-        return Items([read_pixels(image, "image", suspicious)], ["image"], True)
+        return Items(read_pixels(image, "image", suspicious)[None], ["image"], True)
     if "images" not in document:
         raise Problem(422, "The field image (or images) is missing.", field="image", found="nothing")
     images = document["images"]
@@ -253,7 +283,7 @@ def from_document(
         raise Problem(422, "images must be either all pixels or all pictures.", field="images", found="both")
     if texts:
         return Items([_from_base64(image, name) for image, name in pairs], names, False)
-    return Items([read_pixels(image, name, suspicious) for image, name in pairs], names, False)
+    return Items(np.stack([read_pixels(image, name, suspicious) for image, name in pairs]), names, False)
 
 
 DECODERS: dict[str, Decoder] = {
@@ -276,22 +306,28 @@ def _from_base64(text: str, name: str) -> bytes:
 def parse(body: bytes) -> Any:
     """The JSON document in `body`, which may begin with a byte order mark. Raises Problem 400, if possible with
     the line and column of the error."""
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        strict = error
+    strict: json.JSONDecodeError | None = None
+    if len(body) <= MAX_ORJSON_BYTES:
+        try:
+            return orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            strict = error
     # Python's parser also accepts NaN and Infinity, so that a later error can name the pixel
     try:
         text = body.decode("utf-8-sig")
-        if not text.strip():
+        if not text or text.isspace():
             raise Problem(400, "The body is empty, but must be JSON.")
         return json.loads(text)
     except UnicodeDecodeError:
         raise Problem(400, "The body is not valid JSON: it is not UTF-8.") from None
-    except (ValueError, RecursionError):
-        raise Problem(
-            400, f"The body is not valid JSON: {strict.msg}.", line=strict.lineno, column=strict.colno
-        ) from None
+    except json.JSONDecodeError as error:
+        strict = strict or error
+        detail = f"The body is not valid JSON: {strict.msg}."
+        raise Problem(400, detail, line=strict.lineno, column=strict.colno) from None
+    except (ValueError, RecursionError) as error:
+        # nested too deeply, or a number with very many digits
+        reason = strict.msg if strict else "it is nested too deeply, or has too long a number"
+        raise Problem(400, f"The body is not valid JSON: {reason}.") from error
 
 
 def _pixels(image: Any, field: str, suspicious: bool) -> np.ndarray:

@@ -20,6 +20,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_flask_exporter import PrometheusMetrics
 from werkzeug.wrappers import Response
 
+from digits.logs import dropped_lines
 from digits.serving.inherited import inherited
 
 if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
@@ -75,6 +76,8 @@ class Metrics:
         )
         self.in_progress = gauge("digits_requests_in_progress", "Requests being answered now", "livesum")
         self.shed = counter("digits_requests_shed_total", "Requests refused with 503 because of overload")
+        self.dropped = counter("digits_log_lines_dropped_total", "Log lines for which there was no room")
+        self._dropped_before = dropped_lines()
         self.workers = gauge("digits_workers", "Running worker processes", "livesum")
         self.worker_starts = counter("digits_worker_starts_total", "Worker processes started")
         self.memory = gauge("digits_process_resident_memory_bytes", "Resident memory of a worker", "liveall")
@@ -124,7 +127,10 @@ class Metrics:
         self.beat()
 
     def beat(self) -> None:
-        """Record this process's memory; the worker calls it about once a second."""
+        """Record this process's memory and dropped log lines; the worker calls it about once a second."""
+        dropped = dropped_lines()
+        self.dropped.inc(dropped - self._dropped_before)
+        self._dropped_before = dropped
         try:
             with open("/proc/self/statm") as statm:
                 self.memory.set(int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE"))

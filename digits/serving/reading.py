@@ -1,5 +1,5 @@
-"""POST /read: the bodies and options that it accepts, the threads in which pictures are read by digits/reading,
-its metrics and its answers. app.py has the route."""
+"""POST /read: the bodies and options that it accepts, the reading of pictures by digits/reading in a process of
+its own, its metrics and its answers. app.py has the route."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from typing import Any, NoReturn
 import flask
 from flask import g
 
-from digits.imaging import HugePictures
 from digits.imaging.decode import open_pictures
 from digits.reading import Reading, read
 from digits.serving import inputs, query
 from digits.serving.errors import Problem
-from digits.serving.service import Service, service
+from digits.serving.service import service
 
 MAX_LENGTH, MAX_ALTERNATIVES = 50, 10
 NO_PIXELS = "{} must be a picture, sent as a file or in base64. For pixels use POST /predict."
@@ -75,14 +74,10 @@ def read_all(items: inputs.Items, arguments: dict[str, Any]) -> list[dict[str, A
     """
     serving = service()
     if len(items.pictures) > 1:
-        serving.offload(partial(open_pictures, items.pictures, items.names))
+        serving.offload(partial(_check_all, items.pictures, items.names))
     answers, unsure, lines, digits = [], 0, 0, 0
     for data, name in zip(items.pictures, items.names, strict=True):
-        work = partial(_read, serving, data, name, arguments)
-        try:
-            reading, answer = serving.offload(partial(work, max_pixels=inputs.MAX_SHARED_PIXELS), "reading")
-        except HugePictures:
-            reading, answer = serving.offload(work, "alone")
+        reading, answer = serving.offload(partial(_read, data, name, arguments), "reading")
         answers.append(answer)
         serving.metrics.find.observe(reading.found_in)
         serving.metrics.read_inference.observe(reading.classified_in)
@@ -94,13 +89,15 @@ def read_all(items: inputs.Items, arguments: dict[str, Any]) -> list[dict[str, A
     return answers
 
 
-def _read(
-    serving: Service, data: bytes, name: str, arguments: dict[str, Any], max_pixels: int | None = None
-) -> tuple[Reading, dict[str, Any]]:
-    # runs in a thread, so it must not use Flask or metrics
-    with serving.lent_classifier() as classifier:
-        threshold = serving.sure_threshold
-        reading = read(data, name, classifier.probabilities, threshold, max_pixels=max_pixels, **arguments)
+def _check_all(pictures: list[bytes], names: list[str]) -> None:
+    # open pictures can't be pickled
+    open_pictures(pictures, names)
+
+
+def _read(data: bytes, name: str, arguments: dict[str, Any]) -> tuple[Reading, dict[str, Any]]:
+    # runs in another process, so it must not use requests or metrics
+    serving = service()
+    reading = read(data, name, serving.classifier.probabilities, serving.sure_threshold, **arguments)
     return reading, render(reading, arguments["alternatives"] > 0)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from flask import Flask, Response, g, request
 
-from digits.serving.errors import Overloaded, render_problem
+from digits.serving.errors import Overloaded, make_relative, render_problem
 from digits.serving.metrics import Metrics
 
 log = logging.getLogger("digits.request")
@@ -65,6 +65,8 @@ def register(app: Flask, metrics: Metrics, version: str) -> None:
         status = response.status_code
         headers = response.headers
         headers["X-Request-ID"] = state.request_id
+        if status == 308:
+            make_relative(response)
         found = state.get("found")
         if found:
             headers["X-Model-Version"] = version

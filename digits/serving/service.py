@@ -4,8 +4,7 @@ what the log line needs. app.py creates a Service for each app; app.py and the p
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -31,20 +30,19 @@ class Service:
     """A classifier with its metrics and settings.
 
     sure_threshold: in [0, 1]; an answer with a lower probability is unsure. By default the classifier's.
-    offload: runs a function that may take long, `offload(work, lane="shared")`, and returns its result; the lanes
-    are those of digits/server/threads.py.
+    offload: calls a function that may take long, `offload(work, lane="shared")`, and returns its result. The
+    function and the result must be picklable; digits/server/processes.py has the lanes, and the errors.
     give_way: lets other requests continue.
     """
 
     def __init__(self, app: Flask, classifier: Classifier, sure_threshold: float | None = None) -> None:
-        self.classifier = classifier
+        self.app, self.classifier = app, classifier
         self.sure_threshold = classifier.sure_threshold if sure_threshold is None else sure_threshold
         self.metrics = Metrics(app)
         self.ready = False
         # digits/server/worker.py replaces these two
         self.offload: Callable[..., Any] = lambda work, lane="shared": work()
         self.give_way: Callable[[], None] = lambda: None
-        self._spare: list[Classifier] = []
         app.extensions["digits"] = self
 
     def warm_up(self) -> None:
@@ -56,7 +54,7 @@ class Service:
     def classify(self, images: np.ndarray) -> np.ndarray:
         """Probabilities float32 (n, 10) for images float32 (n, 28, 28, 1) in [0, 1]; updates the metrics.
 
-        The time since the request began, including the wait for a thread, counts as decoding.
+        The time since the request began, including the wait for a process, counts as decoding.
         """
         metrics, state = self.metrics, g._get_current_object()
         begun = perf_counter()
@@ -93,19 +91,6 @@ class Service:
             "unsure": unsure,
         }
         return probabilities
-
-    @contextmanager
-    def lent_classifier(self) -> Iterator[Classifier]:
-        """A separate classifier for a thread, because the shared one has gevent's locks, which don't work across
-        threads."""
-        try:
-            lent = self._spare.pop()
-        except IndexError:
-            lent = Classifier(self.classifier.model)
-        try:
-            yield lent
-        finally:
-            self._spare.append(lent)
 
     def unsure(self, probabilities: np.ndarray) -> np.ndarray:
         """Whether each answer is unsure, bool (n,), by probabilities float32 (n, 10)."""

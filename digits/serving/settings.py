@@ -128,14 +128,32 @@ class Settings:
     cors_origins: str = _setting(
         "DIGITS_CORS_ORIGINS", "", _origins, "origins whose pages may call, separated by commas"
     )
-    threads: int = _setting(
-        "DIGITS_THREADS", 2, _whole(1, 256), "threads that decode pictures and large bodies"
+    processes: int = _setting(
+        "DIGITS_PROCESSES", 2, _whole(1, 256), "processes of a worker that decode pictures and large bodies"
+    )
+    cpu_seconds: int = _setting(
+        "DIGITS_CPU_SECONDS",
+        10,
+        _whole(1, 3600),
+        "CPU seconds that decoding or reading a picture may take; one that takes more gets 422",
+    )
+    max_unpacked_bytes: int = _setting(
+        "DIGITS_MAX_UNPACKED_BYTES",
+        250_000_000,
+        _whole(1 << 20, 1 << 40),
+        "bytes of memory that a request may take with its body, pictures and values; one that needs more gets 413",
+    )
+    huge_pictures: int = _setting(
+        "DIGITS_HUGE_PICTURES",
+        1,
+        _whole(1, 256),
+        "requests that may take more than 40 MB of memory at the same time, in all workers together",
     )
     max_wait_ms: int = _setting(
         "DIGITS_MAX_WAIT_MS",
         500,
         _whole(1, 60_000),
-        "longest time in milliseconds that a prediction may wait for the worker, and for a thread, before it "
+        "longest time in milliseconds that a prediction may wait for the worker, and for a process, before it "
         "gets 503",
     )
     receive_seconds: int = _setting(

@@ -8,6 +8,7 @@ https://github.com/triton-inference-server/server/blob/main/docs/protocol/extens
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from flask import Blueprint, Response, current_app, request
 
 from digits.serving.errors import Problem, why_not_found
 from digits.serving.http import json_response
-from digits.serving.inputs import SIDE, are_wide
+from digits.serving.inputs import SIDE, are_wide, offload_if_large
 from digits.serving.protocols import tensors
 from digits.serving.service import service
 
@@ -91,12 +92,10 @@ def model_ready(version: str | None = None) -> Response:
 def infer(version: str | None = None) -> Response:
     """Predictions for the input tensor."""
     served = _check(version)
-    document, body, binary = _split(request.get_data(cache=False))
-    requested = _requested(document)
-    name = given(document, "id", "")
-    if not isinstance(name, str) or name != name.encode("utf-8", "replace").decode():
-        raise Problem(400, "The field id must be a string of valid Unicode characters.")
-    probabilities = service().classify(_batch(document, body, binary))
+    body = request.get_data(cache=False)
+    decode = partial(_decode, body, request.headers.get(HEADER), current_app.config["MAX_BATCH"])
+    requested, name, batch = offload_if_large(body, decode)
+    probabilities = service().classify(batch)
     arrays = {
         "probabilities": probabilities,
         "digit": probabilities.argmax(1),
@@ -137,14 +136,21 @@ def _check(version: str | None) -> str:
     return served
 
 
-def _split(body: bytes) -> tuple[dict[str, Any], bytes, bytes]:
-    """The request's JSON, parsed and as bytes, and the bytes of tensors that follow it."""
-    length = request.headers.get(HEADER)
-    if length is None:
-        return tensors.parse(body), body, b""
-    if not (length.isascii() and length.isdigit() and len(length) < 12 and int(length) <= len(body)):
-        raise Problem(400, f"{HEADER} must be a number of bytes, not larger than the body.")
-    return tensors.parse(body[: int(length)]), body[: int(length)], body[int(length) :]
+def _decode(
+    body: bytes, length: str | None, max_batch: int
+) -> tuple[list[tuple[dict[str, Any], bool]], str, np.ndarray]:
+    """What `_requested` returns, the request's id, and the batch of images. length: of the JSON, in a header."""
+    binary = b""
+    if length is not None:
+        if not (length.isascii() and length.isdigit() and len(length) < 12 and int(length) <= len(body)):
+            raise Problem(400, f"{HEADER} must be a number of bytes, not larger than the body.")
+        body, binary = body[: int(length)], body[int(length) :]
+    document = tensors.parse(body)
+    requested = _requested(document)
+    name = given(document, "id", "")
+    if not isinstance(name, str) or name != name.encode("utf-8", "replace").decode():
+        raise Problem(400, "The field id must be a string of valid Unicode characters.")
+    return requested, name, _batch(document, body, binary, max_batch)
 
 
 def _parameters(value: dict[str, Any], where: str) -> dict[str, Any]:
@@ -183,7 +189,7 @@ def _requested(document: dict[str, Any]) -> list[tuple[dict[str, Any], bool]]:
     return requested
 
 
-def _batch(document: dict[str, Any], body: bytes, binary: bytes) -> np.ndarray:
+def _batch(document: dict[str, Any], body: bytes, binary: bytes, max_batch: int) -> np.ndarray:
     """float32 (n, 28, 28, 1) in [0, 1] from the request's input tensor."""
     inputs = document.get("inputs")
     if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
@@ -203,7 +209,7 @@ def _batch(document: dict[str, Any], body: bytes, binary: bytes) -> np.ndarray:
     if size is None:
         if data is None:
             raise Problem(400, f"{TENSOR} has no data.")
-        array = tensors.numbers(data, TENSOR, body)
+        array = tensors.array(data, TENSOR, body)
         if datatype == "UINT8" and array.dtype.kind == "f" and array.size:
             raise Problem(400, f"{TENSOR} is UINT8, so its values must be whole numbers.")
     else:
@@ -222,7 +228,7 @@ def _batch(document: dict[str, Any], body: bytes, binary: bytes) -> np.ndarray:
     except ValueError:
         raise Problem(400, f"{TENSOR} has {array.size} values, which do not fit its shape {shape}.") from None
     try:
-        return tensors.batch(array, TENSOR, current_app.config["MAX_BATCH"], top)
+        return tensors.batch(array, TENSOR, max_batch, top)
     except Problem:
         if datatype == "FP32" and size is not None and are_wide(array.tobytes(), ">f4"):
             raise Problem(

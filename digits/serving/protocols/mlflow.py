@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import chain, islice, pairwise
 from typing import Any
@@ -29,7 +30,8 @@ FORMS = ("inputs", "instances", "dataframe_split", "image", "images")
 
 # errors of NumPy's loadtxt
 NOT_A_NUMBER = re.compile(r"(?s)could not convert string (.*) to float32 at row (\d+), column (\d+)")
-OTHER_WIDTH = re.compile(r"number of columns changed from \d+ to (\d+) at row (\d+)")
+# longest line of an image in characters
+MAX_ROW = 100_000
 
 bp = Blueprint("mlflow", __name__)
 
@@ -81,38 +83,49 @@ def from_csv(body: bytes, max_batch: int) -> Items:
     Raises Problem: 400 for anything else, 413 for more than `max_batch` images.
     """
     try:
-        lines = io.StringIO(body.decode("utf-8-sig"))
+        return _from_lines(io.TextIOWrapper(io.BytesIO(body), "utf-8-sig"), max_batch)
     except UnicodeDecodeError:
         raise Problem(400, "The CSV is not UTF-8.") from None
+
+
+def _from_lines(lines: Iterable[str], max_batch: int) -> Items:
     filled = (line for line in lines if not line.isspace())
     first = next(filled, "")
     if not first:
         raise Problem(400, "The CSV is empty.")
-    fields = [field.strip(' \t\r\n"') for field in first.split(",")]
-    if len(fields) != PIXELS:
-        raise Problem(400, f"The CSV must have {PIXELS} columns, but its first line has {len(fields)}.")
-    if _are_names(fields):
+    # counted before they are divided, because a line may have millions
+    if (columns := first.count(",") + 1) != PIXELS:
+        raise Problem(400, f"The CSV must have {PIXELS} columns, but its first line has {columns}.")
+    if _are_names([field.strip(' \t\r\n"') for field in first.split(",")]):
         first = next(filled, "")
         if not first:
             raise Problem(400, "The CSV has column names but no image.")
     # reading one line too many is enough to notice that there are too many
-    rows = islice(chain([first], filled), max_batch + 1)
+    rows = islice(_checked(chain([first], filled)), max_batch + 1)
     try:
         array = np.loadtxt(rows, np.float32, comments=None, delimiter=",", quotechar='"', ndmin=2)
+    except UnicodeDecodeError:
+        raise
     except ValueError as error:
         raise Problem(400, _explained(str(error))) from None
     tensors.check(array, "The CSV", max_batch, 255)
     return _items(array, [f"image {i} of the CSV" for i in range(len(array))])
 
 
+def _checked(rows: Iterable[str]) -> Iterator[str]:
+    for i, row in enumerate(rows):
+        if (columns := row.count(",") + 1) != PIXELS:
+            raise Problem(400, f"Image {i} of the CSV has {columns} columns instead of {PIXELS}.")
+        if len(row) > MAX_ROW:
+            raise Problem(400, f"Image {i} of the CSV has more than {MAX_ROW} characters.")
+        yield row
+
+
 def _explained(error: str) -> str:
-    """NumPy's message in terms of the request. NumPy counts rows from 0 in one message and from 1 in the other."""
+    """NumPy's message in terms of the request."""
     if found := NOT_A_NUMBER.search(error):
         value, row, column = found.groups()
         return f"Image {row} of the CSV has {value} in column {column}, which is not a number."
-    if found := OTHER_WIDTH.search(error):
-        width, row = map(int, found.groups())
-        return f"Image {row - 1} of the CSV has {width} columns instead of {PIXELS}."
     return f"The CSV can't be read: {error.rstrip('.')}."
 
 
@@ -128,7 +141,7 @@ def _are_names(fields: list[str]) -> bool:
 
 
 def _items(array: np.ndarray, names: list[str]) -> Items:
-    return Items(list(array.reshape(-1, PIXELS)), names, False)
+    return Items(array.reshape(-1, PIXELS), names, False)
 
 
 DECODERS: dict[str, inputs.Decoder] = inputs.DECODERS | {"application/json": from_json, "text/csv": from_csv}

@@ -19,19 +19,16 @@ from digits.values import blank
 # the shapes of an image
 SHAPES = ((SIDE, SIDE, 1), (SIDE, SIDE), (PIXELS,))
 WORDS = re.compile(rb"\b(?:true|false)\b")
+# a request for numbers has about twenty strings, which are names
+MAX_QUOTES = 200
 
 
 def parse(body: bytes) -> dict[str, Any]:
     """The JSON object in `body`. Raises Problem 400."""
-    document = inputs.offload_if_large(body, partial(inputs.parse, body))
+    document = inputs.parse(body)
     if not isinstance(document, dict):
         raise Problem(400, "The body is not a JSON object.")
     return document
-
-
-def numbers(value: Any, name: str, body: bytes) -> np.ndarray:
-    """`array`, in another thread if the body is large."""
-    return inputs.offload_if_large(body, partial(array, value, name, body))
 
 
 def array(value: Any, name: str, body: bytes) -> np.ndarray:
@@ -39,18 +36,21 @@ def array(value: Any, name: str, body: bytes) -> np.ndarray:
 
     Raises Problem 400 if rows have unequal lengths, or a value is not a number.
     """
+    if body.count(b'"') > MAX_QUOTES and _has(str, value):
+        # NumPy would make all values as long as the longest
+        raise Problem(400, f"{name} must contain only numbers.")
     try:
         found = np.asarray(value)
     except (ValueError, OverflowError):
         raise Problem(400, f"{name} has lists of unequal length.") from None
     # NumPy reads true as 1 among numbers; checking every value is slow, so only if the body contains the word
-    if found.dtype.kind not in "iuf" or (WORDS.search(body) and _has_bool(value)):
+    if found.dtype.kind not in "iuf" or (WORDS.search(body) and _has(bool, value)):
         raise Problem(400, f"{name} must contain only numbers.")
     return found
 
 
-def _has_bool(value: Any) -> bool:
-    return isinstance(value, bool) or (isinstance(value, list) and any(map(_has_bool, value)))
+def _has(kind: type, value: Any) -> bool:
+    return isinstance(value, kind) or (isinstance(value, list) and any(map(partial(_has, kind), value)))
 
 
 def batch(array: np.ndarray, name: str, max_images: int, top: int = 1) -> np.ndarray:

@@ -7,6 +7,7 @@ https://github.com/tensorflow/serving/blob/master/tensorflow_serving/g3doc/api_r
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from flask import Blueprint, Response, current_app, request
 
 from digits.serving.errors import Problem, why_not_found
 from digits.serving.http import json_response
-from digits.serving.inputs import SIDE, Items, limit, to_batch
+from digits.serving.inputs import SIDE, Items, limit, offload_if_large, to_batch
 from digits.serving.protocols import tensors
 from digits.serving.service import service
 from digits.values import decode_base64
@@ -48,25 +49,10 @@ def predict() -> Response:
     """Probabilities for `instances` (rows) or `inputs` (columns). The Content-Type is ignored, as in TensorFlow
     Serving."""
     body = request.get_data(cache=False)
-    document = tensors.parse(body)
-    # null means the same as absent
-    document = {name: value for name, value in document.items() if value is not None}
-    signature = document.get("signature_name", SIGNATURE)
-    if signature not in ("", SIGNATURE):
-        raise Problem(400, f'Serving signature name: "{signature}" not found in signature def')
-    if ("instances" in document) == ("inputs" in document):
-        raise Problem(400, "Give either 'instances' (row format) or 'inputs' (column format).")
-    if "instances" in document:
-        instances = document["instances"]
-        if not isinstance(instances, list):
-            raise Problem(400, "'instances' must be a list.")
-        if instances and all(isinstance(each, dict) and "b64" not in each for each in instances):
-            instances = [_named(each, "instances") for each in instances]
-        return _answer("predictions", _batch(instances, "instances", body))
-    inputs = document["inputs"]
-    if isinstance(inputs, dict) and "b64" not in inputs:
-        inputs = _named(inputs, "inputs")
-    return _answer("outputs", _batch(inputs, "inputs", body))
+    decode = partial(_decode, body, current_app.config["MAX_BATCH"])
+    field, images = offload_if_large(body, decode)
+    batch = to_batch(images) if isinstance(images, Items) else images
+    return json_response({field: service().classify(batch)})
 
 
 @bp.post(f"/{NAME}/versions/<int:version>:predict")
@@ -126,6 +112,29 @@ def metadata_version(version: int) -> Response:
     return metadata()
 
 
+def _decode(body: bytes, max_batch: int) -> tuple[str, np.ndarray | Items]:
+    """The name of the answer's field, and a batch of images or the pictures."""
+    document = tensors.parse(body)
+    # null means the same as absent
+    document = {name: value for name, value in document.items() if value is not None}
+    signature = document.get("signature_name", SIGNATURE)
+    if signature not in ("", SIGNATURE):
+        raise Problem(400, f'Serving signature name: "{signature}" not found in signature def')
+    if ("instances" in document) == ("inputs" in document):
+        raise Problem(400, "Give either 'instances' (row format) or 'inputs' (column format).")
+    if "instances" in document:
+        instances = document["instances"]
+        if not isinstance(instances, list):
+            raise Problem(400, "'instances' must be a list.")
+        if instances and all(isinstance(each, dict) and "b64" not in each for each in instances):
+            instances = [_named(each, "instances") for each in instances]
+        return "predictions", _images(instances, "instances", body, max_batch)
+    inputs = document["inputs"]
+    if isinstance(inputs, dict) and "b64" not in inputs:
+        inputs = _named(inputs, "inputs")
+    return "outputs", _images(inputs, "inputs", body, max_batch)
+
+
 def _named(value: dict[str, Any], field: str) -> Any:
     """The value of the input `image`, which must be the only one."""
     if value.keys() != {INPUT}:
@@ -133,16 +142,14 @@ def _named(value: dict[str, Any], field: str) -> Any:
     return value[INPUT]
 
 
-def _batch(value: Any, field: str, body: bytes) -> np.ndarray:
-    """float32 (n, 28, 28, 1) in [0, 1] from nested lists of numbers, or from objects {"b64": a picture}."""
-    max_images = current_app.config["MAX_BATCH"]
+def _images(value: Any, field: str, body: bytes, max_batch: int) -> np.ndarray | Items:
+    """A batch from nested lists of numbers, or the pictures in objects {"b64": a picture}."""
     listed = value if isinstance(value, list) else [value]
     if not any(isinstance(each, dict) for each in listed):
-        return tensors.batch(tensors.numbers(value, f"'{field}'", body), f"'{field}'", max_images)
-    limit(len(listed), max_images)
+        return tensors.batch(tensors.array(value, f"'{field}'", body), f"'{field}'", max_batch)
+    limit(len(listed), max_batch)
     decoded = [_decoded(each, field) for each in listed]
-    names = [f"'{field}'[{i}]" for i in range(len(listed))]
-    return to_batch(Items(decoded, names, False))
+    return Items(decoded, [f"'{field}'[{i}]" for i in range(len(listed))], False)
 
 
 def _decoded(value: Any, field: str) -> bytes:
@@ -154,8 +161,3 @@ def _decoded(value: Any, field: str) -> bytes:
         return decode_base64(value["b64"])
     except ValueError:
         raise Problem(400, f"'{field}' has a value of b64 that is not valid base64.") from None
-
-
-def _answer(field: str, batch: np.ndarray) -> Response:
-    probabilities = service().classify(batch)
-    return json_response({field: probabilities})
