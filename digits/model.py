@@ -250,7 +250,7 @@ def _sure_threshold(card: dict[str, Any]) -> float:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Suppress LiteRT's messages on standard error, which are plain text among lines of JSON."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
@@ -274,7 +274,7 @@ class _Network:
             raise ValueError(f"its shapes must be float32 (n, 28, 28, 1) -> (n, 10), but are {shapes}")
         self._in, self._out = inputs[0]["index"], outputs[0]["index"]
         self._interpreter.resize_tensor_input(self._in, [n, *INPUT])
-        with _quiet():
+        with quiet():
             self._interpreter.allocate_tensors()
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
