@@ -88,20 +88,30 @@ class Detector:
             raise ModelError(f"The detector {model.version} can't be run: {error}") from None
 
     def detect(
-        self, source: Source, height: int, width: int, wanted: np.ndarray | None = None, most: float = np.inf
+        self,
+        source: Source,
+        size: tuple[int, ...],
+        wanted: np.ndarray | None = None,
+        most: float = np.inf,
     ) -> tuple[np.ndarray, int]:
-        """What is found in a picture of this size, float32 (n, 16), and the number of pixels that were examined.
+        """What is found in a picture of this size, float32 (n, 16), and the number of pixels that were examined. size: the
+        picture's height and width.
 
         The columns are the objectness in [0, 1], the centre's x and y, width and height in pixels, and the
         probabilities of the ten digits and of a mark. wanted: float (h, w), a map of any size that tells how much
         each part is worth; parts with 0 are left out. most: maximum number of pixels, spent on the parts that are
         worth most.
         """
+        height, width = size
         tiles = [(0.0, y, x) for y in _tiles(height) for x in _tiles(width)]
         if wanted is not None:
             fy, fx = wanted.shape[0] / height, wanted.shape[1] / width
             tiles = [
-                (-float(wanted[int(y[0] * fy) : ceil(y[1] * fy), int(x[0] * fx) : ceil(x[1] * fx)].max()), y, x)
+                (
+                    -float(wanted[int(y[0] * fy) : ceil(y[1] * fy), int(x[0] * fx) : ceil(x[1] * fx)].max()),
+                    y,
+                    x,
+                )
                 for _, y, x in tiles
             ]
             tiles = sorted((each for each in tiles if each[0]), key=lambda each: each[0])

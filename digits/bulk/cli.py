@@ -20,10 +20,10 @@ from digits.bulk.inputs import Shard, UsageError, find_shards
 from digits.bulk.items import first_items
 from digits.bulk.rows import Options, rows_of
 from digits.bulk.run import Cluster, Progress, Work, read_shards
-from digits.bulk.tasks import Job, add_model, classifier
+from digits.bulk.tasks import Job, add_model, network
 from digits.model import ModelError, load
 
-MODEL = Path(__file__).resolve().parents[2] / "models" / "mnist.h5"
+MODELS = Path(__file__).resolve().parents[2] / "models"
 # the number of pictures that --dry-run reads
 SAMPLE = 200
 
@@ -56,8 +56,8 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--model",
         type=Path,
-        default=Path(os.environ.get("DIGITS_MODEL") or MODEL),
-        help="the .h5 of the model; default: DIGITS_MODEL, or models/mnist.h5",
+        help="the .h5 of the model; default: DIGITS_MODEL, or models/mnist.h5; with --read DIGITS_DETECTOR, or "
+        "models/detector.h5",
     )
     address = dask.config.get("scheduler-address", None)
     add(
@@ -118,7 +118,9 @@ def _run(given: argparse.Namespace) -> int:
     options = Options(
         given.read, given.length, given.check, given.prepare == "none", given.sure, given.column
     )
-    job = Job(given.out, add_model(load(given.model)), options)
+    setting, shipped = ("DIGITS_DETECTOR", "detector.h5") if given.read else ("DIGITS_MODEL", "mnist.h5")
+    path = given.model or Path(os.environ.get(setting) or MODELS / shipped)
+    job = Job(given.out, add_model(load(path, compiled_only=given.read)), options)
     parts = job.parts
     shards = find_shards(given.inputs, given.column, given.shard, parts.input_url)
     keys = {shard.key for shard in shards}
@@ -179,10 +181,9 @@ def _estimate(shards: list[Shard], work: list[Work], job: Job, workers: int) -> 
     ]
     if work:
         shard, options = work[0].shard, job.options
-        network = classifier(job.version)
         begun = time.perf_counter()
         items = first_items(shard, options.column, options.read, SAMPLE)
-        n = sum(len(rows) for rows in rows_of(items, network, options))
+        n = sum(len(rows) for rows in rows_of(items, network(job), options))
         spent = time.perf_counter() - begun
         rate = n / spent * workers
         lines.append(

@@ -1,5 +1,5 @@
 """Makes a row of the output from each picture with the same functions as the service: digits.imaging prepares
-pictures, digits.model classifies them, and digits.reading reads pictures of several digits. A picture that
+pictures, digits.model classifies them, and digits.reading reads pictures of several digits with the detector. A picture that
 can't be read gets a row with an error. tasks.py calls `rows_of` in a worker, and cli.py calls it to estimate
 the time of a run."""
 
@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from digits.bulk.items import Item
 from digits.imaging import PictureError, prepare
+from digits.detector import Detector
 from digits.model import Classifier, scale
 from digits.reading import read
 
@@ -57,20 +58,19 @@ class Options:
 
 
 def rows_of(
-    items: Iterable[Item], classifier: Classifier, options: Options
+    items: Iterable[Item], network: Classifier | Detector, options: Options
 ) -> Iterator[list[dict[str, Any]]]:
     """The rows of the items in order, in lists of up to BATCH. A row lacks the columns for which it has no
-    value."""
-    sure = classifier.sure_threshold if options.sure is None else options.sure
+    value. network: a detector if whole pictures are read."""
     remaining = iter(items)
     while batch := list(islice(remaining, BATCH)):
-        if options.read:
-            rows = [_read(item, classifier, sure, options) for item in batch]
+        if isinstance(network, Detector):
+            rows = [_read(item, network, options) for item in batch]
         else:
-            rows = _classify(batch, classifier, sure, options.as_is)
+            sure = network.sure_threshold if options.sure is None else options.sure
+            rows = _classify(batch, network, sure, options.as_is)
         yield [
-            {"path": item.path, "model": classifier.version} | row
-            for item, row in zip(batch, rows, strict=True)
+            {"path": item.path, "model": network.version} | row for item, row in zip(batch, rows, strict=True)
         ]
 
 
@@ -97,15 +97,13 @@ def _classify(items: list[Item], classifier: Classifier, sure: float, as_is: boo
     return rows
 
 
-def _read(item: Item, classifier: Classifier, sure: float, options: Options) -> dict[str, Any]:
+def _read(item: Item, detector: Detector, options: Options) -> dict[str, Any]:
     """A picture's row with the text and lines that were read, and with the digit if there is only one."""
     data: Any = item.value
     try:
         if isinstance(data, PictureError):
             raise data
-        found = read(
-            data, item.path, classifier.probabilities, sure, length=options.length, check=options.check
-        )
+        found = read(data, item.path, detector, length=options.length, check=options.check, sure=options.sure)
     except Exception as error:
         return _failed(error, item.path)
     lines = [

@@ -11,6 +11,7 @@ from digits.bulk.inputs import Shard
 from digits.bulk.items import only, read_items
 from digits.bulk.parts import Parts, run_key
 from digits.bulk.rows import Options, rows_of
+from digits.detector import Detector
 from digits.model import Classifier, Model
 
 
@@ -32,7 +33,7 @@ class Job:
 
 # the models that this process has, by their versions
 models: dict[str, Model] = {}
-_classifiers: dict[str, Classifier] = {}
+_networks: dict[str, Classifier | Detector] = {}
 
 
 def add_model(model: Model) -> str:
@@ -41,12 +42,13 @@ def add_model(model: Model) -> str:
     return model.version
 
 
-def classifier(version: str) -> Classifier:
-    """The classifier of one of the models, which is created once in each process."""
-    if version not in _classifiers:
-        _classifiers.clear()
-        _classifiers[version] = Classifier(models[version])
-    return _classifiers[version]
+def network(job: Job) -> Classifier | Detector:
+    """The job's classifier, or its detector if it reads whole pictures, which is created once in each process."""
+    if job.version not in _networks:
+        _networks.clear()
+        model = models[job.version]
+        _networks[job.version] = Detector(model) if job.options.read else Classifier(model)
+    return _networks[job.version]
 
 
 def read_shard(shard: Shard, job: Job, failed_of: str | None = None) -> dict[str, Any]:
@@ -57,7 +59,7 @@ def read_shard(shard: Shard, job: Job, failed_of: str | None = None) -> dict[str
     parts, options = job.parts, job.options
     metadata = {"shard": shard.name, "model": job.version, "options": asdict(options)}
     if failed_of is None:
-        rows = rows_of(read_items(shard, options.column, options.read), classifier(job.version), options)
+        rows = rows_of(read_items(shard, options.column, options.read), network(job), options)
         return parts.write(parts.name(shard), rows, options.schema, metadata)
     before = parts.rows(failed_of)
     failed = {row["path"] for row in before if row["error"] is not None}
@@ -67,7 +69,7 @@ def read_shard(shard: Shard, job: Job, failed_of: str | None = None) -> dict[str
     whole = shard.kind != "files" and not failed.isdisjoint(shard.urls)
     items = read_items(only(shard, failed), options.column, options.read)
     selected = (item for item in items if whole or item.path in failed)
-    rows = rows_of(selected, classifier(job.version), options)
+    rows = rows_of(selected, network(job), options)
     if not whole:
         new = {row["path"]: row for batch in rows for row in batch}
         rows = iter([[new.get(row["path"], row) for row in before]])

@@ -110,6 +110,7 @@ def read(
     length: int | None = None,
     check: str | None = None,
     alternatives: int = 0,
+    sure: float | None = None,
     max_pixels: int | None = None,
 ) -> Reading:
     """Read the digits in the picture `data`.
@@ -117,7 +118,8 @@ def read(
     name: what to call the picture in error messages. length: return the best reading of each word with this number
     of digits. check: "luhn" returns the best reading whose last digit is the Luhn check digit of the others
     (ISO/IEC 7812-1, annex B). If a word has no such reading, its best one is returned and its line is unsure.
-    alternatives: the number of other readings of a line to list. max_pixels: raise HugePictures if decoding needs
+    alternatives: the number of other readings of a line to list. sure: the probability below which a line is
+    unsure; by default the detector's. max_pixels: raise HugePictures if decoding needs
     more pixels than this, like imaging.prepare.
 
     Raises PictureError: 413 for too many pixels or more than MOST_DIGITS digits, 415 for another format, 422 for a
@@ -141,7 +143,7 @@ def read(
     height, width = full.size if turned else full.size[::-1]
     search = Search(detector, grey, more, (height, width))
     rows, marks = find_rows(search, float(detector.card.get("threshold", THRESHOLD)))
-    calibration = Calibration(detector.card)
+    calibration = Calibration(detector.card, sure)
     lines: list[Line] = []
     boxes = [_box(mark, search.size) for mark in marks]
     for row in rows:

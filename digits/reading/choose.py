@@ -30,7 +30,9 @@ class Text(NamedTuple):
         return "".join(str(kind) for _, kind in self.choice)
 
 
-def best_texts(peaks: np.ndarray, count: int, length: int | None = None, check: str | None = None) -> list[Text]:
+def best_texts(
+    peaks: np.ndarray, count: int, length: int | None = None, check: str | None = None
+) -> list[Text]:
     """The most probable texts of what may be digits, (n, 16), from left to right: at most `count`, the best first.
 
     length: the number of digits. check: "luhn" if the last digit must be the check digit of the others.
@@ -40,7 +42,9 @@ def best_texts(peaks: np.ndarray, count: int, length: int | None = None, check: 
     for left, i in enumerate(range(len(peaks) - 1, -1, -1)):
         there = float(np.clip(peaks[i, SCORE], LEAST, 1 - LEAST))
         classes = np.argsort(-peaks[i, KINDS : KINDS + MARK])[:MOST_CLASSES]
-        options = [(int(kind), math.log(max(there * float(peaks[i, KINDS + kind]), LEAST / 10))) for kind in classes]
+        options = [
+            (int(kind), math.log(max(there * float(peaks[i, KINDS + kind]), LEAST / 10))) for kind in classes
+        ]
         after: dict[tuple[int, int], dict[str, Text]] = {}
         for (number, total), texts in states.items():
             for kind, score in [(None, math.log(1 - there)), *options]:
@@ -85,11 +89,12 @@ def best_texts(peaks: np.ndarray, count: int, length: int | None = None, check: 
 class Calibration:
     """The probability that a line is right, by a logistic function of its features, from the detector's card."""
 
-    def __init__(self, card: dict[str, Any]) -> None:
+    def __init__(self, card: dict[str, Any], sure: float | None = None) -> None:
         given = card.get("calibration", {})
         self.weights = np.array(given.get("weights", ()), float)
         self.bias = float(given.get("bias", 0))
-        self.sure, self.sure_digit = float(given.get("sure", 0.9)), float(given.get("sure_digit", 0.9))
+        self.sure = float(given.get("sure", 0.9)) if sure is None else sure
+        self.sure_digit = float(given.get("sure_digit", 0.9))
 
     def probability(self, features: np.ndarray) -> float:
         """The probability for one line's features, (n,)."""

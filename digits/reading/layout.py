@@ -98,7 +98,9 @@ def words_of(x: np.ndarray, marks: np.ndarray) -> list[np.ndarray]:
 def columns_of(boxes: list[list[tuple[int, int, int, int]]]) -> list[list[int]]:
     """The index of the column of each word, by the boxes (x, y, width, height) of the words in each line. Words
     that overlap horizontally, directly or by way of others, are in one column; one line has no two words there."""
-    spans = sorted((x, x + width, i, j) for i, line in enumerate(boxes) for j, (x, _, width, _) in enumerate(line))
+    spans = sorted(
+        (x, x + width, i, j) for i, line in enumerate(boxes) for j, (x, _, width, _) in enumerate(line)
+    )
     out = [[0] * len(line) for line in boxes]
     column, end, lines = -1, -np.inf, set[int]()
     for left, right, i, j in spans:

@@ -62,7 +62,10 @@ class Row(NamedTuple):
         around = rest[(rest[:, X] > first) & (rest[:, X] < last)]
         marks = around[:, SCORE] * around[:, KINDS + MARK]
         rivals = around[:, SCORE] * (1 - around[:, KINDS + MARK])
-        inside = [np.diff(self.peaks[word[[k for k, _ in text.choice]], X]) for word, text in zip(words, texts, strict=True)]
+        inside = [
+            np.diff(self.peaks[word[[k for k, _ in text.choice]], X])
+            for word, text in zip(words, texts, strict=True)
+        ]
         gaps = np.concatenate(inside)
         heights = np.abs(np.log(peaks[:, H] / np.median(peaks[:, H])))
         return np.array(
@@ -100,7 +103,7 @@ def find_rows(search: Search, threshold: float) -> tuple[list[Row], np.ndarray]:
         level = [each[(np.abs(each[:, Y]) < NEAR) & (each[:, H] < HIGHEST)] for each in (own, *found)]
         both = fused(level)
         rows = np.column_stack([both.peaks, both.least, both.agree])
-        rows[:, :KINDS + MARK + 1] = frames[i].inside(strip.outside(both.peaks))
+        rows[:, : KINDS + MARK + 1] = frames[i].inside(strip.outside(both.peaks))
         parts[i].append(rows)
     joined = [np.concatenate(each) if each else np.empty((0, KINDS + MARK + 3)) for each in parts]
     # lines may share what is at their ends, or between them
@@ -108,7 +111,9 @@ def find_rows(search: Search, threshold: float) -> tuple[list[Row], np.ndarray]:
     number = np.array([(each[:, SCORE] >= threshold).sum() for each in joined])
     outside = [frames[i].outside(each) for i, each in enumerate(joined)]
     everything = np.concatenate([np.empty((0, KINDS + MARK + 3)), *outside])
-    kept = suppressed(everything, everything[:, SCORE] + np.minimum(number[owner] if len(owner) else owner, 9), owner)
+    kept = suppressed(
+        everything, everything[:, SCORE] + np.minimum(number[owner] if len(owner) else owner, 9), owner
+    )
     alive = np.zeros(len(everything), bool)
     alive[kept] = True
     out = []

@@ -5,6 +5,7 @@ reads best. The pixels that it examines are limited, whatever the picture shows.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from math import sqrt
 from time import perf_counter
 from typing import NamedTuple
@@ -113,7 +114,7 @@ class Search:
 
     def _level(self, scale: float, wanted: np.ndarray | None, most: float) -> tuple[np.ndarray, int]:
         grey, begun = self.grey(scale), perf_counter()
-        peaks, spent = self.detector.detect(part_of(grey), *grey.shape, wanted, most)
+        peaks, spent = self.detector.detect(part_of(grey), grey.shape, wanted, most)
         self.seconds += perf_counter() - begun
         peaks[:, X : H + 1] /= scale
         return peaks, spent
@@ -126,12 +127,18 @@ class Search:
         likely = [each[each[:, SCORE] > LIKELY] for each in found]
         if not sum(map(len, likely)):
             # at a coarse size ink is enough to see
-            ink = cv2.resize(np.abs(normalize(self.grey(min(self._greys)))), wanted.shape[::-1], interpolation=cv2.INTER_LINEAR)
+            ink = cv2.resize(
+                np.abs(normalize(self.grey(min(self._greys)))),
+                wanted.shape[::-1],
+                interpolation=cv2.INTER_LINEAR,
+            )
             wanted[ink > INK / 3] = 0.01
         low = found[0][(found[0][:, H] * scale < LOW) & (found[0][:, SCORE] > MAYBE)]
         for peak in low[:MOST_PEAKS]:
             x, y, reach = peak[X] * scale / 32, peak[Y] * scale / 32, 3 * peak[H] * scale / 32
-            part = np.s_[max(0, int(y - reach)) : int(y + reach) + 1, max(0, int(x - reach)) : int(x + reach) + 1]
+            part = np.s_[
+                max(0, int(y - reach)) : int(y + reach) + 1, max(0, int(x - reach)) : int(x + reach) + 1
+            ]
             wanted[part] += peak[SCORE]
         return wanted
 
@@ -140,7 +147,7 @@ class Search:
         sizes if there are too many pixels for all; then a size is missing for all strips."""
         out: list[list[np.ndarray]] = [[] for _ in strips]
         left = MOST_STRIPS
-        for size in SIZES:
+        for size in SIZES if strips else ():
             widths = [int(strip.length / strip.height * size) + 1 for strip in strips]
             pixels = STRIP * sum(width + BETWEEN for width in widths)
             if pixels > left:
@@ -151,7 +158,7 @@ class Search:
             for strip, start, width in zip(strips, starts, widths, strict=True):
                 sheet[:, start : start + width] = self._straight(strip, size, width)
             begun = perf_counter()
-            peaks, _ = self.detector.detect(lambda t, b, l, r, sheet=sheet: sheet[t:b, l:r], *sheet.shape)
+            peaks, _ = self.detector.detect(partial(_part, sheet), sheet.shape)
             self.seconds += perf_counter() - begun
             owner = np.searchsorted(starts, peaks[:, X], "right") - 1
             peaks[:, X] -= starts[owner]
@@ -178,6 +185,10 @@ class Search:
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         part = cv2.warpAffine(grey, matrix, shape, flags=flags, borderMode=cv2.BORDER_REPLICATE)
         return normalize(part)[MARGIN:-MARGIN, MARGIN:-MARGIN]
+
+
+def _part(values: np.ndarray, top: int, bottom: int, left: int, right: int) -> np.ndarray:
+    return values[top:bottom, left:right]
 
 
 def _fit(peaks: np.ndarray, level: np.ndarray, scale: float) -> np.ndarray:
@@ -215,7 +226,9 @@ def suppressed(peaks: np.ndarray, rank: np.ndarray, group: np.ndarray) -> np.nda
         kept.append(int(order[i]))
         a, b = np.searchsorted(x, (x[i] - (widest[i] + reach) / 2, x[i] + (widest[i] + reach) / 2))
         others = sorted_peaks[a:b]
-        alive[a:b] &= ~np.where(groups[a:b] == groups[i], near(sorted_peaks[i], others), near(sorted_peaks[i], others, 0.45))
+        alive[a:b] &= ~np.where(
+            groups[a:b] == groups[i], near(sorted_peaks[i], others), near(sorted_peaks[i], others, 0.45)
+        )
     return np.array(kept, np.intp)
 
 
@@ -242,7 +255,11 @@ def fused(found: list[np.ndarray]) -> Fused:
         same = np.flatnonzero(free & near(peaks[i], peaks))
         free[same] = False
         # the best of each size
-        best = [group[np.argmax(peaks[group, SCORE])] for k in range(len(found)) if len(group := same[source[same] == k])]
+        best = [
+            group[np.argmax(peaks[group, SCORE])]
+            for k in range(len(found))
+            if len(group := same[source[same] == k])
+        ]
         weights = peaks[best, SCORE]
         row = np.average(peaks[best], axis=0, weights=weights)
         row[SCORE] = weights.sum() / len(found)

@@ -11,7 +11,7 @@ from flask import g
 
 from digits.imaging import HugePictures
 from digits.imaging.decode import open_pictures
-from digits.reading import Reading, read
+from digits.reading import Digit, Reading, Word, read
 from digits.serving import inputs, query
 from digits.serving.errors import Problem
 from digits.serving.service import Service, service
@@ -55,6 +55,7 @@ def options(request: flask.Request) -> dict[str, Any]:
         "length": _whole(request, "length", MAX_LENGTH),
         "check": check,
         "alternatives": _whole(request, "alternatives", MAX_ALTERNATIVES) or 0,
+        "columns": _whole(request, "columns", 1) is not None,
     }
 
 
@@ -63,7 +64,8 @@ def _whole(request: flask.Request, name: str, maximum: int) -> int | None:
     if given is None:
         return None
     if not (given.isascii() and given.isdecimal() and len(given) < 5 and 1 <= int(given) <= maximum):
-        detail = f"The parameter {name} must be a whole number from 1 to {maximum}."
+        allowed = "1" if maximum == 1 else f"a whole number from 1 to {maximum}"
+        detail = f"The parameter {name} must be {allowed}."
         raise Problem(422, detail, field=name, found=given[:40])
     return int(given)
 
@@ -85,12 +87,18 @@ def read_all(items: inputs.Items, arguments: dict[str, Any]) -> list[dict[str, A
             reading, answer = serving.offload(work, "alone")
         answers.append(answer)
         serving.metrics.find.observe(reading.found_in)
-        serving.metrics.read_inference.observe(reading.classified_in)
+        serving.metrics.read_inference.observe(reading.detected_in)
         lines += len(reading.lines)
         digits += sum(len(line.digits) for line in reading.lines)
         unsure += sum(line.unsure for line in reading.lines)
     serving.metrics.read_digits.inc(digits)
-    g.found = {"images": len(answers), "lines": lines, "digits": digits, "unsure": unsure}
+    g.found = {
+        "images": len(answers),
+        "lines": lines,
+        "digits": digits,
+        "unsure": unsure,
+        "model_version": serving.detector.version,
+    }
     return answers
 
 
@@ -98,33 +106,26 @@ def _read(
     serving: Service, data: bytes, name: str, arguments: dict[str, Any], max_pixels: int | None = None
 ) -> tuple[Reading, dict[str, Any]]:
     # runs in a thread, so it must not use Flask or metrics
-    with serving.lent_classifier() as classifier:
-        threshold = serving.sure_threshold
-        reading = read(data, name, classifier.probabilities, threshold, max_pixels=max_pixels, **arguments)
-    return reading, render(reading, arguments["alternatives"] > 0)
+    columns = arguments["columns"]
+    options = {option: value for option, value in arguments.items() if option != "columns"}
+    with serving.lent_detector() as detector:
+        reading = read(data, name, detector, max_pixels=max_pixels, **options)
+    return reading, render(reading, options["alternatives"] > 0, columns)
 
 
-def render(reading: Reading, alternatives: bool = False) -> dict[str, Any]:
+def render(reading: Reading, alternatives: bool = False, columns: bool = False) -> dict[str, Any]:
     """The answer of POST /read for a picture, with probabilities rounded to six places.
 
-    alternatives: whether to list the next best readings of each line.
+    alternatives: whether to list the next best readings of each line. columns: whether to tell each word's column.
     """
     lines = []
     for line in reading.lines:
-        digits = [
-            {
-                "digit": digit.digit,
-                "probability": round(digit.probability, 6),
-                "unsure": digit.unsure,
-                "box": digit.box,
-            }
-            for digit in line.digits
-        ]
         answer: dict[str, Any] = {
             "text": line.text,
             "probability": round(line.probability, 6),
             "unsure": line.unsure,
-            "digits": digits,
+            "words": [_word(word, columns) for word in line.words],
+            "digits": [_digit(digit) for digit in line.digits],
         }
         if alternatives:
             answer["alternatives"] = [
@@ -133,3 +134,21 @@ def render(reading: Reading, alternatives: bool = False) -> dict[str, Any]:
             ]
         lines.append(answer)
     return {"text": reading.text, "lines": lines, "marks": reading.marks}
+
+
+def _word(word: Word, column: bool) -> dict[str, Any]:
+    answer: dict[str, Any] = {
+        "text": word.text,
+        "box": word.box,
+        "digits": [_digit(digit) for digit in word.digits],
+    }
+    return answer | {"column": word.column} if column else answer
+
+
+def _digit(digit: Digit) -> dict[str, Any]:
+    return {
+        "digit": digit.digit,
+        "probability": round(digit.probability, 6),
+        "unsure": digit.unsure,
+        "box": digit.box,
+    }

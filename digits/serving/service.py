@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from flask import Flask, current_app, g
 
+from digits.detector import Detector
 from digits.imaging import prepare
 from digits.model import Classifier, scale
 from digits.serving.metrics import Metrics
@@ -28,7 +29,7 @@ log = logging.getLogger("digits")
 
 
 class Service:
-    """A classifier with its metrics and settings.
+    """A classifier and a detector with their metrics and settings.
 
     sure_threshold: in [0, 1]; an answer with a lower probability is unsure. By default the classifier's.
     offload: runs a function that may take long, `offload(work, lane="shared")`, and returns its result; the lanes
@@ -36,21 +37,24 @@ class Service:
     give_way: lets other requests continue.
     """
 
-    def __init__(self, app: Flask, classifier: Classifier, sure_threshold: float | None = None) -> None:
-        self.classifier = classifier
+    def __init__(
+        self, app: Flask, classifier: Classifier, detector: Detector, sure_threshold: float | None = None
+    ) -> None:
+        self.classifier, self.detector = classifier, detector
         self.sure_threshold = classifier.sure_threshold if sure_threshold is None else sure_threshold
         self.metrics = Metrics(app)
         self.ready = False
         # digits/server/worker.py replaces these two
         self.offload: Callable[..., Any] = lambda work, lane="shared": work()
         self.give_way: Callable[[], None] = lambda: None
-        self._spare: list[Classifier] = []
+        self._spare: list[Detector] = []
         app.extensions["digits"] = self
 
     def warm_up(self) -> None:
         """Run the network once, so that the first request is not slow; then the service is ready."""
         self.classifier.probabilities(np.zeros((1, 28, 28, 1), np.float32))
-        self.metrics.started(self.classifier.version, self.classifier.card.get("trained_on", "unknown"))
+        trained_on = self.classifier.card.get("trained_on", "unknown")
+        self.metrics.started(self.classifier.version, trained_on, self.detector.version)
         self.ready = True
 
     def classify(self, images: np.ndarray) -> np.ndarray:
@@ -95,13 +99,13 @@ class Service:
         return probabilities
 
     @contextmanager
-    def lent_classifier(self) -> Iterator[Classifier]:
-        """A separate classifier for a thread, because the shared one has gevent's locks, which don't work across
+    def lent_detector(self) -> Iterator[Detector]:
+        """A separate detector for a thread, because the shared one has gevent's locks, which don't work across
         threads."""
         try:
             lent = self._spare.pop()
         except IndexError:
-            lent = Classifier(self.classifier.model)
+            lent = Detector(self.detector.model)
         try:
             yield lent
         finally:
