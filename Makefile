@@ -91,10 +91,7 @@ eval: $(VENV)/.installed  ## measure the accuracy on pictures of each kind (set 
 	$(PY) benchmarks/evaluate.py
 	test -z "$$MNIST_NPZ" || $(PY) benchmarks/numerals.py
 
-.PHONY: numbers-fit numbers-pictures
-numbers-fit: $(VENV)/.installed  ## fit the weights for reading numbers (takes minutes; set MNIST_NPZ)
-	$(PY) benchmarks/numerals_fit.py
-
+.PHONY: numbers-pictures
 numbers-pictures: $(VENV)/.installed  ## draw the pictures in docs/numbers.md (set MNIST_NPZ)
 	$(PY) benchmarks/numerals_pictures.py
 

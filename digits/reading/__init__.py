@@ -176,13 +176,14 @@ def _line(
 ) -> Line | None:
     """The best reading of a row. None if it is hardly a number."""
     words = row.words()
-    best = [best_texts(row.peaks[word], RUNNERS_UP + alternatives) for word in words]
+    count = RUNNERS_UP + alternatives if alternatives else 1
+    best = [best_texts(row.peaks[word], count) for word in words]
     features = row.features(words, [texts[0] for texts in best])
     probability, fits = calibration.probability(features), True
     if probability < LEAST_LINE:
         return None
     if length is not None or check is not None:
-        fitting = [best_texts(row.peaks[word], RUNNERS_UP + alternatives, length, check) for word in words]
+        fitting = [best_texts(row.peaks[word], count, length, check) for word in words]
         fits = all(fitting)
         changed = [new and new[0].text != old[0].text for new, old in zip(fitting, best, strict=True)]
         best = [new or old for new, old in zip(fitting, best, strict=True)]
@@ -190,7 +191,7 @@ def _line(
             probability = min(
                 probability, calibration.probability(row.features(words, [texts[0] for texts in best]))
             )
-    whole = _together(best, RUNNERS_UP + alternatives)
+    whole = _together(best, count)
     shares = np.exp([score - whole[0][0] for score, _ in whole])
     left = (1 - probability) / max(float(shares[1:].sum()), 1e-12)
     others = [

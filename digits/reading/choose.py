@@ -71,7 +71,7 @@ def best_texts(
         ranked = [
             (-place, text, state)
             for state, texts in after.items()
-            for place, text in enumerate(nlargest(count, texts.values()))
+            for place, text in enumerate(nlargest(count + 1, texts.values()))
         ]
         states = {}
         for _, each, state in nlargest(MOST_TEXTS, ranked):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from digits.detector import SCORE, H, X, Y
+from digits.detector import SCORE, H, W, X, Y
 from digits.reading.search import BEYOND, GAP, Strip
 
 # maximum slant of lines in degrees
@@ -14,9 +14,11 @@ MAX_SLANT = 15
 SAMPLE = 250
 # digits of a line are this near to its middle, in heights, and their heights differ at most by this ratio
 LEVEL, ALIKE = 0.55, 1.9
-# a word ends where the distance to the next digit's centre, in heights, exceeds the first number, and exceeds the
-# usual distance in the line, which is between the second and the third, by the last factor
-APART, USUAL_LEAST, USUAL_MOST, WIDER = 1.35, 0.7, 2.0, 1.8
+# a word ends where the next digit's centre is further away than usual by this factor, and at least by this number
+# of heights, and its edge by this
+WIDER, APART, GAP_LEAST = 1.7, 1.2, 0.4
+# the number of distances in a line that count as much as those elsewhere
+ELSEWHERE = 3
 
 
 def slope_of(peaks: np.ndarray) -> float:
@@ -85,14 +87,25 @@ def _slope_along(line: np.ndarray, height: float) -> float:
     return float(np.clip((x * y).sum() / ((x * x).sum() + (1.5 * height) ** 2), -0.3, 0.3))
 
 
-def words_of(x: np.ndarray, marks: np.ndarray) -> list[np.ndarray]:
-    """The words of a line: the indices of its digits, whose centres `x`, from left to right, are in heights. A
-    mark between two digits, whose centres are also given, parts them."""
-    apart = np.diff(x)
-    usual = float(np.clip(np.quantile(apart, 0.4), USUAL_LEAST, USUAL_MOST)) if len(apart) else 0.0
-    ends = apart > max(APART, WIDER * usual)
-    ends |= np.searchsorted(np.sort(marks), x[1:]) > np.searchsorted(np.sort(marks), x[:-1])
+def words_of(peaks: np.ndarray, between: np.ndarray, elsewhere: float = 0.9) -> list[np.ndarray]:
+    """The words of a line of digits, (n, 16), from left to right: their indices. The unit is the digits' height.
+
+    between: centres of what parts two digits: marks and lines. elsewhere: the usual distance of neighbours in the
+    picture's other lines, which matters for a line of few digits.
+    """
+    x, half = peaks[:, X], peaks[:, W] / 2
+    apart, gap = np.diff(x), (x - half)[1:] - (x + half)[:-1]
+    # low quantiles, as a line may have more distances between words than in them
+    usual, usual_gap = (float(np.quantile(each, 0.25)) if len(each) else 0.0 for each in (apart, gap))
+    usual = (usual * len(apart) + elsewhere * ELSEWHERE) / (len(apart) + ELSEWHERE)
+    ends = (apart > max(WIDER * usual, APART)) & (gap > GAP_LEAST)
+    ends |= parted(x, between)
     return np.split(np.arange(len(x)), np.flatnonzero(ends) + 1)
+
+
+def parted(x: np.ndarray, between: np.ndarray) -> np.ndarray:
+    """Which neighbours of the sorted centres `x` have something between them, bool (n - 1,)."""
+    return np.diff(np.searchsorted(np.sort(between), x)) > 0
 
 
 def columns_of(boxes: list[list[tuple[int, int, int, int]]]) -> list[list[int]]:

@@ -16,7 +16,7 @@ import numpy as np
 from digits.detector import KINDS, MARK, SCORE, Detector, H, W, X, Y, normalize, part_of
 
 # pixels of the level that is always examined, of the largest level, and of all that are examined: levels and strips
-BASE, FINEST, MOST_LEVELS, MOST_STRIPS = 196_608, 8_400_000, 4_500_000, 4_000_000
+BASE, FINEST, MOST_LEVELS, MOST_STRIPS = 131_072, 8_400_000, 4_500_000, 4_000_000
 # levels have at least this many pixels on their shorter side
 SMALLEST = 24
 # digits of this height in pixels are seen well; where there are lower ones, a finer level is examined
@@ -25,10 +25,15 @@ LOW, HIGH = 12, 38
 ENLARGED = 2
 # a normalized value from which a pixel may be ink
 INK = 0.9
+# a normalized value of a line that crosses a strip
+CROSSING = 0.3
 # objectness of what may be a digit, and of what probably is one
 MAYBE, LIKELY = 0.25, 0.5
 # most peaks to compare, the best first
-MOST_PEAKS = 12_000
+MOST_PEAKS = 8_000
+# two peaks are the same if their centres are nearer than these fractions of the width and height, if their boxes
+# have at least this in common, or if this much of the smaller one is inside the other
+CLOSE, EQUAL, PART = (0.22, 0.35), 0.6, 0.45
 # heights in pixels of the digits in strips, of which the results are averaged, and the height of strips
 SIZES, STRIP = (24, 20, 29), 64
 # pixels around a strip on which its normalized values depend, and between strips
@@ -98,7 +103,11 @@ class Search:
         scales = [base]
         while scales[-1] / 2 * min(self.size) >= SMALLEST:
             scales.append(scales[-1] / 2)
-        found = [self._level(scale, None, np.inf)[0] for scale in scales]
+        found = [self._level(base, None, np.inf)[0]]
+        coarse = self._together([normalize(self.grey(scale)) for scale in scales[1:]])
+        for scale, peaks in zip(scales[1:], coarse, strict=True):
+            peaks[:, X : H + 1] /= scale
+            found.append(peaks)
         left, scale = MOST_LEVELS, base
         while scale < 0.99 * finest:
             wanted = self._wanted(found, scale)
@@ -110,7 +119,7 @@ class Search:
             left -= spent
         peaks = np.concatenate(found)
         level = np.repeat(np.arange(len(found)), [len(each) for each in found])
-        return peaks[suppressed(peaks, _fit(peaks, level, scale), level)]
+        return peaks[best_of(peaks, _fit(peaks, level, scale), level)]
 
     def _level(self, scale: float, wanted: np.ndarray | None, most: float) -> tuple[np.ndarray, int]:
         grey, begun = self.grey(scale), perf_counter()
@@ -142,35 +151,42 @@ class Search:
             wanted[part] += peak[SCORE]
         return wanted
 
-    def strips(self, strips: list[Strip]) -> list[list[np.ndarray]]:
-        """What the detector finds along each strip at each of the sizes, in the strip's units. There are fewer
-        sizes if there are too many pixels for all; then a size is missing for all strips."""
-        out: list[list[np.ndarray]] = [[] for _ in strips]
-        left = MOST_STRIPS
-        for size in SIZES if strips else ():
-            widths = [int(strip.length / strip.height * size) + 1 for strip in strips]
-            pixels = STRIP * sum(width + BETWEEN for width in widths)
-            if pixels > left:
-                break
-            left -= pixels
-            sheet = np.zeros((STRIP, sum(widths) + BETWEEN * len(widths)), np.float32)
-            starts = np.cumsum([0, *(width + BETWEEN for width in widths[:-1])])
-            for strip, start, width in zip(strips, starts, widths, strict=True):
-                sheet[:, start : start + width] = self._straight(strip, size, width)
-            begun = perf_counter()
-            peaks, _ = self.detector.detect(partial(_part, sheet), sheet.shape)
-            self.seconds += perf_counter() - begun
-            owner = np.searchsorted(starts, peaks[:, X], "right") - 1
-            peaks[:, X] -= starts[owner]
+    def strips(self, strips: list[Strip]) -> list[tuple[list[np.ndarray], np.ndarray]]:
+        """What the detector finds along each strip at each of the sizes, and the places of lines that cross the
+        strip, in the strip's units. If there are too many pixels for all sizes, the last ones are left out."""
+        length = sum(strip.length / strip.height for strip in strips)
+        pixels = np.cumsum([STRIP * (size * length + (BETWEEN + 1) * len(strips)) for size in SIZES])
+        sizes = SIZES[: int((pixels <= MOST_STRIPS).sum())]
+        parts = [self._straight(strip, size) for size in sizes for strip in strips]
+        found = self._together(parts)
+        for i, peaks in enumerate(found):
             peaks[:, Y] -= STRIP / 2
-            peaks[:, X : H + 1] /= size
-            for i, width in enumerate(widths):
-                mine = peaks[owner == i]
-                out[i].append(mine[mine[:, X] < width / size])
-        return out
+            peaks[:, X : H + 1] /= sizes[i // len(strips)]
+        crossing = [_crossing(part) / SIZES[0] for part in parts[: len(strips)]] or [np.empty(0)] * len(strips)
+        return [(found[i :: len(strips)], crossing[i]) for i in range(len(strips))]
 
-    def _straight(self, strip: Strip, size: int, width: int) -> np.ndarray:
+    def _together(self, parts: list[np.ndarray]) -> list[np.ndarray]:
+        """What the detector finds in each of some normalized parts, in their pixels. They are laid side by side, so
+        that the detector seldom has to adapt to another size."""
+        if not parts:
+            return []
+        starts = np.cumsum([0, *(part.shape[1] + BETWEEN for part in parts)])
+        sheet = np.zeros((max(len(part) for part in parts), starts[-1]), np.float32)
+        for part, start in zip(parts, starts, strict=False):
+            sheet[: len(part), start : start + part.shape[1]] = part
+        begun = perf_counter()
+        peaks, _ = self.detector.detect(partial(_part, sheet), sheet.shape)
+        self.seconds += perf_counter() - begun
+        owner = np.searchsorted(starts, peaks[:, X], "right") - 1
+        order = np.argsort(owner, kind="stable")
+        out = np.split(peaks[order], np.searchsorted(owner[order], np.arange(1, len(parts))))
+        for mine, part, start in zip(out, parts, starts, strict=False):
+            mine[:, X] -= start
+        return [mine[(mine[:, X] < part.shape[1]) & (mine[:, Y] < len(part))] for mine, part in zip(out, parts, strict=True)]
+
+    def _straight(self, strip: Strip, size: int) -> np.ndarray:
         """A strip of the picture, normalized, in which digits are `size` pixels high, (STRIP, width)."""
+        width = int(strip.length / strip.height * size) + 1
         scales = [each for each in self._greys if each * strip.height >= size]
         scale = min(scales, default=max(self._greys))
         grey, (c, s) = self._greys[scale], np.multiply(strip.along, strip.height * scale / size)
@@ -191,45 +207,62 @@ def _part(values: np.ndarray, top: int, bottom: int, left: int, right: int) -> n
     return values[top:bottom, left:right]
 
 
+def _crossing(part: np.ndarray) -> np.ndarray:
+    """Where a line that is clearly higher than a digit crosses a strip, in pixels."""
+    middle, kernel = part[STRIP // 2 - SIZES[0] : STRIP // 2 + SIZES[0]], np.ones((1, 3), np.uint8)
+    dark, bright = (cv2.dilate(each, kernel) > CROSSING for each in (-middle, middle))
+    # the line of a row at the edge of a table ends with it
+    across = np.maximum(dark.mean(0), bright.mean(0)) > 0.85
+    edges = np.flatnonzero(np.diff(across, prepend=False, append=False))
+    return (edges[::2] + edges[1::2]) / 2
+
+
 def _fit(peaks: np.ndarray, level: np.ndarray, scale: float) -> np.ndarray:
     """The objectness of peaks, less where digits are too low or too high for their level to be seen well."""
     heights = peaks[:, H] * scale / 2.0**level
     return peaks[:, SCORE] * np.clip(np.minimum(heights / LOW, HIGH / heights), 0, 1) ** 2
 
 
-def near(peak: np.ndarray, others: np.ndarray, part: float | None = None) -> np.ndarray:
-    """Which of the others are the same thing as a peak: their centres are close, or their boxes nearly the same.
-    part: or this fraction of the smaller box is inside the larger one."""
-    dx, dy = np.abs(others[:, X] - peak[X]), np.abs(others[:, Y] - peak[Y])
-    both = np.minimum(others[:, W : H + 1], peak[W : H + 1])
-    across = np.clip((others[:, W] + peak[W]) / 2 - dx, 0, both[:, 0])
-    down = np.clip((others[:, H] + peak[H]) / 2 - dy, 0, both[:, 1])
-    inside, areas, area = across * down, others[:, W] * others[:, H], peak[W] * peak[H]
-    same = (dx < 0.22 * np.minimum(peak[W], others[:, W])) & (dy < 0.35 * peak[H])
-    same |= inside > 0.6 * (areas + area - inside)
-    return same if part is None else same | (inside > part * np.minimum(areas, area))
+def leaders(peaks: np.ndarray, rank: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """For each peak, (n, 16), the index of the one of the highest rank that is the same thing, perhaps itself; -1
+    for those that are too many.
+
+    Two peaks are the same if their centres are close or their boxes nearly equal, and in different groups also if
+    much of the smaller box is inside the larger one. Within a group, digits may overlap.
+    """
+    most = np.argsort(-rank, kind="stable")[:MOST_PEAKS]
+    order = most[np.argsort(peaks[most, X], kind="stable")]
+    x, y, w, h = (peaks[order, axis] for axis in (X, Y, W, H))
+    widest, pairs = float(w.max(initial=0)), [np.empty((0, 2), np.intp)]
+    for k in range(1, len(x)):
+        dx = x[k:] - x[:-k]
+        if dx.min() > widest:
+            break
+        i = np.flatnonzero(dx < (w[k:] + w[:-k]) / 2)
+        j, dx = i + k, dx[i]
+        dy, high, wide = np.abs(y[j] - y[i]), np.minimum(h[i], h[j]), np.minimum(w[i], w[j])
+        inside = np.minimum((w[i] + w[j]) / 2 - dx, wide) * np.clip((h[i] + h[j]) / 2 - dy, 0, high)
+        areas, smaller = w[i] * h[i] + w[j] * h[j], np.minimum(w[i] * h[i], w[j] * h[j])
+        same = (dx < CLOSE[0] * wide) & (dy < CLOSE[1] * high) | (inside > EQUAL * (areas - inside))
+        same |= (group[order[i]] != group[order[j]]) & (inside > PART * smaller)
+        pairs.append(np.stack([i[same], j[same]], 1))
+    both = np.concatenate([*pairs, *(each[:, ::-1] for each in pairs)])
+    both = both[np.argsort(both[:, 0], kind="stable")]
+    starts = np.searchsorted(both[:, 0], np.arange(len(x) + 1)).tolist()
+    others, out = both[:, 1].tolist(), [-1] * len(x)
+    for i in np.argsort(-rank[order], kind="stable").tolist():
+        if out[i] < 0:
+            out[i] = i
+            for j in others[starts[i] : starts[i + 1]]:
+                out[j] = i if out[j] < 0 else out[j]
+    result = np.full(len(peaks), -1)
+    result[order] = order[out]
+    return result
 
 
-def suppressed(peaks: np.ndarray, rank: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """The indices of the peaks that remain if each removes those of lower rank that are the same thing. Within a
-    group, digits may overlap."""
-    order = np.argsort(peaks[:, X], kind="stable")
-    ranked = np.argsort(-rank[order], kind="stable")[:MOST_PEAKS]
-    order = order[np.sort(ranked)]
-    sorted_peaks, groups, ranks = peaks[order], group[order], rank[order]
-    x, widest = sorted_peaks[:, X], sorted_peaks[:, W]
-    alive, kept = np.ones(len(order), bool), []
-    reach = float(widest.max(initial=0))
-    for i in np.argsort(-ranks, kind="stable"):
-        if not alive[i]:
-            continue
-        kept.append(int(order[i]))
-        a, b = np.searchsorted(x, (x[i] - (widest[i] + reach) / 2, x[i] + (widest[i] + reach) / 2))
-        others = sorted_peaks[a:b]
-        alive[a:b] &= ~np.where(
-            groups[a:b] == groups[i], near(sorted_peaks[i], others), near(sorted_peaks[i], others, 0.45)
-        )
-    return np.array(kept, np.intp)
+def best_of(peaks: np.ndarray, rank: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """The indices of the peaks that are not the same thing as one of a higher rank."""
+    return np.flatnonzero(leaders(peaks, rank, group) == np.arange(len(peaks)))
 
 
 class Fused(NamedTuple):
@@ -247,26 +280,17 @@ def fused(found: list[np.ndarray]) -> Fused:
     """Average what was found at several sizes, each (n, 16). What is found at one size only loses objectness."""
     peaks = np.concatenate(found)
     source = np.repeat(np.arange(len(found)), [len(each) for each in found])
-    free = np.ones(len(peaks), bool)
-    rows, least, agree = [], [], []
-    for i in np.argsort(-peaks[:, SCORE], kind="stable"):
-        if not free[i]:
-            continue
-        same = np.flatnonzero(free & near(peaks[i], peaks))
-        free[same] = False
-        # the best of each size
-        best = [
-            group[np.argmax(peaks[group, SCORE])]
-            for k in range(len(found))
-            if len(group := same[source[same] == k])
-        ]
-        weights = peaks[best, SCORE]
-        row = np.average(peaks[best], axis=0, weights=weights)
-        row[SCORE] = weights.sum() / len(found)
-        row[KINDS:] = np.exp(np.average(np.log(peaks[best, KINDS:] + 1e-6), axis=0, weights=weights))
-        row[KINDS:] /= row[KINDS:].sum()
-        rows.append(row)
-        least.append(weights.min() if len(best) == len(found) else 0.0)
-        agree.append(np.mean(peaks[best, KINDS:].argmax(1) == row[KINDS:].argmax()))
-    shape = (-1, KINDS + MARK + 1)
-    return Fused(np.array(rows, np.float32).reshape(shape), np.array(least), np.array(agree))
+    leader = leaders(peaks, peaks[:, SCORE], np.zeros(len(peaks)))
+    alone, cluster = np.unique(leader, return_inverse=True)
+    # the best of each size: the last one written
+    member = np.full((len(alone), len(found)), -1)
+    order = np.argsort(peaks[:, SCORE], kind="stable")
+    member[cluster[order], source[order]] = order
+    weight = np.where(member >= 0, peaks[member, SCORE], 0)
+    share = (weight / weight.sum(1, keepdims=True))[:, :, None]
+    out = (peaks[member] * share).sum(1)
+    out[:, SCORE] = weight.mean(1)
+    out[:, KINDS:] = np.exp((np.log(peaks[member, KINDS:] + 1e-6) * share).sum(1))
+    out[:, KINDS:] /= out[:, KINDS:].sum(1, keepdims=True)
+    same = peaks[member, KINDS:].argmax(2) == out[:, None, KINDS:].argmax(2)
+    return Fused(out, weight.min(1), (same & (member >= 0)).sum(1) / (member >= 0).sum(1))

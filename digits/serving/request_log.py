@@ -67,7 +67,7 @@ def register(app: Flask, metrics: Metrics, version: str) -> None:
         headers["X-Request-ID"] = state.request_id
         found = state.get("found")
         if found:
-            headers["X-Model-Version"] = found.get("model_version", version)
+            headers["X-Model-Version"] = found.setdefault("model_version", version)
         seconds = state.waited + seconds_spent(state)
         metrics.in_progress.dec()
         metrics.count_request(current.method, status, route or "none", seconds)
