@@ -19,7 +19,7 @@ from digits.model import load
 from digits.reading.choose import best_texts
 from digits.reading.rows import Row, find_rows
 from digits.reading.search import Search
-from digits.training.detector.pages import ASKED, MARK, Page, Pages
+from digits.training.detector.pages import ASKED, HEIGHT, MARK, WIDTH, Page, Pages
 
 ROOT = Path(__file__).resolve().parents[3]
 # the first pages are those of the learning curve
@@ -33,8 +33,6 @@ def lines_of(page: Page, detector: Detector, threshold: float, zoom: float) -> l
     (n, 2), its probability and whether it is right. Lines with digits that are not asked for are left out."""
     picture = cv2.resize(page.grey, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_CUBIC)
     rows, _ = find_rows(Search(detector, picture, lambda: picture, picture.shape), threshold)
-    # the page's boxes are those of the network's input, in which the picture may have been moved
-    boxes = page.boxes - np.tile(page.offset, 2)
     out = []
     for row in rows:
         words = row.words()
@@ -43,7 +41,7 @@ def lines_of(page: Page, detector: Detector, threshold: float, zoom: float) -> l
         kinds = [kind for text in texts for _, kind in text.choice]
         peaks = row.frame.outside(row.peaks[np.concatenate(found)])
         peaks[:, X : H + 1] /= zoom
-        at = [_owner(peak, boxes) for peak in peaks]
+        at = [_owner(peak, page.boxes) for peak in peaks]
         asked = [i for i in at if i >= 0]
         if any(page.states[i] != ASKED for i in asked):
             continue
@@ -118,7 +116,11 @@ def calibrate(detector: Detector, pages: Pages, params: dict[str, Any], report: 
     features, right, digits, page_of = [], [], [], []
     for number in range(params["pages"]):
         zoom = float(rng.uniform(1, 3))
-        for row, is_right, of_digits in lines_of(pages.page(FIRST + number), detector, params["threshold"], zoom):
+        page = pages.page(FIRST + number)
+        if page.grey.shape != (HEIGHT, WIDTH):
+            # a tight part has moved in the network's input, to which the boxes belong
+            continue
+        for row, is_right, of_digits in lines_of(page, detector, params["threshold"], zoom):
             features.append(row)
             right.append(is_right)
             digits.append(of_digits)

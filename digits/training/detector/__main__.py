@@ -1,0 +1,6 @@
+"""Runs the detector's training: `python -m digits.training.detector`."""
+
+from digits.training.detector.train import main
+
+if __name__ == "__main__":
+    main()

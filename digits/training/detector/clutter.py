@@ -1,0 +1,98 @@
+"""Draws on a sheet what is no digit: ruled and squared paper, hatching, scribbles, dots, stamps, blots and
+shapes."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from digits.training.detector.glyphs import Rng, Strokes
+from digits.training.detector.sheet import SCALE, Sheet
+from digits.training.drawings import blot, invented, scribble, shape, texture
+
+DRAWINGS = {"scribble": scribble, "shape": shape, "blot": blot, "invented": invented, "texture": texture}
+
+
+def ruled(sheet: Sheet, rng: Rng, pitch: float, first: float, tone: int) -> None:
+    """Horizontal lines from `first` down, every `pitch` sheet pixels, sometimes with a margin or double
+    lines."""
+    width = SCALE * rng.uniform(0.3, 1.3)
+    ys = np.arange(first - np.ceil(first / pitch) * pitch, sheet.height, max(pitch, 6))
+    sheet.lines([np.array([[0, y], [sheet.width, y]]) for y in ys], tone, width)
+    if rng.random() < 0.15:
+        x = rng.uniform(0.02, 0.3) * sheet.width
+        sheet.lines([np.array([[x, 0], [x, sheet.height]])], tone, width)
+
+
+def squared(sheet: Sheet, rng: Rng, pitch: float, tone: int) -> None:
+    """Squared paper or dots in a grid."""
+    begin = rng.uniform(0, pitch, 2)
+    xs, ys = np.arange(begin[0], sheet.width, pitch), np.arange(begin[1], sheet.height, pitch)
+    if rng.random() < 0.15:
+        for y in ys.astype(int):
+            sheet.ink[y : y + 2][:, xs.astype(int)] = tone
+        return
+    width = SCALE * rng.uniform(0.25, 0.8)
+    ends = [np.array([[x, 0], [x, sheet.height]]) for x in xs] + [
+        np.array([[0, y], [sheet.width, y]]) for y in ys
+    ]
+    sheet.lines(ends, tone, width)
+
+
+def hatching(sheet: Sheet, rng: Rng, area: tuple[float, float, float, float], tone: int) -> None:
+    """Parallel lines in an area x0, y0, x1, y1, straight or by hand, sometimes crossed."""
+    x0, y0, x1, y1 = area
+    middle, reach = np.array([(x0 + x1) / 2, (y0 + y1) / 2]), float(np.hypot(x1 - x0, y1 - y0)) / 2
+    pitch = SCALE * rng.uniform(2.5, 14)
+    shaky = rng.uniform(0, 0.3) if rng.random() < 0.5 else 0.0
+    for angle in rng.uniform(0, np.pi) + np.array([0.0, rng.uniform(0.6, 2.2)])[: 1 + (rng.random() < 0.35)]:
+        along, aside = np.array([np.cos(angle), np.sin(angle)]), np.array([-np.sin(angle), np.cos(angle)])
+        lines = []
+        for at in np.arange(-reach, reach, pitch):
+            jitter = rng.normal(0, shaky * pitch, 4)
+            begin = middle + aside * (at + jitter[0]) - along * (reach + jitter[1] * 3)
+            end = middle + aside * (at + jitter[2]) + along * (reach + jitter[3] * 3)
+            lines.append(np.array([begin, end]))
+        layer = Sheet(np.zeros_like(sheet.ink))
+        layer.lines(lines, tone, SCALE * rng.uniform(0.4, 2.2))
+        box = np.s_[max(0, int(y0)) : max(0, int(y1)), max(0, int(x0)) : max(0, int(x1))]
+        cv2.max(sheet.ink[box], layer.ink[box], dst=sheet.ink[box])
+
+
+def drawing(
+    sheet: Sheet, strokes: Strokes, rng: Rng, size: float, at: tuple[float, float], weights: dict[str, float]
+) -> None:
+    """One drawing of the size, in sheet pixels, at x, y. weights: of each of DRAWINGS and of `curve`, `dots`
+    and `stamp`."""
+    x, y = at
+    kinds = list(weights)
+    share = np.array([weights[kind] for kind in kinds], float)
+    kind = kinds[rng.choice(len(kinds), p=share / share.sum())]
+    tone = int(rng.integers(100, 256))
+    if kind == "curve":
+        count = int(rng.integers(3, 9))
+        points = np.cumsum(rng.normal(0, size / 3, (count, 2)), 0) + np.array(at)
+        fine = cv2.resize(points.astype(np.float32), (2, count * 8), interpolation=cv2.INTER_CUBIC)
+        sheet.lines([fine], tone, SCALE * rng.uniform(0.6, 3))
+    elif kind == "dots":
+        for dot in rng.uniform(0, size * 2, (int(rng.integers(1, 30)), 2)) + np.array(at):
+            cv2.circle(sheet.ink, dot.astype(int).tolist(), int(rng.integers(1, 4)), tone, -1, cv2.LINE_AA)
+    elif kind == "stamp":
+        axes = (int(size * rng.uniform(0.6, 1.5)), int(size * rng.uniform(0.4, 1.2)))
+        angle = float(rng.uniform(-40, 40))
+        for less in range(int(rng.integers(1, 3))):
+            inner = max(2, axes[0] - 8 * less), max(2, axes[1] - 8 * less)
+            cv2.ellipse(
+                sheet.ink, (int(x), int(y)), inner, angle, 0, 360, tone, int(rng.integers(1, 5)), cv2.LINE_AA
+            )
+        for _ in range(int(rng.integers(0, 6))):
+            glyph = strokes.sign(0.1, rng)
+            small = cv2.resize(glyph.mask, None, fx=0.4, fy=0.4, interpolation=cv2.INTER_AREA)
+            sheet.paste(
+                small, int(x + rng.uniform(-0.7, 0.5) * axes[0]), int(y + rng.uniform(-0.5, 0.3) * axes[1])
+            )
+    else:
+        picture = DRAWINGS[kind](rng)
+        wide = size * rng.uniform(0.7, 1.5)
+        picture = cv2.resize(picture, (max(4, int(wide)), max(4, int(size))), interpolation=cv2.INTER_AREA)
+        sheet.paste((picture * (tone / 255)).astype(np.uint8), int(x), int(y))
