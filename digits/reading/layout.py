@@ -1,24 +1,69 @@
-"""Orders digits by their places: `find_lines` groups them into lines of text, which may slant, `words_of` parts a
-line where its digits stand clearly apart or at a mark, and `columns_of` finds the columns that words stand under."""
+"""Orders digits by their places. `find_lines` groups them into lines of text, which may slant, and `Frame` has the
+coordinates of a line. `words_of` parts a line where its digits stand clearly apart or have something between them,
+and `columns_of` finds the columns that words stand under."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
-from digits.detector import SCORE, H, W, X, Y
-from digits.reading.search import BEYOND, GAP, Strip
+from digits.detector import H, W, X, Y
 
-# maximum slant of lines in degrees
-MAX_SLANT = 15
-# most boxes that the slant is estimated from
-SAMPLE = 250
+# maximum slant of lines in degrees, and the number of digits that it is estimated from
+MAX_SLANT, SAMPLE = 15, 250
 # digits of a line are this near to its middle, in heights, and their heights differ at most by this ratio
 LEVEL, ALIKE = 0.55, 1.9
+# how far a span extends beyond its digits, and the widest gap in it, in heights
+BEYOND, GAP = 1.5, 4.0
 # a word ends where the next digit's centre is further away than usual by this factor, and at least by this number
 # of heights, and its edge by this
 WIDER, APART, GAP_LEAST = 1.7, 1.2, 0.4
 # the number of distances in a line that count as much as those elsewhere
 ELSEWHERE = 3
+
+
+class Frame(NamedTuple):
+    """The coordinates of a line of text: x along the line, and y across it from its middle, in heights of its digits.
+
+    slope: dy / dx. across: the line's y where x is 0, divided by the cosine. height: of digits, in pixels.
+    """
+
+    slope: float
+    across: float
+    height: float
+
+    def inside(self, peaks: np.ndarray) -> np.ndarray:
+        """Peaks in these coordinates, from those in pixels of the picture, (n, 16)."""
+        return self._turned(peaks, -self.slope, 1 / self.height, -self.across / self.height)
+
+    def outside(self, peaks: np.ndarray) -> np.ndarray:
+        """Peaks in pixels of the picture, from those in these coordinates, (n, 16)."""
+        moved = peaks.copy()
+        moved[:, Y] += self.across / self.height
+        return self._turned(moved, self.slope, self.height, 0.0)
+
+    def _turned(self, peaks: np.ndarray, slope: float, scale: float, down: float) -> np.ndarray:
+        out, cosine = peaks.copy(), 1 / np.sqrt(1 + slope**2)
+        out[:, X : H + 1] *= scale
+        x, y = out[:, X].copy(), out[:, Y].copy()
+        out[:, X], out[:, Y] = (x - y * slope) * cosine, (y + x * slope) * cosine + down
+        return out
+
+    def spans(self, line: np.ndarray) -> list[Span]:
+        """The parts of the line, of which the digits are given, (n, 16) in pixels. Where there is none for a long
+        way, a new part begins."""
+        x = np.sort(self.inside(line)[:, X])
+        parts = np.split(x, np.flatnonzero(np.diff(x) > GAP) + 1)
+        return [Span(self, float(part[0]) - BEYOND, float(part[-1]) + BEYOND) for part in parts]
+
+
+class Span(NamedTuple):
+    """A part of a line of text, in the units of its frame."""
+
+    frame: Frame
+    start: float
+    stop: float
 
 
 def slope_of(peaks: np.ndarray) -> float:
@@ -63,28 +108,12 @@ def find_lines(peaks: np.ndarray) -> list[np.ndarray]:
     return [np.array(line) for line in lines]
 
 
-def strips_of(line: np.ndarray) -> list[Strip]:
-    """The strips along a line of digits, (n, 16), from left to right. Where nothing stands for a long way, a new
-    one begins."""
-    height = float(np.median(line[:, H]))
-    slope = _slope_along(line, height)
-    c, s = float(np.cos(np.arctan(slope))), float(np.sin(np.arctan(slope)))
-    along = line[:, X] * c + line[:, Y] * s
-    across = float(np.average(line[:, Y] * c - line[:, X] * s, weights=line[:, SCORE]))
-    out = []
-    for part in np.split(np.sort(along), np.flatnonzero(np.diff(np.sort(along)) > GAP * height) + 1):
-        start = float(part[0]) - BEYOND * height
-        length = float(part[-1]) + BEYOND * height - start
-        out.append(Strip(start * c - across * s, start * s + across * c, (c, s), length, height))
-    return out
-
-
-def _slope_along(line: np.ndarray, height: float) -> float:
-    """The slope of a line by least squares, drawn towards 0 where the digits are few."""
-    if len(line) < 2:
-        return 0.0
-    x, y = line[:, X] - line[:, X].mean(), line[:, Y] - line[:, Y].mean()
-    return float(np.clip((x * y).sum() / ((x * x).sum() + (1.5 * height) ** 2), -0.3, 0.3))
+def frame_of(line: np.ndarray) -> Frame:
+    """The frame of a line of digits, (n, 16), by least squares. The slope is drawn towards 0 where they are few."""
+    x, y, height = line[:, X].mean(), line[:, Y].mean(), float(np.median(line[:, H]))
+    dx, dy = line[:, X] - x, line[:, Y] - y
+    slope = float(np.clip((dx * dy).sum() / ((dx * dx).sum() + (1.5 * height) ** 2), -0.3, 0.3))
+    return Frame(slope, float(y - slope * x) / np.sqrt(1 + slope**2), height)
 
 
 def words_of(peaks: np.ndarray, between: np.ndarray, elsewhere: float = 0.9) -> list[np.ndarray]:
@@ -95,8 +124,8 @@ def words_of(peaks: np.ndarray, between: np.ndarray, elsewhere: float = 0.9) -> 
     """
     x, half = peaks[:, X], peaks[:, W] / 2
     apart, gap = np.diff(x), (x - half)[1:] - (x + half)[:-1]
-    # low quantiles, as a line may have more distances between words than in them
-    usual, usual_gap = (float(np.quantile(each, 0.25)) if len(each) else 0.0 for each in (apart, gap))
+    # a low quantile, as a line may have more distances between words than in them
+    usual = float(np.quantile(apart, 0.25)) if len(apart) else 0.0
     usual = (usual * len(apart) + elsewhere * ELSEWHERE) / (len(apart) + ELSEWHERE)
     ends = (apart > max(WIDER * usual, APART)) & (gap > GAP_LEAST)
     ends |= parted(x, between)

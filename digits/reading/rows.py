@@ -11,30 +11,28 @@ import numpy as np
 
 from digits.detector import KINDS, MARK, SCORE, H, X, Y
 from digits.reading.choose import Text
-from digits.reading.layout import find_lines, parted, strips_of, words_of
-from digits.reading.search import LIKELY, MAYBE, Search, Strip, fused, best_of
+from digits.reading.layout import Frame, find_lines, frame_of, parted, words_of
+from digits.reading.search import AGREE, LIKELY, LOWEST, MAYBE, Search, best_of, fused
 
 # what is found around a line belongs to it if it is this near to its middle, in heights, and about as high
-NEAR, LOWEST, HIGHEST = 0.6, 0.5, 1.7
+NEAR, LEAST, MOST = 0.6, 0.5, 1.7
 # if there is a line between more of the digits than this, the lines are those of boxes and not of a table
 FORM = 0.75
-# the number of features of a line
-FEATURES = 9
+# the distance of neighbouring digits, in heights, where there are none to tell
+USUAL = 0.9
 
 
 class Row(NamedTuple):
     """What may be a digit or a mark in a line of text, from left to right.
 
-    frame: the strip in whose units peaks, (n, 16), are; an objectness of 0.5 is at the detector's threshold. least
-    and agree: as in search.Fused. crossing: the places of lines that part the words. elsewhere: as in layout.words_of.
+    peaks: as search.fused gives them, in the units of `frame`; an objectness of 0.5 is at the detector's threshold.
+    crossing: the places of lines that part the words. elsewhere: as in layout.words_of.
     """
 
-    frame: Strip
+    frame: Frame
     peaks: np.ndarray
-    least: np.ndarray
-    agree: np.ndarray
     crossing: np.ndarray
-    elsewhere: float = 0.9
+    elsewhere: float = USUAL
 
     @property
     def is_mark(self) -> np.ndarray:
@@ -80,8 +78,8 @@ class Row(NamedTuple):
                 rivals.max(initial=0),
                 -np.log(1 - np.clip(rivals, 0, 0.99)).sum(),
                 marks.max(initial=0),
-                self.least[chosen].min(),
-                1 - self.agree[chosen].min(),
+                peaks[:, LOWEST].min(),
+                1 - peaks[:, AGREE].min(),
                 max(0.0, float(gaps.max(initial=0) / np.median(gaps)) - 1) if len(gaps) else 0.0,
                 heights.max(),
             ]
@@ -98,49 +96,50 @@ def find_rows(search: Search, threshold: float) -> tuple[list[Row], np.ndarray]:
     marks = candidates[is_mark & (candidates[:, SCORE] > LIKELY)]
     digits = candidates[~is_mark & (candidates[:, SCORE] > MAYBE)]
     lines = [digits[line] for line in find_lines(digits)]
-    strips = [(i, strip) for i, line in enumerate(lines) for strip in strips_of(line)]
-    frames = dict(reversed(strips))
-    parts: list[list[np.ndarray]] = [[] for _ in lines]
-    crossing: list[list[np.ndarray]] = [[] for _ in lines]
-    for (i, strip), (found, bars) in zip(strips, search.strips([strip for _, strip in strips]), strict=True):
-        own = strip.inside(np.concatenate([lines[i], marks]))
-        ends = -0.5, strip.length / strip.height + 0.5
-        own = own[(own[:, X] > ends[0]) & (own[:, X] < ends[1])]
-        level = [each[(np.abs(each[:, Y]) < NEAR) & (each[:, H] < HIGHEST)] for each in (own, *found)]
-        both = fused(level)
-        rows = np.column_stack([both.peaks, both.least, both.agree])
-        rows[:, : KINDS + MARK + 1] = frames[i].inside(strip.outside(both.peaks))
-        parts[i].append(rows)
-        crossing[i].append(bars + (strip.x - frames[i].x) / (frames[i].height * strip.along[0]))
-    joined = [np.concatenate(each) if each else np.empty((0, KINDS + MARK + 3)) for each in parts]
-    # lines may share what is at their ends, or between them
-    owner = np.repeat(np.arange(len(joined)), [len(each) for each in joined])
-    number = np.array([(each[:, SCORE] >= threshold).sum() for each in joined])
-    outside = [frames[i].outside(each) for i, each in enumerate(joined)]
-    everything = np.concatenate([np.empty((0, KINDS + MARK + 3)), *outside])
-    kept = best_of(
-        everything, everything[:, SCORE] + np.minimum(number[owner] if len(owner) else owner, 9), owner
-    )
-    alive = np.zeros(len(everything), bool)
-    alive[kept] = True
-    out = []
-    for i, each in enumerate(joined):
-        mine = each[alive[owner == i]]
-        mine = mine[np.argsort(mine[:, X], kind="stable")]
-        odds = mine[:, SCORE] / np.maximum(1 - mine[:, SCORE], 1e-6) * (1 - threshold) / threshold
-        mine[:, SCORE] = odds / (1 + odds)
-        row = Row(frames[i], mine[:, :-2], mine[:, -2], mine[:, -1], np.concatenate(crossing[i]))
-        # a part of a digit, or a letter, is lower than the digits
-        if row.digits().any():
-            usual = np.median(mine[row.digits(), H])
-            low = mine[:, H] < LOWEST * usual
-            row.peaks[low, SCORE] = np.minimum(row.peaks[low, SCORE], 0.45)
-        out.append(row)
-    out = [row for row in out if row.digits().any()]
-    # in a form there is a line between any two digits
-    x = [row.peaks[row.digits(), X] for row in out]
-    lined = np.concatenate([np.empty(0), *(parted(each, row.crossing) for each, row in zip(x, out, strict=True))])
-    crossing = slice(0 if len(lined) and lined.mean() > FORM else None)
+    frames = [frame_of(line) for line in lines]
+    spans = [frame.spans(line) for frame, line in zip(frames, lines, strict=True)]
+    found = iter(search.strips([span for each in spans for span in each]))
+    rows = []
+    for frame, line, parts in zip(frames, lines, spans, strict=True):
+        own, peaks, crossing = frame.inside(np.concatenate([line, marks])), [], []
+        for span in parts:
+            sizes, across = next(found)
+            sizes.append(own[(own[:, X] > span.start) & (own[:, X] < span.stop)])
+            peaks.append(fused([each[(np.abs(each[:, Y]) < NEAR) & (each[:, H] < MOST)] for each in sizes]))
+            crossing.append(across)
+        rows.append(Row(frame, np.concatenate(peaks), np.concatenate(crossing)))
+    rows = [_decided(row, threshold) for row in _apart(rows, threshold)]
+    rows = [row for row in rows if row.digits().any()]
+    x = [row.peaks[row.digits(), X] for row in rows]
     apart = np.concatenate([np.empty(0), *map(np.diff, x)])
-    usual = float(np.quantile(apart, 0.25)) if len(apart) else 0.9
-    return [row._replace(crossing=row.crossing[crossing], elsewhere=usual) for row in out], marks
+    usual = float(np.quantile(apart, 0.25)) if len(apart) else USUAL
+    # in a form there is a line between any two digits
+    lined = [parted(each, row.crossing) for each, row in zip(x, rows, strict=True)]
+    is_form = np.concatenate([np.zeros(1), *lined]).sum() > FORM * len(apart)
+    return [
+        row._replace(crossing=row.crossing[: 0 if is_form else None], elsewhere=usual) for row in rows
+    ], marks
+
+
+def _apart(rows: list[Row], threshold: float) -> list[Row]:
+    """The rows without what they share, at their ends or between them: the longer row keeps it."""
+    if not rows:
+        return []
+    owner = np.repeat(np.arange(len(rows)), [len(row.peaks) for row in rows])
+    number = np.array([min((row.peaks[:, SCORE] >= threshold).sum(), 9) for row in rows])
+    every = np.concatenate([row.frame.outside(row.peaks) for row in rows])
+    alone = best_of(every, every[:, SCORE] + number[owner], owner)
+    return [row._replace(peaks=row.peaks[alone[owner == i]]) for i, row in enumerate(rows)]
+
+
+def _decided(row: Row, threshold: float) -> Row:
+    """The row from left to right, with objectness such that 0.5 is at the threshold."""
+    peaks = row.peaks[np.argsort(row.peaks[:, X], kind="stable")]
+    odds = peaks[:, SCORE] / np.maximum(1 - peaks[:, SCORE], 1e-6) * (1 - threshold) / threshold
+    peaks[:, SCORE] = odds / (1 + odds)
+    row = row._replace(peaks=peaks)
+    if row.digits().any():
+        # a part of a digit, or a letter, is lower than the digits
+        low = peaks[:, H] < LEAST * np.median(peaks[row.digits(), H])
+        peaks[low, SCORE] = np.minimum(peaks[low, SCORE], 0.45)
+    return row

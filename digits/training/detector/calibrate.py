@@ -1,11 +1,12 @@
 """Calibrates how sure POST /read is of a line. `python -m digits.training.detector.calibrate`, the pipeline's
 `calibrate` stage, reads pages that the detector has not learned from, fits the probability that a line is right, and
-the thresholds from which a line and a digit are sure, and writes them into models/detector.json.
+the thresholds from which a line and a digit are sure, and writes them into the model's card, models/detector.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 import yaml
 
 from digits.detector import H, KINDS, SCORE, W, X, Y, Detector
-from digits.model import load
+from digits.model import Model
 from digits.reading.choose import best_texts
 from digits.reading.rows import Row, find_rows
 from digits.reading.search import Search
@@ -28,7 +29,9 @@ FIRST = 10_000
 RIDGE = 1.0
 
 
-def lines_of(page: Page, detector: Detector, threshold: float, zoom: float) -> list[tuple[np.ndarray, bool, np.ndarray]]:
+def lines_of(
+    page: Page, detector: Detector, threshold: float, zoom: float
+) -> list[tuple[np.ndarray, bool, np.ndarray]]:
     """The lines that are read on a page enlarged by `zoom`: features, whether the line is right, and for each digit,
     (n, 2), its probability and whether it is right. Lines with digits that are not asked for are left out."""
     picture = cv2.resize(page.grey, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_CUBIC)
@@ -45,9 +48,13 @@ def lines_of(page: Page, detector: Detector, threshold: float, zoom: float) -> l
         asked = [i for i in at if i >= 0]
         if any(page.states[i] != ASKED for i in asked):
             continue
-        digits = [i >= 0 and page.labels[i] == kind and at.count(i) == 1 for i, kind in zip(at, kinds, strict=True)]
+        digits = [
+            i >= 0 and page.labels[i] == kind and at.count(i) == 1 for i, kind in zip(at, kinds, strict=True)
+        ]
         there = peaks[:, SCORE] * peaks[np.arange(len(peaks)), KINDS + np.array(kinds)]
-        right = all(digits) and not _missing(page, asked) and not _joined(page, at, [len(each) for each in found])
+        right = (
+            all(digits) and not _missing(page, asked) and not _joined(page, at, [len(each) for each in found])
+        )
         out.append((row.features(words, texts), right, np.stack([there, digits], 1)))
     return out
 
@@ -110,7 +117,9 @@ def sure_from(probability: np.ndarray, right: np.ndarray, errors: float) -> floa
     return float(probability[order[fine[-1]]]) if len(fine) else 1.0
 
 
-def calibrate(detector: Detector, pages: Pages, params: dict[str, Any], report: bool = True) -> dict[str, Any]:
+def calibrate(
+    detector: Detector, pages: Pages, params: dict[str, Any], report: bool = True
+) -> dict[str, Any]:
     """The card's `calibration`. params: `pages`, their number, `threshold`, `errors`, and `seed`."""
     rng = np.random.default_rng(params["seed"])
     features, right, digits, page_of = [], [], [], []
@@ -152,17 +161,25 @@ def main() -> None:
     """Calibrate by params.yaml and write the card."""
     parser = argparse.ArgumentParser(description="Calibrate the detector.")
     parser.add_argument("--model", type=Path, default=ROOT / "models" / "detector.h5")
+    parser.add_argument("--trained", type=Path, default=ROOT / "metrics" / "detector" / "trained.json")
     parser.add_argument("--pages", type=int, help="pages to read, instead of params.yaml's")
     args = parser.parse_args()
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())["detector"]
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    calibration = params["calibration"]
     if args.pages:
-        params["calibration"]["pages"] = args.pages
-    detector = Detector(load(args.model, compiled_only=True))
-    result = calibrate(detector, Pages(params["pages"], held=True), params["calibration"])
-    print(json.dumps(result))
-    path = args.model.with_suffix(".json")
-    card = json.loads(path.read_text()) | {"threshold": params["calibration"]["threshold"], "calibration": result}
-    path.write_text(json.dumps(card, indent=2) + "\n")
+        calibration["pages"] = args.pages
+    trained = json.loads(args.trained.read_text())
+    h5, compiled = (args.model.with_suffix(suffix).read_bytes() for suffix in (".h5", ".tflite"))
+    hashes = {
+        "h5_sha256": hashlib.sha256(h5).hexdigest(),
+        "tflite_sha256": hashlib.sha256(compiled).hexdigest(),
+    }
+    card = {"name": args.model.stem, "version": hashes["h5_sha256"][:12]} | hashes | trained
+    detector = Detector(Model(compiled, card["version"], card))
+    card["threshold"] = calibration["threshold"]
+    card["calibration"] = calibrate(detector, Pages(params["detector"]["pages"], held=True), calibration)
+    print(json.dumps(card["calibration"]))
+    args.model.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n")
 
 
 if __name__ == "__main__":
