@@ -136,28 +136,33 @@ def uncertain(number: int, seed: int = 2) -> np.ndarray:
     """What may be digits, each of several classes."""
     rng = np.random.default_rng(seed)
     out = peaks(*((20 * i, 0) for i in range(number)))
-    out[:, 0] = rng.uniform(0.2, 1, number)
-    out[:, KINDS:] = rng.dirichlet(np.full(MARK + 1, 0.2), number)
+    out[:, 0] = rng.uniform(0.2, 0.95, number)
+    out[:, KINDS:] = 0
+    for row in out:
+        row[KINDS + rng.permutation(10)[:3]] = rng.dirichlet((1, 1, 1))
     return out
 
 
-@pytest.mark.parametrize(("length", "check"), [(None, None), (3, None), (5, None), (None, "luhn"), (4, "luhn")])
+@pytest.mark.parametrize(
+    ("length", "check"), [(None, None), (3, None), (4, None), (None, "luhn"), (3, "luhn")]
+)
 def test_the_best_texts_are_those_that_trying_all_would_give(length: int | None, check: str | None) -> None:
-    candidates = uncertain(5)
+    candidates = uncertain(4)
     found = best_texts(candidates, 3, length, check)
     every: dict[str, float] = {}
+    there = candidates[:, 0]
     for choice in product(range(MARK + 1), repeat=len(candidates)):
         # the last choice is to leave out the digit
         text = "".join(str(kind) for kind in choice if kind < MARK)
+        parts = [
+            there[i] * candidates[i, KINDS + kind] if kind < MARK else 1 - there[i]
+            for i, kind in enumerate(choice)
+        ]
         if text and length in (None, len(text)) and (check is None or (luhn(text) and len(text) > 1)):
-            there = candidates[:, 0]
-            parts = [
-                np.log(there[i] * candidates[i, KINDS + kind] if kind < MARK else 1 - there[i])
-                for i, kind in enumerate(choice)
-            ]
-            every[text] = max(every.get(text, -np.inf), sum(parts))
-    assert found[0].text == max(every, key=lambda text: every[text])
-    assert [each.score for each in found] == sorted((every[each.text] for each in found), reverse=True)
+            every[text] = max(every.get(text, 0), float(np.prod(parts)))
+    best = sorted(every, key=lambda text: -every[text])[:3]
+    assert [each.text for each in found] == best
+    assert np.exp([each.score for each in found]) == pytest.approx([every[text] for text in best], rel=1e-4)
 
 
 def test_no_text_has_more_digits_than_there_are() -> None:
@@ -166,21 +171,23 @@ def test_no_text_has_more_digits_than_there_are() -> None:
 
 def test_conditions_on_long_words_take_bounded_time() -> None:
     begun = process_time()
-    (best, *_) = best_texts(uncertain(400), 11, 50, "luhn")
+    (best, *_) = best_texts(uncertain(200), 11, 50, "luhn")
     assert len(best.text) == 50
     assert luhn(best.text)
     few = process_time() - begun
     begun = process_time()
-    best_texts(uncertain(1600), 11, 50, "luhn")
-    # four times as many digits take about four times as long
-    assert process_time() - begun < 12 * max(few, 0.2)
+    best_texts(uncertain(800), 11, 50, "luhn")
+    # four times as many digits take about four times as long, and not sixteen
+    assert process_time() - begun < 10 * max(few, 0.2)
 
 
 def test_a_calibration_gives_probabilities_by_its_weights() -> None:
     card = {"calibration": {"weights": [1.0, -2.0], "bias": 0.5, "sure": 0.97, "sure_digit": 0.8}}
     calibration = Calibration(card)
     assert calibration.probability(np.array([1.5, 1.0])) == 0.5
-    assert calibration.probability(np.array([9.0, 0.0])) > 0.99 > calibration.probability(np.array([0.0, 9.0]))
+    assert (
+        calibration.probability(np.array([9.0, 0.0])) > 0.99 > calibration.probability(np.array([0.0, 9.0]))
+    )
     assert (calibration.sure, calibration.sure_digit) == (0.97, 0.8)
     assert Calibration(card, sure=0.5).sure == 0.5
 
@@ -231,9 +238,9 @@ def test_boxes_are_where_the_digits_are(read_picture: Reader) -> None:
         inside = dark[y : y + height, x : x + width]
         assert inside.any()
         assert 35 < height < 60
-    assert sum(dark[d.box[1] : d.box[1] + d.box[3], d.box[0] : d.box[0] + d.box[2]].sum() for d in line.digits) > (
-        0.9 * dark.sum()
-    )
+    assert sum(
+        dark[d.box[1] : d.box[1] + d.box[3], d.box[0] : d.box[0] + d.box[2]].sum() for d in line.digits
+    ) > (0.9 * dark.sum())
 
 
 @pytest.mark.parametrize("size", [(300, 200), (1, 1), (1, 200), (6000, 24), (24, 6000), (1200, 6)])
@@ -308,7 +315,9 @@ def test_small_digits_on_a_large_page_are_read(read_picture: Reader) -> None:
 
 @pytest.mark.parametrize("degrees", [-12, 7])
 def test_slanting_lines_are_read_separately(read_picture: Reader, degrees: float) -> None:
-    picture = written(["20232", "85725"]).rotate(degrees, Image.Resampling.BICUBIC, expand=True, fillcolor=255)
+    picture = written(["20232", "85725"]).rotate(
+        degrees, Image.Resampling.BICUBIC, expand=True, fillcolor=255
+    )
     assert read_picture(picture).text == "20232\n85725"
 
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 
 import math
 from heapq import nlargest
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from digits.detector import KINDS, MARK, SCORE
 
-# most classes of a digit to try, and most texts to keep at each digit (beam search)
-MOST_CLASSES, MOST_TEXTS = 3, 100
+# most classes of a digit to try, and most texts to keep at each digit (beam search): fewer in a long word
+MOST_CLASSES, MOST_TEXTS, MOST_STEPS = 3, 100, 30_000
 # bounds of probabilities, so that their logarithms are finite
-LEAST = 1e-4
+LEAST = 1e-5
 
 
 class Text(NamedTuple):
@@ -22,12 +23,8 @@ class Text(NamedTuple):
     indices of its digits and their classes."""
 
     score: float
-    choice: tuple[tuple[int, int], ...]
-
-    @property
-    def text(self) -> str:
-        """The digits."""
-        return "".join(str(kind) for _, kind in self.choice)
+    text: str
+    choice: list[tuple[int, int]]
 
 
 def best_texts(
@@ -37,53 +34,65 @@ def best_texts(
 
     length: the number of digits. check: "luhn" if the last digit must be the check digit of the others.
     """
-    # from right to left, as the check digit requires: the best texts by number of digits and their sum
-    states: dict[tuple[int, int], dict[str, Text]] = {(0, 0): {"": Text(0.0, ())}}
-    for left, i in enumerate(range(len(peaks) - 1, -1, -1)):
-        there = float(np.clip(peaks[i, SCORE], LEAST, 1 - LEAST))
-        classes = np.argsort(-peaks[i, KINDS : KINDS + MARK])[:MOST_CLASSES]
-        options = [
-            (int(kind), math.log(max(there * float(peaks[i, KINDS + kind]), LEAST / 10))) for kind in classes
-        ]
-        after: dict[tuple[int, int], dict[str, Text]] = {}
+    most = max(MOST_TEXTS // 5, min(MOST_TEXTS, MOST_STEPS // max(1, len(peaks))))
+    # from right to left, as the check digit requires: the best texts by number of digits and their sum, each with
+    # its score and its choice, of which every digit refers to the next
+    states: dict[tuple[int, int], dict[str, tuple[float, Any]]] = {(0, 0): {"": (0.0, None)}}
+    for i in range(len(peaks) - 1, -1, -1):
+        there = min(max(float(peaks[i, SCORE]), LEAST), 1 - LEAST)
+        options: list[tuple[int | None, str, float]] = [(None, "", math.log(1 - there))]
+        for kind in np.argsort(-peaks[i, KINDS : KINDS + MARK])[:MOST_CLASSES].tolist():
+            options.append((kind, str(kind), math.log(max(there * float(peaks[i, KINDS + kind]), LEAST))))
+        after: dict[tuple[int, int], dict[str, tuple[float, Any]]] = {}
         for (number, total), texts in states.items():
-            for kind, score in [(None, math.log(1 - there)), *options]:
+            for kind, sign, score in options:
                 state = number, total
                 if kind is not None:
-                    if length is not None and number == length:
-                        continue
-                    state = number + 1 if length is not None else 0, 0
-                    if check is not None:
-                        # in the state without a length, only whether the number is odd matters
-                        odd = number % 2
-                        doubled = kind if not odd else sum(divmod(2 * kind, 10))
-                        state = number + 1 if length is not None else 1 - odd, (total + doubled) % 10
-                # too few digits are left
-                if length is not None and state[0] + len(peaks) - 1 - left < length:
+                    # without a length, only whether the number is odd matters
+                    longer = number + 1 if length is not None else 1 - number % 2
+                    value = kind if number % 2 == 0 else sum(divmod(2 * kind, 10))
+                    state = (
+                        longer * (length is not None or check is not None),
+                        (total + value) % 10 * (check is not None),
+                    )
+                if length is not None and not length - i <= state[0] <= length:
+                    # too few are left, or these are too many
                     continue
                 found = after.setdefault(state, {})
-                for text, before in texts.items():
-                    longer = text if kind is None else str(kind) + text
-                    choice = before.choice if kind is None else ((i, kind), *before.choice)
-                    if longer not in found or found[longer].score < before.score + score:
-                        found[longer] = Text(before.score + score, choice)
+                for text, (before, choice) in texts.items():
+                    new = sign + text
+                    if new not in found or found[new][0] < before + score:
+                        found[new] = before + score, choice if kind is None else (i, kind, choice)
         # the best of each state first, because any of them may be the only one that fits in the end
         ranked = [
-            (-place, text, state)
+            (-place, *each, state)
             for state, texts in after.items()
-            for place, text in enumerate(nlargest(count + 1, texts.values()))
+            for place, each in enumerate(
+                nlargest(count + 1, ((value[0], text) for text, value in texts.items()))
+            )
         ]
         states = {}
-        for _, each, state in nlargest(MOST_TEXTS, ranked):
-            states.setdefault(state, {})[each.text] = each
+        for _, _, text, state in nlargest(most, ranked):
+            states.setdefault(state, {})[text] = after[state][text]
     ends = [
-        text
+        (score, text, choice)
         for (number, total), texts in states.items()
         if (length is None or number == length) and (check is None or total == 0)
-        for text in texts.values()
-        if text.choice and (check is None or len(text.choice) > 1)
+        for text, (score, choice) in texts.items()
+        if len(text) > (check is not None)
     ]
-    return nlargest(count, ends)
+    return [
+        Text(score, text, _unlinked(choice))
+        for score, text, choice in nlargest(count, ends, key=itemgetter(0))
+    ]
+
+
+def _unlinked(choice: Any) -> list[tuple[int, int]]:
+    out = []
+    while choice is not None:
+        out.append(choice[:2])
+        choice = choice[2]
+    return out
 
 
 class Calibration:
