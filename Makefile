@@ -87,9 +87,10 @@ train-seeds: $(VENV)/.installed  ## train with three seeds and print the mean ac
 	$(PY) -c "import json; a = [json.load(open(f'tmp/seeds/{s}/models/mnist.json'))['test']['accuracy'] for s in (1, 2, 3)]; print('test accuracy', *a, 'mean', round(sum(a) / 3, 4))"
 
 .PHONY: eval
-eval: $(VENV)/.installed  ## measure the accuracy on pictures of each kind (set MNIST_NPZ to include MNIST's)
-	$(PY) benchmarks/evaluate.py
-	test -z "$$MNIST_NPZ" || $(PY) benchmarks/numerals.py
+eval: $(VENV)/.installed  ## measure the accuracy on pictures of each kind, or N=100 of each (set MNIST_NPZ to include MNIST's)
+	$(PY) benchmarks/evaluate.py $(if $(N),--n $(N))
+	test -z "$$MNIST_NPZ" || $(PY) benchmarks/numerals.py $(if $(N),--n $(N))
+	test -z "$$MNIST_NPZ" || $(PY) benchmarks/numerals_costs.py
 
 .PHONY: numbers-pictures
 numbers-pictures: $(VENV)/.installed  ## draw the pictures in docs/numbers.md (set MNIST_NPZ)

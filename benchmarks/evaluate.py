@@ -1,5 +1,5 @@
 """Measures the accuracy on pictures of digits by kind, and how well pictures without a digit are distinguished
-from them. `make eval` prints the tables. The pictures are made here and in benchmarks/outliers.py, and depend
+from them. `make eval` prints the tables. The pictures are made here, in singles.py and in outliers.py, and depend
 only on the seed. They are prepared and classified as in the service. An answer is sure if its probability is at
 least the model card's sure_threshold.
 
@@ -17,25 +17,43 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from cells import CUTS, cell  # noqa: E402
+from numerals_strings import Digits  # noqa: E402
 from outliers import KINDS as OUTLIERS  # noqa: E402
+from paper import photograph, placed, png  # noqa: E402
+from singles import KINDS as SINGLES  # noqa: E402
+from singles import Single, made  # noqa: E402
 
 from digits.imaging import PictureError, prepare  # noqa: E402
 from digits.model import Classifier, load, scale  # noqa: E402
 from digits.training.synthetic import smooth_digit  # noqa: E402
 
 Labelled = Iterator[tuple[Image.Image, int]]
+Photographed = Callable[[Image.Image, bool, np.random.Generator], bytes]
+WITHOUT_MNIST = ("uci", "uci_placed", "strokes", "fonts")
+# pixels of the longer side; the last one is the service's limit
+SIZES = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 10_000)
+
+
+class Answer(NamedTuple):
+    """What was answered to a picture. dark: whether its ink is darker than its paper."""
+
+    dark: bool
+    right: bool
+    sure: bool
+    refused: bool
 
 
 def mnist(count: int, rng: np.random.Generator) -> Labelled:
@@ -96,54 +114,6 @@ def has_digits(file: Path) -> bool:
     return len({bytes(font.getmask(str(digit))) for digit in range(10)}) == 10
 
 
-def photograph(ink: Image.Image, dark: bool, rng: np.random.Generator, lines: int = 1) -> bytes:
-    """A PNG or JPEG of the digit at a random place on paper with random brightness, shadow, noise and blur. One
-    in five fills its picture.
-
-    dark: dark ink on light paper, else the reverse. lines: the number of lines of digits in `ink`.
-    """
-    height = int(rng.integers(24, 320)) * lines
-    ink = ink.resize((max(1, ink.width * height // ink.height), height), Image.Resampling.BICUBIC)
-    room = rng.uniform(0.05, 1.5, 4) * max(ink.size) * (rng.random() < 0.8)
-    width, tall = int(ink.width + room[0] + room[1]), int(ink.height + room[2] + room[3])
-    canvas = np.zeros((tall, width), np.float32)
-    x, y = int(room[0]), int(room[2])
-    canvas[y : y + ink.height, x : x + ink.width] = np.asarray(ink, np.float32) / 255
-    paper, pen = (
-        (rng.uniform(200, 255), rng.uniform(0, 90)) if dark else (rng.uniform(0, 50), rng.uniform(150, 255))
-    )
-    shade = 1 - rng.uniform(0, 0.35) * np.linspace(0, 1, width)[None, :] if rng.random() < 0.4 else 1.0
-    grey = (paper + (pen - paper) * canvas) * shade
-    if rng.random() < 0.4:
-        grey = grey + rng.normal(0, rng.uniform(1, 8), grey.shape)
-    picture = Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8))
-    if rng.random() < 0.3:
-        picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0, height / 60)))
-    if rng.random() < 0.3:
-        file = BytesIO()
-        picture.convert("RGB").save(file, "JPEG", quality=int(rng.integers(40, 95)))
-        return file.getvalue()
-    return png(picture)
-
-
-def placed(ink: Image.Image, dark: bool, rng: np.random.Generator) -> bytes:
-    """A PNG of the digit, 24 to 200 pixels high, at a random place on a plain background up to three times as
-    large."""
-    height = int(rng.integers(24, 201))
-    ink = ink.resize((max(1, ink.width * height // ink.height), height), Image.Resampling.BICUBIC)
-    room = (max(ink.size) * rng.uniform(0.1, 2, 2)).astype(int)
-    picture = Image.new("L", (ink.width + int(room[0]), ink.height + int(room[1])))
-    picture.paste(ink, (int(rng.integers(room[0] + 1)), int(rng.integers(room[1] + 1))))
-    return png(Image.eval(picture, lambda grey: 255 - grey) if dark else picture)
-
-
-def png(picture: Image.Image) -> bytes:
-    """The bytes of the picture's file."""
-    file = BytesIO()
-    picture.save(file, "PNG")
-    return file.getvalue()
-
-
 def read(classifier: Classifier, picture: bytes) -> tuple[int, float]:
     """The predicted digit and its probability, or -1 and 0 if the picture is refused."""
     try:
@@ -154,34 +124,86 @@ def read(classifier: Classifier, picture: bytes) -> tuple[int, float]:
     return int(probabilities.argmax()), float(probabilities.max())
 
 
-def evaluate_pictures(classifier: Classifier, threshold: float, count: int, keep: Path | None) -> None:
-    """Print the fractions of each kind's pictures that are read correctly and that are sure, by polarity."""
-    print("| kind | dark on light | light on dark | sure | sure and wrong |\n|---|---|---|---|---|")
-    kinds = [("uci", uci, photograph), ("uci_placed", uci, placed)]
-    kinds += [("strokes", strokes, photograph), ("fonts", fonts, photograph)]
-    if "MNIST_NPZ" in os.environ:
-        kinds.insert(0, ("mnist", mnist, photograph))
-        kinds += [(f"cells_{cut}", mnist, partial(cell, cut=cut)) for cut in CUTS]
-    for name, kind, photographed in kinds:
-        right = {True: 0, False: 0}
-        seen = sure = sure_and_wrong = 0
-        rng = np.random.default_rng(11)
-        for number, (ink, label) in enumerate(kind(count, rng)):
-            seen += 1
-            seed = int(rng.integers(1 << 31))
-            for dark in (True, False):
-                picture = photographed(ink, dark, np.random.default_rng(seed))
-                found, probability = read(classifier, picture)
-                right[dark] += found == label
-                sure += probability >= threshold
-                sure_and_wrong += probability >= threshold and found != label
-                if keep and found != label:
-                    keep.mkdir(parents=True, exist_ok=True)
-                    file = f"{name}-{number}-{'dark' if dark else 'light'}-{label}-as-{found}"
-                    file += ".jpg" if picture.startswith(b"\xff") else ".png"
-                    (keep / file).write_bytes(picture)
-        shares = [right[True] / seen, right[False] / seen, sure / seen / 2, sure_and_wrong / seen / 2]
-        print(f"| {name} | {' | '.join(f'{share:.2%}' for share in shares)} |", flush=True)
+def old_kinds() -> dict[str, tuple[Callable[[int, np.random.Generator], Labelled], Photographed]]:
+    """The kinds whose pictures have both polarities: what draws their ink, and what photographs it."""
+    kinds: dict[str, tuple[Callable[[int, np.random.Generator], Labelled], Photographed]] = {
+        "mnist": (mnist, photograph),
+        "uci": (uci, photograph),
+        "uci_placed": (uci, placed),
+        "strokes": (strokes, photograph),
+        "fonts": (fonts, photograph),
+        **{f"cells_{cut}": (mnist, partial(cell, cut=cut)) for cut in CUTS},
+    }
+    return kinds if "MNIST_NPZ" in os.environ else {name: kinds[name] for name in WITHOUT_MNIST}
+
+
+def in_both_polarities(name: str, count: int) -> Iterator[Single]:
+    """Pictures of one of the old kinds."""
+    kind, photographed = old_kinds()[name]
+    rng = np.random.default_rng(11)
+    for ink, label in kind(count, rng):
+        seed = int(rng.integers(1 << 31))
+        for dark in (True, False):
+            yield Single(photographed(ink, dark, np.random.default_rng(seed)), label, dark)
+
+
+def size_of(picture: bytes) -> int | None:
+    """The first of SIZES that the longer side of a picture doesn't exceed; None if Pillow can't open it."""
+    try:
+        with Image.open(BytesIO(picture)) as opened:
+            return next(size for size in SIZES if max(opened.size) <= size)
+    except OSError:
+        return None
+
+
+def print_row(name: str, answers: list[Answer]) -> None:
+    """Print a row of the table."""
+    columns = [
+        [answer.right for answer in answers],
+        *([answer.right for answer in answers if answer.dark == dark] for dark in (True, False)),
+        [answer.sure for answer in answers],
+        [answer.sure and not answer.right for answer in answers],
+        [answer.refused for answer in answers],
+    ]
+    shares = [f"{np.mean(column):.2%}" if column else "-" for column in columns]
+    print(f"| {name} | {len(answers)} | {' | '.join(shares)} |", flush=True)
+
+
+def evaluate_pictures(
+    classifier: Classifier, threshold: float, count: int, names: list[str], keep: Path | None
+) -> None:
+    """Print the fractions of each kind's pictures that are read correctly, by polarity, and that are sure, sure
+    and wrong, and refused; then the same by the size of the picture, for all that people send."""
+    print("| kind | pictures | right | dark on light | light on dark | sure | sure and wrong | refused |")
+    print("|---|---|---|---|---|---|---|---|")
+    sizes: dict[int | None, list[Answer]] = {}
+    digits = Digits() if "MNIST_NPZ" in os.environ else None
+    for name in names:
+        by_sub: dict[str, list[Answer]] = {}
+        if name in old_kinds():
+            singles = in_both_polarities(name, count)
+        elif digits:
+            singles = made(name, count // 3, digits)
+        else:
+            continue
+        for number, single in enumerate(singles):
+            found, probability = read(classifier, single.file)
+            right, sure = found == single.label, probability >= threshold
+            answer = Answer(single.dark, right, sure, found < 0)
+            by_sub.setdefault(single.sub, []).append(answer)
+            if name != "other files":
+                sizes.setdefault(size_of(single.file), []).append(answer)
+            if keep and not right:
+                keep.mkdir(parents=True, exist_ok=True)
+                file = f"{name}-{number}-{'dark' if single.dark else 'light'}-{single.label}-as-{found}"
+                file += ".jpg" if single.file.startswith(b"\xff") else ".png"
+                (keep / file).write_bytes(single.file)
+        print_row(name, [answer for answers in by_sub.values() for answer in answers])
+        for sub in by_sub if len(by_sub) > 1 else ():
+            print_row(f"{name}: {sub}", by_sub[sub])
+    for size in SIZES:
+        if size in sizes:
+            print_row(f"up to {size} pixels", sizes[size])
 
 
 def evaluate_mnist(classifier: Classifier, threshold: float) -> np.ndarray:
@@ -249,7 +271,13 @@ def print_cases(classifier: Classifier, threshold: float, folder: Path) -> None:
 def main() -> None:
     """Print all tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=1500, help="pictures of each kind")
+    parser.add_argument(
+        "--n", type=int, default=1500, help="pictures of each kind, and a third of it of newer kinds"
+    )
+    every = [*old_kinds(), *SINGLES]
+    parser.add_argument(
+        "--kinds", nargs="+", choices=every, help="only these kinds, and no other measurement"
+    )
     parser.add_argument("--model", type=Path, default=ROOT / "models" / "mnist.h5")
     parser.add_argument("--keep", type=Path, help="write what was misread there")
     parser.add_argument("--cases", type=Path, help="read this folder's pictures and nothing else")
@@ -260,12 +288,14 @@ def main() -> None:
         print_cases(classifier, threshold, args.cases)
         return
     print(
-        f"model {classifier.version}, {args.count} pictures of each kind, seed 11, sure from {threshold:.4f} on"
+        f"model {classifier.version}, {args.n} pictures of each kind, seed 11, sure from {threshold:.4f} on"
     )
-    evaluate_pictures(classifier, threshold, args.count, args.keep)
+    evaluate_pictures(classifier, threshold, args.n, args.kinds or every, args.keep)
+    if args.kinds:
+        return
     if "MNIST_NPZ" in os.environ:
         digits = evaluate_mnist(classifier, threshold)
-        evaluate_outliers(classifier, threshold, args.count, digits)
+        evaluate_outliers(classifier, threshold, args.n, digits)
     print_cost()
 
 

@@ -1,288 +1,203 @@
 """Measures how well numbers are read, by kind of picture. `make eval` prints the table. The pictures depend only
-on the seed, and are made from MNIST's test digits (MNIST_NPZ), two to eight per line, with the paper and light of
-benchmarks/evaluate.py. Half of them are dark on light. No training data is used.
+on the seed, and are made from MNIST's test digits (MNIST_NPZ) and pen strokes by the other numerals_*.py. No
+training data is used.
 
-    python benchmarks/numerals.py --kinds spaced boxes --count 100 --keep tmp/misread
+    python benchmarks/numerals.py --kinds spaced boxes --n 100 --keep tmp/misread
+    python benchmarks/numerals.py --kinds tables --n 40 --show tmp/pictures   # a sheet of the pictures, unread
     python benchmarks/numerals.py --cases FOLDER   # your own pictures; cases.tsv: file, tab, lines separated by |
 """
 
 from __future__ import annotations
 
 import argparse
-import os
+import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from numerals_blank import blank, handwriting, names, words
+from numerals_pages import sheets, tables
+from numerals_pens import decimals, fractions, minus, pens, sevens, stacked
+from numerals_scores import Found, Picture, Score, bare, found_of, score
+from numerals_strings import KINDS as STRINGS
+from numerals_strings import ROOT, Digits, Made, Rng, pictures
+from paper import photograph
+from PIL import Image
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+from digits.imaging import PictureError
+from digits.model import Classifier, load
+from digits.reading import read
 
-from evaluate import photograph  # noqa: E402
-
-from digits.model import Classifier, load  # noqa: E402
-from digits.reading import Reading, read  # noqa: E402
-
-# letters that don't look like digits in any typeface, alone or in pairs
-WORDS = [
-    "kg",
-    "km",
-    "cm",
-    "Nr",
-    "mm",
-    "EUR",
-    "kWh",
-    "max",
-    "Abt",
-    "am",
-    "and",
-    "Px",
-    "Tel",
-    "Fax",
-    "nach",
-    "Mt",
-]
-SIGNS = ["+", "=", "-", "x", "*", "#", "<", "~", "^", ":"]
-Rng = np.random.Generator
-# a picture bright on black, and its lines
-Made = tuple[np.ndarray, list[str]]
+SEED = 11
+Reader = Callable[[bytes], list[Found]]
+Kind = Callable[[Digits, Rng, int], Picture]
 
 
-class Digits:
-    """MNIST's digits, cropped to their ink.
+def photographed(makers: dict[str, Callable[[Digits, Rng], Made]]) -> Kind:
+    """A kind of which each sort in turns is laid on paper by benchmarks/paper.py, half of it dark on light."""
 
-    part: "test", or "train" for fitting.
-    """
+    def make(digits: Digits, rng: Rng, index: int) -> Picture:
+        name, maker = list(makers.items())[index % len(makers)]
+        ink, lines = maker(digits, rng)
+        file = photograph(Image.fromarray(ink), index // len(makers) % 2 == 0, rng)
+        return Picture(file, lines, sub=name if len(makers) > 1 else "")
 
-    def __init__(self, part: str = "test") -> None:
-        with np.load(os.environ["MNIST_NPZ"]) as file:
-            self.images, self.labels = file[f"x_{part}"], file[f"y_{part}"]
-
-    def draw(self, rng: Rng) -> tuple[np.ndarray, int]:
-        """One of them, uint8 (height, width), and its label."""
-        i = int(rng.integers(len(self.images)))
-        image = self.images[i]
-        rows, columns = (np.flatnonzero((image > 30).any(axis)) for axis in (1, 0))
-        return image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], int(self.labels[i])
+    return make
 
 
-def put(sheet: np.ndarray, image: np.ndarray, x: int, y: int) -> None:
-    """Draw an image on the sheet."""
-    there = sheet[y : y + image.shape[0], x : x + image.shape[1]]
-    np.maximum(there, image, out=there)
-
-
-def font(rng: Rng, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """One of the DejaVu fonts in this size, or Pillow's own font if there are none."""
-    files = sorted(Path("/usr/share/fonts").rglob("DejaVu*.ttf"))
-    return (
-        ImageFont.truetype(files[rng.integers(len(files))], size) if files else ImageFont.load_default(size)
-    )
-
-
-def string(digits: Digits, rng: Rng, apart: tuple[int, int], count: tuple[int, int] = (2, 8)) -> Made:
-    """A line of digits. apart: the least and most pixels between their boxes. count: the least and most digits."""
-    drawn = [digits.draw(rng) for _ in range(int(rng.integers(count[0], count[1] + 1)))]
-    gaps = rng.integers(apart[0], apart[1] + 1, len(drawn))
-    sheet = np.zeros((26, sum(image.shape[1] for image, _ in drawn) + int(gaps[:-1].sum()) + 2), np.uint8)
-    x = 1
-    for (image, _), gap in zip(drawn, gaps, strict=True):
-        put(sheet, image, x, (26 - image.shape[0]) // 2 + int(rng.integers(-2, 3)))
-        x += image.shape[1] + int(gap)
-    return sheet, ["".join(str(label) for _, label in drawn)]
-
-
-def spaced(digits: Digits, rng: Rng) -> Made:
-    """Digits 1 to 9 pixels apart."""
-    return string(digits, rng, (1, 9))
-
-
-def touching(digits: Digits, rng: Rng) -> Made:
-    """Digits from 3 pixels of overlap to 4 pixels apart."""
-    return string(digits, rng, (-3, 4))
-
-
-def overlapping(digits: Digits, rng: Rng) -> Made:
-    """Digits that overlap by 4 to 1 pixels."""
-    return string(digits, rng, (-4, -1))
-
-
-def ruled(digits: Digits, rng: Rng) -> Made:
-    """Digits on ruled paper, with lines below, above, or through their feet."""
-    number, lines = string(digits, rng, (1, 9))
-    times = 4
-    big = enlarged(number, times)
-    sheet = np.zeros((times * 64, big.shape[1] + times * 24), np.uint8)
-    put(sheet, big, times * 12, times * 19)
-    pitch, tone = times * rng.uniform(22, 36), int(rng.integers(90, 256))
-    foot = times * (19 + 23 + rng.uniform(-2, 5))
-    picture = Image.new("L", sheet.shape[::-1])
-    draw = ImageDraw.Draw(picture)
-    fall = rng.uniform(-0.03, 0.03) * sheet.shape[1]
-    for i in range(-3, 4):
-        y = foot + i * pitch
-        draw.line(
-            (0, y - fall / 2, sheet.shape[1], y + fall / 2),
-            tone,
-            max(1, round(times * rng.uniform(0.3, 0.9))),
-        )
-    return np.maximum(sheet, np.asarray(picture)), lines
-
-
-def boxes(digits: Digits, rng: Rng) -> Made:
-    """A digit in each box of a form. The boxes touch or are apart, and digits may cross their lines."""
-    times, count = 4, int(rng.integers(2, 9))
-    side, wide = times * int(rng.integers(26, 36)), times * int(rng.integers(22, 34))
-    space = times * int(rng.integers(2, 8)) * int(rng.random() < 0.5)
-    picture = Image.new("L", (count * (wide + space) + 8 * times, side + 8 * times))
-    draw = ImageDraw.Draw(picture)
-    width, tone = max(1, round(times * rng.uniform(0.3, 1.2))), int(rng.integers(110, 256))
-    sheet, text = np.zeros(picture.size[::-1], np.uint8), ""
-    for i in range(count):
-        left, top = 4 * times + i * (wide + space), 4 * times
-        draw.rectangle((left, top, left + wide, top + side), outline=tone, width=width)
-        image, label = digits.draw(rng)
-        image = enlarged(image, times)
-        room = np.array([wide - image.shape[1], side - image.shape[0]])
-        x, y = (room * rng.uniform(0.15, 0.85, 2)).astype(int)
-        put(sheet, image, left + max(0, int(x)), top + max(0, int(y)))
-        text += str(label)
-    return np.maximum(sheet, np.asarray(picture)), [text]
-
-
-def mixed(digits: Digits, rng: Rng) -> Made:
-    """Digits with letters and symbols between them, such as "12 kg" and "3+5="."""
-    times, parts, text = 4, [], ""
-    for i in range(int(rng.integers(2, 4))):
-        if i or rng.random() < 0.3:
-            pick = WORDS if rng.random() < 0.5 else SIGNS
-            size = times * rng.integers(20, 28)
-            typeface = font(rng, size)
-            word = pick[rng.integers(len(pick))]
-            left, top, right, bottom = typeface.getbbox(word, anchor="ls")
-            picture = Image.new("L", (int(right - left) + 2, int(bottom - top) + 2))
-            ImageDraw.Draw(picture).text((1 - left, 1 - top), word, 255, typeface, anchor="ls")
-            parts.append((np.asarray(picture), int(top)))
-        for _ in range(int(rng.integers(1, 5))):
-            image, label = digits.draw(rng)
-            parts.append((enlarged(image, times), None))
-            text += str(label)
-    gaps = rng.integers(2, 8, len(parts)) * times
-    height = times * 40
-    sheet = np.zeros((height, sum(image.shape[1] for image, _ in parts) + int(gaps.sum())), np.uint8)
-    x = times
-    for (image, top), gap in zip(parts, gaps, strict=True):
-        middle = (height - image.shape[0]) // 2 + times * int(rng.integers(-1, 2))
-        put(
-            sheet,
-            image,
-            x,
-            middle if top is None else max(0, min(height // 2 + times * 10 + top, height - image.shape[0])),
-        )
-        x += image.shape[1] + int(gap)
-    return sheet, [text]
-
-
-def slanting(digits: Digits, rng: Rng) -> Made:
-    """Three lines, rotated by up to 10 degrees."""
-    times = 3
-    made = [string(digits, rng, (1, 9)) for _ in range(3)]
-    pitch = times * int(rng.integers(27, 40))
-    sheet = np.zeros(
-        (3 * pitch + times * 6, times * (max(number.shape[1] for number, _ in made) + 12)), np.uint8
-    )
-    for i, (number, _) in enumerate(made):
-        put(sheet, enlarged(number, times), times * int(rng.integers(1, 11)), i * pitch)
-    turned = Image.fromarray(sheet).rotate(rng.uniform(-10, 10), Image.Resampling.BICUBIC, expand=True)
-    return np.asarray(turned), [lines[0] for _, lines in made]
-
-
-KINDS: dict[str, Callable[[Digits, Rng], Made]] = {
-    kind.__name__: kind for kind in (spaced, touching, overlapping, ruled, boxes, mixed, slanting)
+KINDS: dict[str, Kind] = {
+    "pens": photographed({"pens": pens}),
+    "sevens": photographed({"sevens": sevens}),
+    "tables": tables,
+    "decimals": photographed(
+        {"decimal": decimals, "fraction": fractions, "stacked fraction": stacked, "minus": minus}
+    ),
+    "sheets": sheets,
+    "blank": blank,
+    # these need DIGITS_FONTS
+    "words": words,
+    "names": names,
 }
+NEED_FONTS = ("words", "names")
 
 
-def enlarged(image: np.ndarray, times: int) -> np.ndarray:
-    """The image, with its sides multiplied by this number."""
-    size = image.shape[1] * times, image.shape[0] * times
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+def made(kind: str, count: int, digits: Digits) -> Iterator[Picture]:
+    """Pictures of a kind. Fewer of them are the same as the first of more."""
+    if kind in STRINGS:
+        for file, lines in pictures(kind, count, digits, SEED):
+            yield Picture(file, lines)
+        return
+    for index in range(count):
+        yield KINDS[kind](digits, np.random.default_rng([SEED, *kind.encode(), index]), index)
 
 
-def pictures(kind: str, count: int, digits: Digits, seed: int = 11) -> list[tuple[bytes, list[str]]]:
-    """Pictures of a kind as bytes of files, and their lines."""
-    rng = np.random.default_rng([seed, *kind.encode()])
-    out = []
-    for number in range(count):
-        sheet, lines = KINDS[kind](digits, rng)
-        out.append((photograph(Image.fromarray(sheet), number % 2 == 0, rng, len(lines)), lines))
-    return out
+def reader(classifier: Classifier) -> Reader:
+    """Reads a picture as POST /read does. A refused picture has no lines."""
+
+    def lines_of(picture: bytes) -> list[Found]:
+        try:
+            return found_of(read(picture, "image", classifier.probabilities, classifier.sure_threshold).lines)
+        except PictureError:
+            return []
+
+    return lines_of
 
 
-def read_rate(right: np.ndarray, probability: np.ndarray, errors: float) -> float:
-    """The largest fraction of lines that can be answered, the surest first, if at most this fraction of the
-    answers is wrong."""
-    order = np.argsort(-probability, kind="stable")
-    wrong = np.cumsum(~right[order]) / np.arange(1, len(order) + 1)
-    return (
-        float((np.flatnonzero(wrong <= errors)[-1:].sum() + 1) / len(order))
-        if (wrong <= errors).any()
-        else 0.0
-    )
+def row_of(kind: str, scores: list[Score], times: list[float]) -> dict[str, Any]:
+    """A row of the table, with shares in [0, 1] and CPU times in milliseconds."""
+    total = {name: sum(getattr(each, name) for each in scores) for name in Score.__annotations__}
+    found = max(1, total["found"])
+    return {
+        "kind": kind,
+        "n": len(scores),
+        "whole": total["whole"] / len(scores),
+        "right": total["right"] / total["shown"] if total["shown"] else None,
+        "sure": total["sure"] / found,
+        "sure_and_wrong": total["sure_and_wrong"] / found,
+        "no_sure_wrong": sum(not each.sure_and_wrong for each in scores) / len(scores),
+        "cpu_ms": float(np.mean(times)),
+        "cpu_ms_max": max(times),
+    }
 
 
-def evaluate(classifier: Classifier, count: int, kinds: list[str], keep: Path | None) -> None:
-    """Print for each kind the fraction of pictures that are read correctly, the read rates of their lines, and
-    the time per picture."""
-    digits = Digits()
+COLUMNS = ["kind", "n", "wholly right", "lines right", "sure", "sure and wrong", "no sure wrong line"]
+COLUMNS += ["CPU ms", "at most"]
+
+
+def print_row(row: dict[str, Any]) -> None:
+    """Print a row of the table."""
+    shares = ["whole", "right", "sure", "sure_and_wrong", "no_sure_wrong"]
+    cells = ["-" if row[name] is None else f"{row[name]:.1%}" for name in shares]
     print(
-        "| kind | all correct | lines answered at 1 % errors | at 0.1 % | sure | sure and wrong | ms per picture |"
+        f"| {row['kind']} | {row['n']} | {' | '.join(cells)} | {row['cpu_ms']:.0f} | {row['cpu_ms_max']:.0f} |",
+        flush=True,
     )
-    print("|---|---|---|---|---|---|---|")
+
+
+def evaluate(
+    read_lines: Reader, digits: Digits, count: int, kinds: list[str], keep: Path | None
+) -> list[dict[str, Any]]:
+    """Read pictures of each kind, print the table, and return its rows."""
+    rows = []
+    print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
     for kind in kinds:
-        whole, right, probability, sure, times = [], [], [], [], []
-        for number, (picture, lines) in enumerate(pictures(kind, count, digits)):
-            begun = time.perf_counter()
-            reading = read(picture, "image", classifier.probabilities, classifier.sure_threshold)
-            times.append(time.perf_counter() - begun)
-            found = [line.text for line in reading.lines]
-            whole.append(found == lines)
-            if keep and found != lines:
-                keep.mkdir(parents=True, exist_ok=True)
-                suffix = ".jpg" if picture.startswith(b"\xff") else ".png"
-                (keep / f"{kind}-{number}-{'_'.join(lines)}-as-{'_'.join(found)}{suffix}").write_bytes(
-                    picture
-                )
-            for line in reading.lines:
-                right.append(line.text in lines)
-                probability.append(line.probability)
-                sure.append(not line.unsure)
-        rights, sures = np.array(right, bool), np.array(sure, bool)
-        rates = [read_rate(rights, np.array(probability), errors) for errors in (0.01, 0.001)]
-        shares = [np.mean(whole), *rates, sures.mean(), (sures & ~rights).mean()]
-        print(
-            f"| {kind} | {' | '.join(f'{share:.1%}' for share in shares)} | {np.mean(times) * 1000:.0f} |",
-            flush=True,
-        )
+        results: list[tuple[str, Score, float]] = []
+        told = time.monotonic()
+        for number, picture in enumerate(made(kind, count, digits)):
+            begun = time.process_time()
+            found = read_lines(picture.file)
+            spent = (time.process_time() - begun) * 1000
+            result = score(picture, found)
+            results.append((picture.sub, result, spent))
+            if keep and (result.sure_and_wrong or not result.whole):
+                write_misread(keep, f"{kind}-{number}", picture, found)
+            if time.monotonic() - told > 15:
+                told = time.monotonic()
+                print(f"{kind}: {number + 1} of {count}", file=sys.stderr, flush=True)
+        subs = list(dict.fromkeys(sub for sub, _, _ in results))
+        for sub in ["", *subs] if len(subs) > 1 else [""]:
+            part = [(result, spent) for name, result, spent in results if sub in ("", name)]
+            scores, times = zip(*part, strict=True)
+            rows.append(row_of(f"{kind}: {sub}" if sub else kind, list(scores), list(times)))
+            print_row(rows[-1])
+    return rows
 
 
-def print_cases(classifier: Classifier, folder: Path) -> None:
-    """Print the reading of each picture in the folder's cases.tsv."""
-    print("| picture | shows | read as | | ms |\n|---|---|---|---|---|")
+def write_misread(folder: Path, name: str, picture: Picture, found: list[Found]) -> None:
+    """Write a picture to the folder, with what it shows and what was read in its name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shown = "_".join([*picture.lines, *(text for text, _ in picture.cells)]) or "nothing"
+    texts = "_".join(line.text + "!" * line.sure for line in found[:6]) or "nothing"
+    suffix = ".jpg" if picture.file.startswith(b"\xff") else ".png"
+    (folder / f"{name}-{shown}-as-{texts[:80]}{suffix}").write_bytes(picture.file)
+
+
+def print_cases(read_lines: Reader, folder: Path) -> None:
+    """Print the reading of each picture in the folder's cases.tsv, and how many are right. Spaces don't count,
+    because the cells of tables run together there."""
+    print("| picture | shows | read as | | CPU ms |\n|---|---|---|---|---|")
+    right, with_digits, read_in_blank, wrongly_sure = 0, 0, 0, 0
     for row in (folder / "cases.tsv").read_text().splitlines():
         name, _, shows = row.partition("\t")
-        content = (folder / name).read_bytes()
-        begun = time.perf_counter()
-        reading: Reading = read(content, name, classifier.probabilities, classifier.sure_threshold)
-        spent = (time.perf_counter() - begun) * 1000
-        found = "|".join(line.text for line in reading.lines)
-        print(
-            f"| {name} | {shows} | {found} | {'' if found == shows else '**wrong**'} | {spent:.0f} |".replace(
-                "|", "|"
-            )
-        )
+        lines = shows.split("|") if shows else []
+        begun = time.process_time()
+        found = read_lines((folder / name).read_bytes())
+        spent = (time.process_time() - begun) * 1000
+        result = score(Picture(b"", [bare(line) for line in lines]), found)
+        word = "sure and wrong" if result.sure_and_wrong else "" if result.whole else "wrong"
+        right += bool(lines) and result.whole
+        with_digits += bool(lines)
+        read_in_blank += not lines and bool(found)
+        wrongly_sure += bool(result.sure_and_wrong)
+        texts = [" / ".join(each) or "-" for each in (lines, [line.text for line in found])]
+        print(f"| {name} | {' | '.join(texts)} | {word} | {spent:.0f} |", flush=True)
+    print(
+        f"{right} of {with_digits} with digits wholly right; {read_in_blank} without digits in which some are "
+        f"read; {wrongly_sure} with a line that is sure and wrong"
+    )
+
+
+def show(kind: str, count: int, folder: Path) -> None:
+    """Write a sheet with pictures of a kind and what they show."""
+    from PIL import ImageDraw
+
+    side, columns = 300, 5
+    sheet = Image.new("RGB", (columns * side, -(-count // columns) * (side + 18)), "#446")
+    for i, picture in enumerate(made(kind, count, Digits())):
+        with Image.open(BytesIO(picture.file)) as image:
+            small = image.convert("RGB")
+            size = f"{image.width}x{image.height}"
+        small.thumbnail((side - 6, side - 6))
+        x, y = i % columns * side, i // columns * (side + 18)
+        sheet.paste(small, (x, y + 16))
+        shown = " / ".join([*picture.lines, *(text for text, _ in picture.cells)])
+        ImageDraw.Draw(sheet).text((x + 2, y + 2), f"{picture.sub} {shown} {size}", "white", font_size=12)
+    folder.mkdir(parents=True, exist_ok=True)
+    sheet.save(folder / f"{kind}.png")
 
 
 def main() -> None:
@@ -290,18 +205,36 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--count", type=int, default=500, help="pictures of each kind")
-    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
+    every = [*STRINGS, *KINDS]
+    parser.add_argument("--n", type=int, default=500, help="pictures of each kind")
+    parser.add_argument("--kinds", nargs="+", choices=every, default=every)
     parser.add_argument("--model", type=Path, default=ROOT / "models" / "mnist.h5")
     parser.add_argument("--keep", type=Path, help="write what was misread there")
+    parser.add_argument(
+        "--show", type=Path, help="write a sheet with the pictures of each kind there instead"
+    )
     parser.add_argument("--cases", type=Path, help="read this folder's pictures and nothing else")
+    parser.add_argument("--json", type=Path, help="write the table there too")
     args = parser.parse_args()
+    kinds = [kind for kind in args.kinds if handwriting() or kind not in NEED_FONTS]
+    if args.show:
+        for kind in kinds:
+            show(kind, args.n, args.show)
+        return
     classifier = Classifier(load(args.model))
     if args.cases:
-        print_cases(classifier, args.cases)
-    else:
-        print(f"model {classifier.version}, {args.count} pictures of each kind")
-        evaluate(classifier, args.count, args.kinds, args.keep)
+        print_cases(reader(classifier), args.cases)
+        return
+    print(f"model {classifier.version}, {args.n} pictures of each kind, seed {SEED}")
+    if kinds != args.kinds:
+        print(
+            f"{' and '.join(NEED_FONTS)} are left out, because DIGITS_FONTS names no folder with their fonts"
+        )
+    rows = evaluate(reader(classifier), Digits(), args.n, kinds, args.keep)
+    if args.json:
+        args.json.write_text(
+            json.dumps({"model": classifier.version, "seed": SEED, "rows": rows}, indent=1) + "\n"
+        )
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from __future__ import annotations
 from io import BytesIO
 
 import numpy as np
-from numerals import ROOT, Digits, enlarged, put, string
+from numerals_strings import ROOT, Digits, put, scaled, string
 from PIL import Image, ImageDraw
 
 from digits.model import Classifier, load
@@ -23,7 +23,7 @@ def picture() -> bytes:
     """A PNG of a number with touching digits on ruled paper in uneven light."""
     rng = np.random.default_rng(SEED)
     number, _ = string(Digits(), rng, (-1, 6))
-    big = enlarged(number, 4)
+    big = scaled(number, 4)
     ink = np.zeros((big.shape[0] + 80, big.shape[1] + 100), np.uint8)
     put(ink, big, 50, 40)
     lines = Image.new("L", ink.shape[::-1])

@@ -204,6 +204,20 @@ def client() -> Any:
 
 
 @pytest.fixture(scope="session")
+def drawn_digits(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Synthetic digits in place of MNIST's, for the pictures of benchmarks/."""
+    from numerals_strings import Digits  # type: ignore[import-not-found]
+
+    from digits.training.synthetic import draw
+
+    file = tmp_path_factory.mktemp("mnist") / "mnist.npz"
+    np.savez(file, **draw(0, 80, 5))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MNIST_NPZ", str(file))
+        return Digits()
+
+
+@pytest.fixture(scope="session")
 def mnist() -> dict[str, np.ndarray]:
     """MNIST's arrays from the file that MNIST_NPZ names. Tests are skipped without it."""
     path = os.environ.get("MNIST_NPZ")
