@@ -1,7 +1,6 @@
-"""Finds the digits in a grey picture with a small fully convolutional network, which LiteRT runs. `Detector` checks
-the network of a model that digits/model.py has read, and `detect` returns what it finds in a picture that has been
-prepared by `normalize`. How large the digits may be, and what they mean together, is the business of
-digits/reading."""
+"""Finds the digits in a grey picture with a small fully convolutional network, which LiteRT runs. `normalize`
+prepares a picture, and `Detector.detect` returns what the network finds in it. How large the digits may be, and what
+they mean together, is the business of digits/reading."""
 
 from __future__ import annotations
 
@@ -94,13 +93,12 @@ class Detector:
         wanted: np.ndarray | None = None,
         most: float = np.inf,
     ) -> tuple[np.ndarray, int]:
-        """What is found in a picture of this size, float32 (n, 16), and the number of pixels that were examined. size: the
-        picture's height and width.
+        """What is found in a picture, float32 (n, 16), and the number of pixels that were examined.
 
         The columns are the objectness in [0, 1], the centre's x and y, width and height in pixels, and the
-        probabilities of the ten digits and of a mark. wanted: float (h, w), a map of any size that tells how much
-        each part is worth; parts with 0 are left out. most: maximum number of pixels, spent on the parts that are
-        worth most.
+        probabilities of the ten digits and of a mark. size: the picture's height and width. wanted: float (h, w), a
+        map of any size that tells how much each part is worth; parts with 0 are left out. most: maximum number of
+        pixels, spent on the parts that are worth most.
         """
         height, width = size
         tiles = [(0.0, y, x) for y in _tiles(height) for x in _tiles(width)]

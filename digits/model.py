@@ -1,5 +1,6 @@
 """The trained network: `load` reads and checks the files of any model, and `Classifier` runs the compiled network
-(LiteRT) that classifies images in batches. digits/server/master.py creates one for all workers, and in tests app.py does.
+(LiteRT) that classifies images in batches. digits/server/master.py creates one for all workers, and in tests
+app.py does.
 
 The .h5 is the model, and the .tflite beside it is its compiled form, like a .pyc for a .py. This module never
 imports TensorFlow, so that processes that serve stay small, start fast and fork safely.

@@ -213,7 +213,9 @@ def test_a_detector_finds_the_same_in_tiles_as_at_once(detector: Detector) -> No
     tall = np.concatenate([values] * 2)
 
     def found(values: np.ndarray) -> np.ndarray:
-        peaks, spent = detector.detect(lambda t, b, l, r: values[t:b, l:r], values.shape)
+        peaks, spent = detector.detect(
+            lambda top, bottom, left, right: values[top:bottom, left:right], values.shape
+        )
         assert spent >= values.size
         return peaks[peaks[:, 0] > 0.5]
 

@@ -1,5 +1,5 @@
 """Makes a row of the output from each picture with the same functions as the service: digits.imaging prepares
-pictures, digits.model classifies them, and digits.reading reads pictures of several digits with the detector. A picture that
+pictures, digits.model classifies them, and digits.reading reads pictures of several digits. A picture that
 can't be read gets a row with an error. tasks.py calls `rows_of` in a worker, and cli.py calls it to estimate
 the time of a run."""
 
@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from digits.bulk.items import Item
-from digits.imaging import PictureError, prepare
 from digits.detector import Detector
+from digits.imaging import PictureError, prepare
 from digits.model import Classifier, scale
 from digits.reading import read
 

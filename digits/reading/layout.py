@@ -24,7 +24,7 @@ ELSEWHERE = 3
 
 
 class Frame(NamedTuple):
-    """The coordinates of a line of text: x along the line, and y across it from its middle, in heights of its digits.
+    """The coordinates of a line of text: x along the line, and y from its middle, in heights of its digits.
 
     slope: dy / dx. across: the line's y where x is 0, divided by the cosine. height: of digits, in pixels.
     """
@@ -109,7 +109,7 @@ def find_lines(peaks: np.ndarray) -> list[np.ndarray]:
 
 
 def frame_of(line: np.ndarray) -> Frame:
-    """The frame of a line of digits, (n, 16), by least squares. The slope is drawn towards 0 where they are few."""
+    """The frame of a line of digits, (n, 16), by least squares. The slope of few digits is drawn towards 0."""
     x, y, height = line[:, X].mean(), line[:, Y].mean(), float(np.median(line[:, H]))
     dx, dy = line[:, X] - x, line[:, Y] - y
     slope = float(np.clip((dx * dy).sum() / ((dx * dx).sum() + (1.5 * height) ** 2), -0.3, 0.3))

@@ -1,6 +1,6 @@
-"""Finds the rows of digits in a picture, and reads them. `find_rows` gathers what the detector has found along each
-line of text. `Row.words` parts it into words, and `Row.features` tells how certain it is, for the calibrated
-probability of the line."""
+"""Finds the rows of digits in a picture. `find_rows` gathers what the detector has found along each line of text.
+`Row.words` parts it into words, and `Row.features` tells how certain it is, for the calibrated probability of the
+line."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ USUAL = 0.9
 class Row(NamedTuple):
     """What may be a digit or a mark in a line of text, from left to right.
 
-    peaks: as search.fused gives them, in the units of `frame`; an objectness of 0.5 is at the detector's threshold.
-    crossing: the places of lines that part the words. elsewhere: as in layout.words_of.
+    peaks: as search.fused gives them, in the units of `frame`; an objectness of 0.5 is at the detector's
+    threshold. crossing: the places of lines that part the words. elsewhere: as in layout.words_of.
     """
 
     frame: Frame

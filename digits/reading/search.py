@@ -107,12 +107,12 @@ class Search:
         return wanted
 
     def strips(self, spans: list[Span]) -> list[tuple[list[np.ndarray], np.ndarray]]:
-        """For each span of a line, what the detector finds there at each of the sizes, and the places of lines that
-        cross it, in the line's units. If there are too many pixels for all sizes, the last ones are left out."""
+        """For each span of a line, what the detector finds there at each of the sizes, and the places of lines
+        that cross it, in the line's units. If there are too many pixels for all, the last sizes are left out."""
         length = sum(span.stop - span.start for span in spans)
         pixels = np.cumsum([STRIP * (size * length + (BETWEEN + 1) * len(spans)) for size in SIZES])
         sizes = SIZES[: int((pixels <= MOST_STRIPS).sum())] if spans else ()
-        parts = [self._strip(span, size) for size in sizes for span in spans]
+        parts = [self.strip(span, size) for size in sizes for span in spans]
         found = self._together(parts)
         for i, peaks in enumerate(found):
             peaks[:, Y] -= STRIP / 2
@@ -122,7 +122,7 @@ class Search:
         lines = [span.start + _crossing(part) / SIZES[0] for span, part in zip(spans, parts, strict=False)]
         return [(found[i::number], lines[i] if lines else np.empty(0)) for i in range(number)]
 
-    def _strip(self, span: Span, size: int) -> np.ndarray:
+    def strip(self, span: Span, size: int) -> np.ndarray:
         """A span of a line, normalized, in which digits are `size` pixels high, float32 (STRIP, width)."""
         scales = [scale for scale in self._greys if scale * span.frame.height >= size]
         scale = min(scales, default=max(self._greys))
@@ -138,8 +138,8 @@ class Search:
         return normalize(part)[MARGIN:-MARGIN, MARGIN:-MARGIN]
 
     def _together(self, parts: list[np.ndarray]) -> list[np.ndarray]:
-        """What the detector finds in each of some normalized parts, in their pixels. They are laid side by side, so
-        that the detector seldom has to adapt to another size."""
+        """What the detector finds in each of some normalized parts, in their pixels. They are laid side by side,
+        so that the detector seldom has to adapt to another size."""
         if not parts:
             return []
         starts = np.cumsum([0, *(part.shape[1] + BETWEEN for part in parts)])

@@ -1,6 +1,7 @@
 """Calibrates how sure POST /read is of a line. `python -m digits.training.detector.calibrate`, the pipeline's
-`calibrate` stage, reads pages that the detector has not learned from, fits the probability that a line is right, and
-the thresholds from which a line and a digit are sure, and writes them into the model's card, models/detector.json.
+`calibrate` stage, reads pages that the detector has not learned from, and fits the probability that a line is
+right. It writes this and the thresholds from which a line and a digit are sure into the model's card,
+models/detector.json.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ import cv2
 import numpy as np
 import yaml
 
-from digits.detector import H, KINDS, SCORE, W, X, Y, Detector
+from digits.detector import KINDS, SCORE, Detector, H, W, X, Y
 from digits.model import Model
 from digits.reading.choose import best_texts
-from digits.reading.rows import Row, find_rows
+from digits.reading.rows import find_rows
 from digits.reading.search import Search
 from digits.training.detector.pages import ASKED, HEIGHT, MARK, WIDTH, Page, Pages
 
@@ -32,8 +33,9 @@ RIDGE = 1.0
 def lines_of(
     page: Page, detector: Detector, threshold: float, zoom: float
 ) -> list[tuple[np.ndarray, bool, np.ndarray]]:
-    """The lines that are read on a page enlarged by `zoom`: features, whether the line is right, and for each digit,
-    (n, 2), its probability and whether it is right. Lines with digits that are not asked for are left out."""
+    """The lines that are read on a page enlarged by `zoom`: features, whether the line is right, and for each
+    digit, (n, 2), its probability and whether it is right. Lines with digits that are not asked for are left out.
+    """
     picture = cv2.resize(page.grey, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_CUBIC)
     rows, _ = find_rows(Search(detector, picture, lambda: picture, picture.shape), threshold)
     out = []
@@ -162,6 +164,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Calibrate the detector.")
     parser.add_argument("--model", type=Path, default=ROOT / "models" / "detector.h5")
     parser.add_argument("--trained", type=Path, default=ROOT / "metrics" / "detector" / "trained.json")
+    parser.add_argument("--data", type=Path, default=ROOT / "data", help="the folder with the data")
     parser.add_argument("--pages", type=int, help="pages to read, instead of params.yaml's")
     args = parser.parse_args()
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -169,6 +172,7 @@ def main() -> None:
     if args.pages:
         calibration["pages"] = args.pages
     trained = json.loads(args.trained.read_text())
+    pages = Pages(params["detector"]["pages"], args.data, held=True)
     h5, compiled = (args.model.with_suffix(suffix).read_bytes() for suffix in (".h5", ".tflite"))
     hashes = {
         "h5_sha256": hashlib.sha256(h5).hexdigest(),
@@ -177,7 +181,7 @@ def main() -> None:
     card = {"name": args.model.stem, "version": hashes["h5_sha256"][:12]} | hashes | trained
     detector = Detector(Model(compiled, card["version"], card))
     card["threshold"] = calibration["threshold"]
-    card["calibration"] = calibrate(detector, Pages(params["detector"]["pages"], held=True), calibration)
+    card["calibration"] = calibrate(detector, pages, calibration)
     print(json.dumps(card["calibration"]))
     args.model.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n")
 
