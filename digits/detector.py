@@ -1,6 +1,6 @@
 """Finds the digits in a grey picture with a small fully convolutional network, which LiteRT runs. `normalize`
-prepares a picture, and `Detector.detect` returns what the network finds in it. How large the digits may be, and what
-they mean together, is the business of digits/reading."""
+prepares a picture, and `Detector.detect` returns what the network finds in it. digits/reading chooses the sizes of
+the picture, and makes sense of what is found."""
 
 from __future__ import annotations
 
@@ -96,9 +96,9 @@ class Detector:
         """What is found in a picture, float32 (n, 16), and the number of pixels that were examined.
 
         The columns are the objectness in [0, 1], the centre's x and y, width and height in pixels, and the
-        probabilities of the ten digits and of a mark. size: the picture's height and width. wanted: float (h, w), a
-        map of any size that tells how much each part is worth; parts with 0 are left out. most: maximum number of
-        pixels, spent on the parts that are worth most.
+        probabilities of the ten digits and of a mark. size: the picture's height and width. wanted: float (h, w),
+        a map of any size that tells how much each part is worth; parts with 0 are left out. most: maximum number
+        of pixels, spent on the parts that are worth most.
         """
         height, width = size
         tiles = [(0.0, y, x) for y in _tiles(height) for x in _tiles(width)]

@@ -1,6 +1,5 @@
 """Reads every digit in a picture, line by line. `read` decodes the picture, search.py finds what may be digits with
-the detector, layout.py groups them into lines and words, and choose.py decides what the words say and how probable
-that is."""
+the detector, rows.py and layout.py group them into lines and words, and choose.py decides what the words say."""
 
 from __future__ import annotations
 
@@ -148,8 +147,6 @@ def read(
     boxes = [_box(mark, search.size) for mark in marks]
     for row in rows:
         line = _line(row, calibration, search.size, length, check, alternatives)
-        others = row.frame.outside(row.peaks[row.is_mark & (row.peaks[:, SCORE] >= 0.5)])
-        boxes += [_box(mark, search.size) for mark in others]
         if line is None:
             boxes += [_box(peak, search.size) for peak in row.frame.outside(row.peaks[row.digits()])]
         else:

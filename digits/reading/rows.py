@@ -43,12 +43,15 @@ class Row(NamedTuple):
         """Which are digits if each is decided alone."""
         return (self.peaks[:, SCORE] >= 0.5) & ~self.is_mark
 
+    def marks(self) -> np.ndarray:
+        """Which are marks, likewise."""
+        return (self.peaks[:, SCORE] >= 0.5) & self.is_mark
+
     def words(self) -> list[np.ndarray]:
         """The indices of what may be the digits of each word. What is too uncertain to be a digit is with the word
         that is nearer."""
         chosen, x = np.flatnonzero(self.digits()), self.peaks[:, X]
-        marks = x[self.is_mark & (self.peaks[:, SCORE] >= 0.5)]
-        between = np.concatenate([marks, self.crossing])
+        between = np.concatenate([x[self.marks()], self.crossing])
         groups = [x[chosen[group]] for group in words_of(self.peaks[chosen], between, self.elsewhere)]
         ends = [(one[-1] + other[0]) / 2 for one, other in pairwise(groups)]
         possible = np.flatnonzero(~self.is_mark)
@@ -87,13 +90,13 @@ class Row(NamedTuple):
 
 
 def find_rows(search: Search, threshold: float) -> tuple[list[Row], np.ndarray]:
-    """The rows of digits in a picture, from top to bottom, and marks that are in none, (n, 16), in its pixels.
+    """The rows of digits in a picture, from top to bottom, and all marks, (n, 16), in its pixels.
 
     threshold: the objectness from which something is a digit.
     """
     candidates = search.candidates()
     is_mark = candidates[:, KINDS + MARK] > 0.5
-    marks = candidates[is_mark & (candidates[:, SCORE] > LIKELY)]
+    marks = candidates[is_mark & (candidates[:, SCORE] > MAYBE)]
     digits = candidates[~is_mark & (candidates[:, SCORE] > MAYBE)]
     lines = [digits[line] for line in find_lines(digits)]
     frames = [frame_of(line) for line in lines]
@@ -110,6 +113,8 @@ def find_rows(search: Search, threshold: float) -> tuple[list[Row], np.ndarray]:
         rows.append(Row(frame, np.concatenate(peaks), np.concatenate(crossing)))
     rows = [_decided(row, threshold) for row in _apart(rows, threshold)]
     rows = [row for row in rows if row.digits().any()]
+    marks = np.concatenate([marks, *(row.frame.outside(row.peaks[row.marks()])[:, :LOWEST] for row in rows)])
+    marks = marks[(marks[:, SCORE] > LIKELY) & best_of(marks, marks[:, SCORE], np.arange(len(marks)))]
     x = [row.peaks[row.digits(), X] for row in rows]
     apart = np.concatenate([np.empty(0), *map(np.diff, x)])
     usual = float(np.quantile(apart, 0.25)) if len(apart) else USUAL
@@ -140,6 +145,6 @@ def _decided(row: Row, threshold: float) -> Row:
     row = row._replace(peaks=peaks)
     if row.digits().any():
         # a part of a digit, or a letter, is lower than the digits
-        low = peaks[:, H] < LEAST * np.median(peaks[row.digits(), H])
+        low = ~row.is_mark & (peaks[:, H] < LEAST * np.median(peaks[row.digits(), H]))
         peaks[low, SCORE] = np.minimum(peaks[low, SCORE], 0.45)
     return row

@@ -33,6 +33,8 @@ CLOSE, EQUAL, PART = (0.22, 0.35), 0.6, 0.45
 SIZES, STRIP = (24, 20, 29), 64
 # pixels around a strip on which its normalized values depend, and between strips
 MARGIN, BETWEEN = 48, 16
+# width and height of a dot, in heights of digits
+DOT = 0.35
 # columns that `fused` adds: the lowest objectness at any size, and the share of sizes with the same class
 LOWEST, AGREE = KINDS + 11, KINDS + 12
 
@@ -170,16 +172,18 @@ def _crossing(part: np.ndarray) -> np.ndarray:
     return (edges[::2] + edges[1::2]) / 2
 
 
-def leaders(peaks: np.ndarray, rank: np.ndarray, group: np.ndarray) -> np.ndarray:
+def leaders(peaks: np.ndarray, rank: np.ndarray, group: np.ndarray, least: float = 0) -> np.ndarray:
     """For each peak, (n, 16), the index of the one of the highest rank that is the same thing, perhaps itself; -1
     for those that are too many.
 
     Two peaks are the same if their centres are close or their boxes nearly equal, and in different groups also if
-    much of the smaller box is inside the larger one. Within a group, digits may overlap.
+    much of the smaller box is inside the larger one. Within a group, digits may overlap. least: width and height
+    that boxes have at least, as dots would else hardly meet.
     """
     most = np.argsort(-rank, kind="stable")[:MOST_PEAKS]
     order = most[np.argsort(peaks[most, X], kind="stable")]
     x, y, w, h = (peaks[order, axis] for axis in (X, Y, W, H))
+    w, h = np.maximum(w, least), np.maximum(h, least)
     widest, pairs = float(w.max(initial=0)), [np.empty((0, 2), np.intp)]
     # compare each with its k-th neighbour to the right
     for k in range(1, len(x)):
@@ -218,7 +222,8 @@ def fused(found: list[np.ndarray]) -> np.ndarray:
     is missing at a size loses objectness."""
     peaks = np.concatenate(found)
     source = np.repeat(np.arange(len(found)), [len(each) for each in found])
-    alone, cluster = np.unique(leaders(peaks, peaks[:, SCORE], np.zeros(len(peaks))), return_inverse=True)
+    leader = leaders(peaks, peaks[:, SCORE], np.zeros(len(peaks)), DOT)
+    alone, cluster = np.unique(leader, return_inverse=True)
     # the best of each size, which is written last
     member, order = np.full((len(alone), len(found)), -1), np.argsort(peaks[:, SCORE], kind="stable")
     member[cluster[order], source[order]] = order
