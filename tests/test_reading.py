@@ -192,22 +192,6 @@ def test_a_calibration_gives_probabilities_by_its_weights() -> None:
     assert Calibration(card, sure=0.5).sure == 0.5
 
 
-# the network's input
-
-
-def test_normalizing_removes_the_background_and_equalizes_the_contrast() -> None:
-    picture = np.asarray(written(["2023"]))
-    pale = (128 + picture * 0.2).astype(np.uint8)
-    one, other = normalize(picture), normalize(pale)
-    assert one.dtype == np.float32
-    assert one.shape == picture.shape
-    assert one.min() >= -1.5
-    assert one.max() <= 2.5
-    ink = picture < 100
-    assert np.abs(one - other)[ink].mean() < 0.3 * np.abs(one[ink]).mean()
-    assert np.abs(normalize(np.full((40, 60), 7, np.uint8))).max() < 1e-3
-
-
 def test_a_detector_finds_the_same_in_tiles_as_at_once(detector: Detector) -> None:
     values = normalize(np.asarray(written(["40725", "31698"] * 5, 28)))
     tall = np.concatenate([values] * 2)

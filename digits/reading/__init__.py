@@ -1,5 +1,5 @@
-"""Reads every digit in a picture, line by line. `read` decodes the picture, search.py finds what may be digits with
-the detector, rows.py and layout.py group them into lines and words, and choose.py decides what the words say."""
+"""Reads every digit in a picture, line by line. `read` decodes the picture, search.py finds what may be digits,
+rows.py and layout.py group them into lines and words, and choose.py decides what the words say."""
 
 from __future__ import annotations
 
