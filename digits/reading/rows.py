@@ -4,12 +4,13 @@ line."""
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
-from digits.detector import KINDS, MARK, SCORE, H, X, Y
+from digits.detector import KINDS, MARK, SCORE, H, W, X, Y
 from digits.reading.choose import Text
 from digits.reading.layout import Frame, find_lines, frame_of, parted, words_of
 from digits.reading.search import AGREE, LIKELY, LOWEST, MAYBE, Search, best_of, fused
@@ -61,30 +62,33 @@ class Row(NamedTuple):
         """How certain the words' texts are, float (FEATURES,)."""
         chosen = np.array([words[i][k] for i, text in enumerate(texts) for k, _ in text.choice], np.intp)
         kinds = np.array([kind for text in texts for _, kind in text.choice], np.intp)
+        ends = np.cumsum([len(text.choice) for text in texts])[:-1]
         peaks, rest = self.peaks[chosen], np.delete(self.peaks, chosen, axis=0)
-        there = peaks[:, SCORE] * peaks[np.arange(len(peaks)), KINDS + kinds]
-        doubt = -np.log(np.clip(1 - there, 1e-4, 1)) / 4
-        first, last = peaks[0, X] - 1, peaks[-1, X] + 1
-        around = rest[(rest[:, X] > first) & (rest[:, X] < last)]
+        there, kind = peaks[:, SCORE], peaks[np.arange(len(peaks)), KINDS + kinds]
+        around = rest[(rest[:, X] > peaks[0, X] - 1) & (rest[:, X] < peaks[-1, X] + 1)]
         marks = around[:, SCORE] * around[:, KINDS + MARK]
         rivals = around[:, SCORE] * (1 - around[:, KINDS + MARK])
-        inside = [
-            np.diff(self.peaks[word[[k for k, _ in text.choice]], X])
-            for word, text in zip(words, texts, strict=True)
-        ]
-        gaps = np.concatenate(inside)
-        heights = np.abs(np.log(peaks[:, H] / np.median(peaks[:, H])))
+        inside = np.concatenate([np.diff(self.peaks[word, X]) for word in np.split(chosen, ends)])
+        lefts, rights = (peaks[:, X] + side * peaks[:, W] / 2 for side in (-1, 1))
+        certain = [-np.log(np.clip(1 - each, 1e-4, 1)) / 4 for each in (there, kind)]
         return np.array(
             [
-                doubt.min(),
-                -np.log(np.clip(there, 1e-3, 1)).sum(),
+                *(each.min() for each in certain),
+                *(each.mean() for each in certain),
+                *(-np.log(np.clip(each, 1e-3, 1)).sum() for each in (there, kind)),
                 rivals.max(initial=0),
                 -np.log(1 - np.clip(rivals, 0, 0.99)).sum(),
                 marks.max(initial=0),
+                marks.sum() / (marks.sum() + len(peaks)),
                 peaks[:, LOWEST].min(),
                 1 - peaks[:, AGREE].min(),
-                max(0.0, float(gaps.max(initial=0) / np.median(gaps)) - 1) if len(gaps) else 0.0,
-                heights.max(),
+                # a digit may be missing in a gap, and two digits may be read as one or one as two
+                np.max(inside, initial=0) / max(0.5, float(np.median(inside) if len(inside) else 1)),
+                np.max(rights[:-1] - lefts[1:], initial=-0.5),
+                np.abs(np.log(peaks[:, H] / np.median(peaks[:, H]))).max(),
+                np.ptp(peaks[:, Y]),
+                1 / len(peaks),
+                math.log(self.frame.height),
             ]
         )
 

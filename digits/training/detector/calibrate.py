@@ -21,13 +21,15 @@ from digits.model import Model
 from digits.reading.choose import best_texts
 from digits.reading.rows import find_rows
 from digits.reading.search import Search
-from digits.training.detector.pages import ASKED, HEIGHT, MARK, WIDTH, Page, Pages
+from digits.training.detector.pages import ASKED, HEIGHT, HIGH, LOW, MARK, WIDTH, Page, Pages
 
 ROOT = Path(__file__).resolve().parents[3]
 # the first pages are those of the learning curve
 FIRST = 10_000
 # of the squares of the standardized weights
 RIDGE = 1.0
+# distance from the page's edge within which a digit may be cut off
+EDGE = 3
 
 
 def lines_of(
@@ -48,7 +50,7 @@ def lines_of(
         peaks[:, X : H + 1] /= zoom
         at = [_owner(peak, page.boxes) for peak in peaks]
         asked = [i for i in at if i >= 0]
-        if any(page.states[i] != ASKED for i in asked):
+        if any(page.states[i] != ASKED for i in asked) or any(map(_unknown, peaks[np.array(at) < 0])):
             continue
         digits = [
             i >= 0 and page.labels[i] == kind and at.count(i) == 1 for i, kind in zip(at, kinds, strict=True)
@@ -70,6 +72,13 @@ def _owner(peak: np.ndarray, boxes: np.ndarray) -> int:
     areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
     share = both / np.maximum(areas + w * h - both, 1e-6)
     return int(share.argmax()) if len(share) and share.max() > 0.3 else -1
+
+
+def _unknown(peak: np.ndarray) -> bool:
+    """Whether a page does not tell if there is a digit, because it would be too high, too low or cut off."""
+    x, y, w, h = peak[[X, Y, W, H]]
+    inside = w / 2 + EDGE < x < WIDTH - w / 2 - EDGE and h / 2 + EDGE < y < HEIGHT - h / 2 - EDGE
+    return not (inside and LOW < h < HIGH)
 
 
 def _missing(page: Page, found: list[int]) -> bool:
