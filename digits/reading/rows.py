@@ -15,8 +15,10 @@ from digits.reading.choose import Text
 from digits.reading.layout import Frame, find_lines, frame_of, parted, words_of
 from digits.reading.search import AGREE, LIKELY, LOWEST, MAYBE, Search, best_of, fused
 
-# what is found around a line belongs to it if it is this near to its middle, in heights, and about as high
+# a digit found around a line belongs to it if it is this near to its middle, in heights, and about as high; a mark
+# may be further away, as a comma is, and parts two digits from this objectness on
 NEAR, LEAST, MOST = 0.6, 0.5, 1.7
+MARK_NEAR, MARK_PARTS = 0.85, 0.25
 # if there is a line between more of the digits than this, the lines are those of boxes and not of a table
 FORM = 0.75
 # the distance of neighbouring digits, in heights, where there are none to tell
@@ -46,7 +48,7 @@ class Row(NamedTuple):
 
     def marks(self) -> np.ndarray:
         """Which are marks, likewise."""
-        return (self.peaks[:, SCORE] >= 0.5) & self.is_mark
+        return (self.peaks[:, SCORE] >= MARK_PARTS) & self.is_mark
 
     def words(self) -> list[np.ndarray]:
         """The indices of what may be the digits of each word. What is too uncertain to be a digit is with the word
@@ -112,7 +114,7 @@ def find_rows(search: Search, threshold: float) -> tuple[list[Row], np.ndarray]:
         for span in parts:
             sizes, across = next(found)
             sizes.append(own[(own[:, X] > span.start) & (own[:, X] < span.stop)])
-            peaks.append(fused([each[(np.abs(each[:, Y]) < NEAR) & (each[:, H] < MOST)] for each in sizes]))
+            peaks.append(fused([_beside(each) for each in sizes]))
             crossing.append(across)
         rows.append(Row(frame, np.concatenate(peaks), np.concatenate(crossing)))
     rows = [_decided(row, threshold) for row in _apart(rows, threshold)]
@@ -128,6 +130,12 @@ def find_rows(search: Search, threshold: float) -> tuple[list[Row], np.ndarray]:
     return [
         row._replace(crossing=row.crossing[: 0 if is_form else None], elsewhere=usual) for row in rows
     ], marks
+
+
+def _beside(peaks: np.ndarray) -> np.ndarray:
+    """Those that may belong to the line in whose units they are."""
+    near = np.where(peaks[:, KINDS + MARK] > 0.5, MARK_NEAR, NEAR)
+    return peaks[(np.abs(peaks[:, Y]) < near) & (peaks[:, H] < MOST)]
 
 
 def _apart(rows: list[Row], threshold: float) -> list[Row]:
