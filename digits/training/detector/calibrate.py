@@ -50,14 +50,17 @@ def lines_of(
         peaks[:, X : H + 1] /= zoom
         at = [_owner(peak, page.boxes) for peak in peaks]
         asked = [i for i in at if i >= 0]
-        if any(page.states[i] != ASKED for i in asked) or any(map(_unknown, peaks[np.array(at) < 0])):
+        strings = np.unique(page.strings[asked])
+        of = np.isin(page.strings, strings[strings >= 0]) & (page.labels < MARK)
+        of[asked] = True
+        if (page.states[of] != ASKED).any() or any(map(_unknown, peaks[np.array(at) < 0])):
             continue
         digits = [
             i >= 0 and page.labels[i] == kind and at.count(i) == 1 for i, kind in zip(at, kinds, strict=True)
         ]
         there = peaks[:, SCORE] * peaks[np.arange(len(peaks)), KINDS + np.array(kinds)]
         right = (
-            all(digits) and not _missing(page, asked) and not _joined(page, at, [len(each) for each in found])
+            all(digits) and of.sum() == len(asked) and not _joined(page, at, [len(each) for each in found])
         )
         out.append((row.features(words, texts), right, np.stack([there, digits], 1)))
     return out
@@ -79,13 +82,6 @@ def _unknown(peak: np.ndarray) -> bool:
     x, y, w, h = peak[[X, Y, W, H]]
     inside = w / 2 + EDGE < x < WIDTH - w / 2 - EDGE and h / 2 + EDGE < y < HEIGHT - h / 2 - EDGE
     return not (inside and LOW < h < HIGH)
-
-
-def _missing(page: Page, found: list[int]) -> bool:
-    """Whether a digit of the same strings was not found."""
-    strings = np.unique(page.strings[found])
-    of = np.isin(page.strings, strings[strings >= 0]) & (page.labels < MARK)
-    return bool(set(np.flatnonzero(of)) - set(found))
 
 
 def _joined(page: Page, found: list[int], counts: list[int]) -> bool:
