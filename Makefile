@@ -130,10 +130,7 @@ eval: $(VENV)/.installed  ## measure the accuracy on pictures of each kind, or N
 	test -z "$$MNIST_NPZ" || $(PY) benchmarks/numerals.py $(if $(N),--n $(N))
 	test -z "$$MNIST_NPZ" || $(PY) benchmarks/numerals_costs.py
 
-.PHONY: numbers-fit numbers-pictures
-numbers-fit: $(VENV)/.installed  ## fit the weights for reading numbers (takes minutes; set MNIST_NPZ)
-	$(PY) benchmarks/numerals_fit.py
-
+.PHONY: numbers-pictures
 numbers-pictures: $(VENV)/.installed  ## draw the pictures in docs/numbers.md (set MNIST_NPZ)
 	$(PY) benchmarks/numerals_pictures.py
 

@@ -13,7 +13,7 @@ import sys
 import flask
 from flask import Flask, Response, request
 
-from digits import model, registry
+from digits import detector, model, registry
 from digits.serving import access, errors, inputs, keys, openapi, pages, query, reading, request_log
 from digits.serving.http import Request, json_response
 from digits.serving.inherited import inherited
@@ -22,11 +22,15 @@ from digits.serving.service import Service
 from digits.serving.settings import Settings
 
 
-def create_app(settings: Settings | None = None, classifier: model.Classifier | None = None) -> Flask:
+def create_app(
+    settings: Settings | None = None,
+    classifier: model.Classifier | None = None,
+    finder: detector.Detector | None = None,
+) -> Flask:
     """Create the Flask app.
 
-    settings: by default from the environment. classifier: by default the model that the settings name. Raises
-    SettingError and ModelError.
+    settings: by default from the environment. classifier, finder: by default the models that the settings name.
+    Raises SettingError and ModelError.
     """
     settings = settings or Settings.from_env(os.environ)
     app = Flask(__name__, static_folder=None)
@@ -39,7 +43,10 @@ def create_app(settings: Settings | None = None, classifier: model.Classifier | 
     app.config["MAX_FORM_PARTS"] = max(app.config["MAX_FORM_PARTS"], 2 * settings.max_batch)
     errors.register(app, {"v1": tfserving.error, "v2": kserve.error})
     classifier = classifier or inherited.classifier or model.Classifier(registry.load(settings.model))
-    service = Service(app, classifier, settings.sure)
+    finder = (
+        finder or inherited.detector or detector.Detector(model.load(settings.detector, compiled_only=True))
+    )
+    service = Service(app, classifier, finder, settings.sure)
     request_log.register(app, service.metrics, classifier.version)
     access.register(app, settings, keys.load(settings) if inherited.api_keys is None else inherited.api_keys)
     # no view or hook is a coroutine, for which Flask would check at each call

@@ -28,8 +28,9 @@ from numerals_strings import ROOT, Digits, Made, Rng, pictures
 from paper import photograph
 from PIL import Image
 
+from digits.detector import Detector
 from digits.imaging import PictureError
-from digits.model import Classifier, load
+from digits.model import load
 from digits.reading import read
 
 SEED = 11
@@ -75,12 +76,12 @@ def made(kind: str, count: int, digits: Digits) -> Iterator[Picture]:
         yield KINDS[kind](digits, np.random.default_rng([SEED, *kind.encode(), index]), index)
 
 
-def reader(classifier: Classifier) -> Reader:
+def reader(detector: Detector) -> Reader:
     """Reads a picture as POST /read does. A refused picture has no lines."""
 
     def lines_of(picture: bytes) -> list[Found]:
         try:
-            return found_of(read(picture, "image", classifier.probabilities, classifier.sure_threshold).lines)
+            return found_of(read(picture, "image", detector).lines)
         except PictureError:
             return []
 
@@ -208,7 +209,7 @@ def main() -> None:
     every = [*STRINGS, *KINDS]
     parser.add_argument("--n", type=int, default=500, help="pictures of each kind")
     parser.add_argument("--kinds", nargs="+", choices=every, default=every)
-    parser.add_argument("--model", type=Path, default=ROOT / "models" / "mnist.h5")
+    parser.add_argument("--model", type=Path, default=ROOT / "models" / "detector.h5")
     parser.add_argument("--keep", type=Path, help="write what was misread there")
     parser.add_argument(
         "--show", type=Path, help="write a sheet with the pictures of each kind there instead"
@@ -221,19 +222,19 @@ def main() -> None:
         for kind in kinds:
             show(kind, args.n, args.show)
         return
-    classifier = Classifier(load(args.model))
+    detector = Detector(load(args.model, compiled_only=True))
     if args.cases:
-        print_cases(reader(classifier), args.cases)
+        print_cases(reader(detector), args.cases)
         return
-    print(f"model {classifier.version}, {args.n} pictures of each kind, seed {SEED}")
+    print(f"model {detector.version}, {args.n} pictures of each kind, seed {SEED}")
     if kinds != args.kinds:
         print(
             f"{' and '.join(NEED_FONTS)} are left out, because DIGITS_FONTS names no folder with their fonts"
         )
-    rows = evaluate(reader(classifier), Digits(), args.n, kinds, args.keep)
+    rows = evaluate(reader(detector), Digits(), args.n, kinds, args.keep)
     if args.json:
         args.json.write_text(
-            json.dumps({"model": classifier.version, "seed": SEED, "rows": rows}, indent=1) + "\n"
+            json.dumps({"model": detector.version, "seed": SEED, "rows": rows}, indent=1) + "\n"
         )
 
 

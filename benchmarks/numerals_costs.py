@@ -23,7 +23,8 @@ from numerals_strings import ROOT, Digits, Rng, font, put, scaled, string
 from paper import png
 from PIL import Image, ImageDraw
 
-from digits.model import Classifier, load
+from digits.detector import Detector
+from digits.model import load
 
 
 def photo(rng: Rng) -> np.ndarray:
@@ -101,7 +102,7 @@ COSTLY: dict[str, Callable[[Rng], np.ndarray]] = {
 def cost(picture: bytes, model: Path) -> dict[str, float]:
     """What reading a picture costs: CPU time in milliseconds, this process's memory before and at its peak in MB,
     and the number of digits that are found."""
-    read_lines = reader(Classifier(load(model)))
+    read_lines = reader(Detector(load(model, compiled_only=True)))
     read_lines(png(Image.new("L", (64, 64), 255)))
     rest, begun = peak(), time.process_time()
     found = read_lines(picture)
@@ -119,7 +120,7 @@ def peak() -> float:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, default=ROOT / "models" / "mnist.h5")
+    parser.add_argument("--model", type=Path, default=ROOT / "models" / "detector.h5")
     parser.add_argument("--pictures", nargs="+", choices=list(COSTLY), default=list(COSTLY), metavar="NAME")
     parser.add_argument("--json", type=Path, help="write the table there too")
     args = parser.parse_args()

@@ -1,7 +1,7 @@
-"""Draws the steps of reading a number for docs/numbers.md. `make numbers-pictures` writes
+"""Draws the steps of reading numbers for docs/numbers.md. `make numbers-pictures` writes
 docs/images/numbers-*.png.
 
-The number consists of MNIST's test digits (MNIST_NPZ) on ruled paper, some of which touch.
+The numbers consist of MNIST's test digits (MNIST_NPZ) on slanting ruled paper; the second one is higher.
 """
 
 from __future__ import annotations
@@ -9,30 +9,32 @@ from __future__ import annotations
 from io import BytesIO
 
 import numpy as np
-from numerals_strings import ROOT, Digits, put, scaled, string
+from numerals_strings import ROOT, Digits, font, put, scaled, string
 from PIL import Image, ImageDraw
 
-from digits.model import Classifier, load
-from digits.reading import layout_of, read
-from digits.reading.pieces import Judge, hypotheses
+from digits.detector import KINDS, MARK, SCORE, Detector, H, W, X, Y, normalize
+from digits.model import load
+from digits.reading import read
+from digits.reading.layout import find_lines, frame_of
+from digits.reading.search import LIKELY, Search
 
 SEED, WIDTH = 5, 560
 
 
 def picture() -> bytes:
-    """A PNG of a number with touching digits on ruled paper in uneven light."""
+    """A PNG of two numbers with touching digits, a word and a ruled line, in uneven light."""
     rng = np.random.default_rng(SEED)
-    number, _ = string(Digits(), rng, (-1, 6))
-    big = scaled(number, 4)
-    ink = np.zeros((big.shape[0] + 80, big.shape[1] + 100), np.uint8)
-    put(ink, big, 50, 40)
-    lines = Image.new("L", ink.shape[::-1])
-    for y in (30, 128):
-        ImageDraw.Draw(lines).line((0, y, ink.shape[1], y + 4), 120, 2)
-    ink = np.maximum(ink, np.asarray(lines)) / 255
-    light = np.linspace(230, 150, ink.shape[1])[None] * np.where(np.arange(ink.shape[1]) < 200, 0.75, 1)
+    ink = np.zeros((420, 900), np.uint8)
+    for top, times, count in ((60, 3, 5), (190, 5, 4)):
+        put(ink, scaled(string(Digits(), rng, (-1, 6), (count, count))[0], times), 60, top)
+    words = Image.new("L", ink.shape[::-1])
+    draw = ImageDraw.Draw(words)
+    draw.text((480, 70), "kg", 255, font(rng, 60))
+    draw.line((0, 150, 900, 150), 140, 3)
+    turned = Image.fromarray(np.maximum(ink, np.asarray(words))).rotate(-6, Image.Resampling.BICUBIC)
+    light = np.linspace(230, 150, 900)[None] * np.where(np.arange(900) < 320, 0.7, 1)
     file = BytesIO()
-    Image.fromarray((light * (1 - 0.8 * ink)).astype(np.uint8)).save(file, "PNG")
+    Image.fromarray((light * (1 - 0.8 * np.asarray(turned) / 255)).astype(np.uint8)).save(file, "PNG")
     return file.getvalue()
 
 
@@ -44,28 +46,41 @@ def save(image: Image.Image, name: str) -> None:
     )
 
 
+def shown(values: np.ndarray) -> Image.Image:
+    """Normalized values as brightness."""
+    return Image.fromarray(((values + 1.5) * 64).clip(0, 255).astype(np.uint8))
+
+
 def main() -> None:
     """Write the four pictures."""
     content = picture()
-    classifier = Classifier(load(ROOT / "models" / "mnist.h5"))
-    found = layout_of(content, "picture")
-    assert found is not None
-    layout, _ = found
-    sent = Image.open(BytesIO(content))
+    detector = Detector(load(ROOT / "models" / "detector.h5", compiled_only=True))
+    sent = Image.open(BytesIO(content)).convert("L")
     save(sent, "picture")
-    save(Image.fromarray((layout.ink * 255).astype(np.uint8)), "ink")
-    judge = Judge(layout, classifier.probabilities)
-    hypotheses(layout, judge)
-    colours = np.random.default_rng(2).integers(70, 256, (judge.labels.max() + 1, 3)).astype(np.uint8)
-    colours[0] = 0
-    save(Image.fromarray(colours[judge.labels]), "pieces")
-    reading = read(content, "picture", classifier.probabilities, classifier.sure_threshold)
+    grey = np.asarray(sent)
+    search = Search(detector, grey, lambda: grey, grey.shape)
+    found = search.candidates()
+    drawn = shown(normalize(grey)).convert("RGB")
+    draw = ImageDraw.Draw(drawn)
+    for x, y, w, h in found[found[:, SCORE] > LIKELY][:, [X, Y, W, H]].tolist():
+        draw.rectangle((x - w / 2, y - h / 2, x + w / 2, y + h / 2), outline="#fa0", width=3)
+    save(drawn, "found")
+    digits = found[(found[:, SCORE] > LIKELY) & (found[:, KINDS + MARK] < 0.5)]
+    spans = [span for line in find_lines(digits) for span in frame_of(digits[line]).spans(digits[line])]
+    strips = [shown(search.strip(span, 24)) for span in spans]
+    sheet = Image.new("L", (max(strip.width for strip in strips), sum(strip.height + 4 for strip in strips)))
+    for i, strip in enumerate(strips):
+        sheet.paste(strip, (0, i * (strip.height + 4)))
+    save(sheet, "strips")
+    reading = read(content, "picture", detector)
     drawn = sent.convert("RGB")
     draw = ImageDraw.Draw(drawn)
     for digit in (digit for line in reading.lines for digit in line.digits):
-        x, y, width, height = digit.box
-        draw.rectangle((x, y, x + width, y + height), outline="#c60" if digit.unsure else "#174", width=2)
-        draw.text((x + 2, max(0, y - 24)), str(digit.digit), "#a00", font_size=22)
+        x, y, w, h = digit.box
+        draw.rectangle((x, y, x + w, y + h), outline="#c60" if digit.unsure else "#174", width=3)
+        draw.text((x + 2, max(0, y - 36)), str(digit.digit), "#a00", font_size=32)
+    for x, y, w, h in reading.marks:
+        draw.rectangle((x, y, x + w, y + h), outline="#888", width=2)
     save(drawn, "reading")
     print(reading.text)
 

@@ -1,5 +1,6 @@
-"""The trained network: `load` reads and checks a model's files, and `Classifier` runs the compiled network
-(LiteRT) on batches of images. digits/server/master.py creates one for all workers, and in tests app.py does.
+"""The trained network: `load` reads and checks the files of any model, and `Classifier` runs the compiled network
+(LiteRT) that classifies images in batches. digits/server/master.py creates one for all workers, and in tests
+app.py does.
 
 The .h5 is the model, and the .tflite beside it is its compiled form, like a .pyc for a .py. This module never
 imports TensorFlow, so that processes that serve stay small, start fast and fork safely.
@@ -56,8 +57,8 @@ class ModelError(Exception):
 class NotCompiledError(ModelError):
     """The .h5 has no compiled form yet, and the caller asked not to compile it. version: the model's."""
 
-    def __init__(self, path: Path, version: str) -> None:
-        super().__init__(f"{path} is not compiled.")
+    def __init__(self, path: Path, version: str, problem: str) -> None:
+        super().__init__(f"{path} has no matching compiled form: {problem}.")
         self.version = version
 
 
@@ -75,7 +76,7 @@ def scale(pixels: np.ndarray, top: int = 255) -> np.ndarray:
 class Model:
     """A model that was read and checked: the compiled network, its version and its card.
 
-    version: the first 12 hex digits of the .h5's SHA-256. card: models/mnist.json, or for an .h5 without a card
+    version: the first 12 hex digits of the .h5's SHA-256. card: the .json beside it, or for an .h5 without a card
     only its name, version and hash.
     """
 
@@ -97,7 +98,7 @@ def load(path: Path, compiled_only: bool = False) -> Model:
     while True:
         h5 = _read(path)
         if not h5.startswith(HDF5_MAGIC):
-            raise ModelError(f"{path} is not an HDF5 file. Set DIGITS_MODEL to an .h5 that Keras has saved.")
+            raise ModelError(f"{path} is not an HDF5 file. A model is an .h5 that Keras has saved.")
         sha256 = hashlib.sha256(h5).hexdigest()
         card = _card(path.with_suffix(".json"))
         if card.get("h5_sha256") != sha256:
@@ -117,7 +118,7 @@ def load(path: Path, compiled_only: bool = False) -> Model:
         if cached.exists():
             compiled = _read(cached)
         elif compiled_only:
-            raise NotCompiledError(path, sha256[:12])
+            raise NotCompiledError(path, sha256[:12], problem)
         else:
             compiled = _compile(path, h5, cached, problem)
         return Model(compiled, sha256[:12], {"name": path.stem, "version": sha256[:12], "h5_sha256": sha256})
@@ -250,7 +251,7 @@ def _sure_threshold(card: dict[str, Any]) -> float:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Suppress LiteRT's messages on standard error, which are plain text among lines of JSON."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
@@ -274,7 +275,7 @@ class _Network:
             raise ValueError(f"its shapes must be float32 (n, 28, 28, 1) -> (n, 10), but are {shapes}")
         self._in, self._out = inputs[0]["index"], outputs[0]["index"]
         self._interpreter.resize_tensor_input(self._in, [n, *INPUT])
-        with _quiet():
+        with quiet():
             self._interpreter.allocate_tensors()
 
     def __call__(self, images: np.ndarray) -> np.ndarray:

@@ -301,6 +301,8 @@ def test_browsers_get_the_page_and_other_clients_json(server: Server) -> None:
 def test_the_model_card_is_served(server: Server) -> None:
     card = server.ask("/model").json
     assert card["version"] == server.ask("/").json["model"]["version"]
+    assert card["detector"]["name"] == "detector"
+    assert card["detector"]["version"] != card["version"]
 
 
 def test_the_sample_is_one_of_mnists_test_images(mnist: Any) -> None:

@@ -27,9 +27,9 @@ from digits.bulk import cli, items, run
 from digits.bulk.inputs import UsageError, find_shards
 from digits.bulk.parts import Parts
 from digits.bulk.rows import Options
-from digits.bulk.tasks import Job, add_model, classifier, read_shard
+from digits.bulk.tasks import Job, add_model, network, read_shard
 from digits.imaging import PictureError, prepare
-from digits.model import load
+from digits.model import Classifier, load
 
 pytestmark = pytest.mark.bulk
 SAMPLES = sorted((ROOT / "digits" / "serving" / "static" / "samples").glob("?.png"))
@@ -232,13 +232,14 @@ def test_every_kind_of_file_gives_the_same_digits(job: Job, tmp_path: Path) -> N
 
 
 def test_a_row_has_the_models_answer_for_the_prepared_picture(job: Job, scans: Path) -> None:
-    network = classifier(job.version)
+    classifier = network(job)
+    assert isinstance(classifier, Classifier)
     for row, data in zip(read_all(job, scans), DATA, strict=True):
         image = prepare([data], ["x"]).astype(np.float32) / np.float32(255)
-        expected = network.probabilities(image[..., None])[0]
+        expected = classifier.probabilities(image[..., None])[0]
         assert row["digit"] == int(expected.argmax())
         assert row["probability"] == pytest.approx(float(expected.max()), abs=2e-6)
-        assert row["unsure"] == (row["probability"] < network.sure_threshold)
+        assert row["unsure"] == (row["probability"] < classifier.sure_threshold)
         assert row["model"] == job.version
 
 
@@ -261,7 +262,10 @@ def test_all_digits_of_a_picture_are_read(job: Job, tmp_path: Path) -> None:
     for name, content in data.items():
         (tmp_path / f"{name}.png").write_bytes(content)
     np.save(tmp_path / "f.npy", images[5:6])
-    found = read_all(replace(job, options=Options(read=True)), tmp_path)
+    detector = load(ROOT / "models" / "detector.h5", compiled_only=True)
+    reading = replace(job, version=add_model(detector), options=Options(read=True))
+    found = read_all(reading, tmp_path)
+    assert {row["model"] for row in found} == {detector.version}
     assert [row["text"] for row in found] == ["407", "407\n407", "", None, "2", "5"]
     assert [len(row["lines"]) for row in found if row["lines"] is not None] == [1, 2, 0, 1, 1]
     assert [row["digit"] for row in found] == [None, None, None, None, 2, 5]

@@ -31,6 +31,8 @@ def number(*lines: str) -> Image.Image:
     picture = Image.new("L", size, 255)
     for row, line in enumerate(lines):
         for column, digit in enumerate(line):
+            if digit == " ":
+                continue
             ink = Image.open(ROOT / f"digits/serving/static/samples/{digit}.png").resize((SIDE, SIDE))
             picture.paste(ink, (MARGIN + STEP * column, MARGIN + 2 * STEP * row))
     return picture
@@ -55,13 +57,13 @@ def test_the_digits_of_a_picture_are_returned_line_by_line_with_their_boxes(serv
     picture = number("40725", "316")
     answer = server.ask("/read", encoded(picture), Content_Type="image/png")
     assert answer.status == 200
-    assert answer.headers["x-model-version"]
+    assert answer.headers["x-model-version"] == server.ask("/model").json["detector"]["version"]
     reading = answer.json
     assert reading["text"] == "40725\n316"
     assert [line["text"] for line in reading["lines"]] == ["40725", "316"]
     assert reading["marks"] == []
     for row, line in enumerate(reading["lines"]):
-        assert line.keys() == {"text", "probability", "unsure", "digits"}
+        assert line.keys() == {"text", "probability", "unsure", "words", "digits"}
         assert 0 <= line["probability"] <= 1
         assert "".join(str(digit["digit"]) for digit in line["digits"]) == line["text"]
         for column, digit in enumerate(line["digits"]):
@@ -177,6 +179,7 @@ def test_alternatives_are_listed_if_requested(client: Any) -> None:
             "length=" + "9" * 5000,
         ),
         *("check=", "check=isbn", "check=%ff", "alternatives=0", "alternatives=11", "alternatives=1.5"),
+        *("columns=0", "columns=2", "columns=true"),
     ],
     ids=lambda query: query[:20],
 )
@@ -185,6 +188,14 @@ def test_an_invalid_option_is_422(client: Any, query: str) -> None:
     assert answer.status_code == 422
     assert answer.json["field"] == query.split("=")[0]
     assert len(answer.json["found"]) <= 40
+
+
+def test_words_have_a_column_if_requested(client: Any) -> None:
+    table = encoded(number("20  31", "85  72"))
+    assert all("column" not in word for line in read(client, table)["lines"] for word in line["words"])
+    rows = read(client, table, "?columns=1")["lines"]
+    found = [[(word["text"], word["column"]) for word in row["words"]] for row in rows]
+    assert found == [[("20", 0), ("31", 1)], [("85", 0), ("72", 1)]]
 
 
 def test_an_option_of_predict_is_ignored_like_an_unknown_one(client: Any) -> None:
@@ -248,7 +259,7 @@ def test_long_readings_do_not_delay_predictions(start: Any) -> None:
 PICTURES = [encoded(number("72").convert("RGB"), kind) for kind in ("PNG", "JPEG", "GIF", "WEBP")]
 CHANGES = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=8)
 QUERY = st.dictionaries(
-    st.sampled_from(["length", "check", "alternatives"]),
+    st.sampled_from(["length", "check", "alternatives", "columns"]),
     st.integers(-1, 60).map(str) | st.just("luhn") | st.text(max_size=3),
 )
 
@@ -281,7 +292,8 @@ def test_a_picture_of_any_pixels_has_lines_and_boxes_within_it(
     )
     if check(answer) is not None:
         boxes = answer.json["marks"]
-        boxes += [digit["box"] for line in answer.json["lines"] for digit in line["digits"]]
+        parts = [part for line in answer.json["lines"] for part in line["digits"] + line["words"]]
+        boxes += [part["box"] for part in parts]
         for x, y, across, down in boxes:
             assert 0 <= x < x + across <= width
             assert 0 <= y < y + down <= height
@@ -297,6 +309,9 @@ def check(answer: Any) -> Any:
     assert reading["text"] == "\n".join(line["text"] for line in reading["lines"])
     for line in reading["lines"]:
         assert line["text"]
-        assert "".join(str(digit["digit"]) for digit in line["digits"]) == line["text"]
+        assert " ".join(word["text"] for word in line["words"]) == line["text"]
+        for word in line["words"]:
+            assert "".join(str(digit["digit"]) for digit in word["digits"]) == word["text"]
+        assert [digit for word in line["words"] for digit in word["digits"]] == line["digits"]
         assert all(0 <= part["probability"] <= 1 for part in (line, *line["digits"]))
     return reading

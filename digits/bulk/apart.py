@@ -22,7 +22,7 @@ from typing import Any
 
 from digits.bulk.inputs import Shard
 from digits.bulk.items import Item, only
-from digits.bulk.tasks import Job, add_model, classifier, models, rows_here
+from digits.bulk.tasks import Job, add_model, models, network, rows_here
 from digits.imaging import PictureError
 from digits.model import Model, ModelError
 
@@ -114,7 +114,7 @@ def start(job: Job) -> Reader:
         reader = _local.reader = Reader()
     if reader.version != job.version:
         try:
-            reader.pipe.send(models[job.version])
+            reader.pipe.send((models[job.version], job.options.read))
             error = reader.pipe.recv()[1]
         except (EOFError, ConnectionError):
             code = reader.process.wait()
@@ -135,8 +135,9 @@ def _serve(pipe: Connection, seconds: int, memory: int) -> None:
     while True:
         request = pipe.recv()
         try:
-            if isinstance(request, Model):
-                classifier(add_model(request))
+            if isinstance(request[0], Model):
+                model, reads = request
+                network(add_model(model), reads)
                 limited = limited or _limit_memory(memory)
             else:
                 for rows in _rows(pipe, seconds, *request):

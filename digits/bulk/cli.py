@@ -24,7 +24,7 @@ from digits.bulk.run import Cluster, Progress, Work, read_shards
 from digits.bulk.tasks import Job, add_model
 from digits.model import ModelError, load
 
-MODEL = Path(__file__).resolve().parents[2] / "models" / "mnist.h5"
+MODELS = Path(__file__).resolve().parents[2] / "models"
 # the number of pictures that --dry-run reads
 SAMPLE = 200
 
@@ -57,8 +57,8 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--model",
         type=Path,
-        default=Path(os.environ.get("DIGITS_MODEL") or MODEL),
-        help="the .h5 of the model; default: DIGITS_MODEL, or models/mnist.h5",
+        help="the .h5 of the model; default: DIGITS_MODEL, or models/mnist.h5; with --read DIGITS_DETECTOR, or "
+        "models/detector.h5",
     )
     address = dask.config.get("scheduler-address", None)
     add(
@@ -119,7 +119,9 @@ def _run(given: argparse.Namespace) -> int:
     options = Options(
         given.read, given.length, given.check, given.prepare == "none", given.sure, given.column
     )
-    job = Job(given.out, add_model(load(given.model)), options)
+    setting, shipped = ("DIGITS_DETECTOR", "detector.h5") if given.read else ("DIGITS_MODEL", "mnist.h5")
+    path = given.model or Path(os.environ.get(setting) or MODELS / shipped)
+    job = Job(given.out, add_model(load(path, compiled_only=given.read)), options)
     parts = job.parts
     shards = find_shards(given.inputs, given.column, given.shard, parts.input_url)
     keys = {shard.key for shard in shards}

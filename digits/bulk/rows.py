@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from digits.bulk.items import Item
+from digits.detector import Detector
 from digits.imaging import PictureError, prepare
 from digits.model import Classifier, scale
 from digits.reading import read
@@ -58,24 +59,25 @@ class Options:
 
 def rows_of(
     items: Iterable[Item],
-    classifier: Classifier,
+    network: Classifier | Detector,
     options: Options,
     before: Callable[[str], None] = lambda path: None,
 ) -> Iterator[list[dict[str, Any]]]:
     """The rows of the items in order, in lists of up to BATCH. A row lacks the columns for which it has no
-    value. before: called with the path of each picture before it is decoded."""
-    sure = classifier.sure_threshold if options.sure is None else options.sure
+    value. network: a detector if whole pictures are read. before: called with the path of each picture before it
+    is decoded."""
     remaining = iter(items)
     while True:
         # one at a time, because a batch of large files would fill the memory
         batch = islice(remaining, BATCH)
-        if options.read:
-            rows = [_read(item, classifier, sure, options, before) for item in batch]
+        if isinstance(network, Detector):
+            rows = [_read(item, network, options, before) for item in batch]
         else:
-            rows = _classify(batch, classifier, sure, options.as_is, before)
+            sure = network.sure_threshold if options.sure is None else options.sure
+            rows = _classify(batch, network, sure, options.as_is, before)
         if not rows:
             return
-        yield [{"model": classifier.version} | row for row in rows]
+        yield [{"model": network.version} | row for row in rows]
 
 
 def _classify(
@@ -104,18 +106,14 @@ def _classify(
     return rows
 
 
-def _read(
-    item: Item, classifier: Classifier, sure: float, options: Options, before: Callable[[str], None]
-) -> dict[str, Any]:
+def _read(item: Item, detector: Detector, options: Options, before: Callable[[str], None]) -> dict[str, Any]:
     """A picture's row with the text and lines that were read, and with the digit if there is only one."""
     data: Any = item.value
     before(item.path)
     try:
         if isinstance(data, PictureError):
             raise data
-        found = read(
-            data, item.path, classifier.probabilities, sure, length=options.length, check=options.check
-        )
+        found = read(data, item.path, detector, length=options.length, check=options.check, sure=options.sure)
     except Exception as error:
         return {"path": item.path} | _failed(error, item.path)
     lines = [

@@ -12,6 +12,7 @@ from digits.bulk.inputs import Shard
 from digits.bulk.items import Item, only, read_items
 from digits.bulk.parts import Parts, run_key
 from digits.bulk.rows import Options, rows_of
+from digits.detector import Detector
 from digits.model import Classifier, Model
 
 
@@ -35,7 +36,7 @@ RowsFrom = Callable[[Shard, Job, frozenset[str] | None], Iterator[list[dict[str,
 
 # the models that this process has, by their versions
 models: dict[str, Model] = {}
-_classifiers: dict[str, Classifier] = {}
+_networks: dict[str, Classifier | Detector] = {}
 
 
 def add_model(model: Model) -> str:
@@ -44,12 +45,13 @@ def add_model(model: Model) -> str:
     return model.version
 
 
-def classifier(version: str) -> Classifier:
-    """The classifier of one of the models, which is created once in each process."""
-    if version not in _classifiers:
-        _classifiers.clear()
-        _classifiers[version] = Classifier(models[version])
-    return _classifiers[version]
+def network(version: str, reads: bool) -> Classifier | Detector:
+    """The network of one of the models, which is created once in each process. reads: whether it is a detector,
+    which reads whole pictures."""
+    if version not in _networks:
+        _networks.clear()
+        _networks[version] = Detector(models[version]) if reads else Classifier(models[version])
+    return _networks[version]
 
 
 def rows_here(
@@ -66,7 +68,7 @@ def rows_here(
     options = job.options
     items = read_items(only(shard, wanted) if wanted else shard, options.column, options.read)
     selected = (item for item in items if not wanted or item.path in wanted)
-    return rows_of(watch(selected), classifier(job.version), options, before)
+    return rows_of(watch(selected), network(job.version, options.read), options, before)
 
 
 def read_shard(

@@ -1,49 +1,39 @@
-"""Reads every digit in a picture, line by line. Other packages call `read` and pass the network to it. paper.py
-separates ink from paper, ruled lines and boxes. layout.py groups connected components into lines of text.
-pieces.py cuts touching digits and joins the parts of broken ones, so that each sequence of pieces is a hypothesis
-of a digit, and path.py finds the best path through the hypotheses (LeCun et al. 1998, "Gradient-based learning
-applied to document recognition", VI)."""
+"""Reads every digit in a picture, line by line. `read` decodes the picture, search.py finds what may be digits,
+rows.py and layout.py group them into lines and words, and choose.py decides what the words say."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from heapq import nlargest
 from time import perf_counter
 
-import cv2
 import numpy as np
 
-from digits.imaging.decode import DRAFT_SIDE, decode_grey, open_picture
-from digits.imaging.errors import HugePictures, PictureError
-from digits.imaging.find import find_digit, shrink
-from digits.imaging.normalize import to_mnist
-from digits.reading.layout import Layout, find_lines
-from digits.reading.paper import find_ink
-from digits.reading.path import best_readings, graph
-from digits.reading.pieces import Judge, hypotheses
+from digits.detector import KINDS, SCORE, Detector, H, W, X, Y
+from digits.imaging.decode import decode_grey, open_picture
+from digits.imaging.errors import PictureError
+from digits.imaging.find import shrink
+from digits.reading.choose import Calibration, Text, best_texts
+from digits.reading.layout import columns_of
+from digits.reading.rows import Row, find_rows
+from digits.reading.search import Search
 
-__all__ = ["MOST_DIGITS", "Digit", "Line", "Reading", "read"]
+__all__ = ["MOST_DIGITS", "Digit", "Line", "Reading", "Word", "read"]
 
 # maximum number of digits in a picture
 MOST_DIGITS = 5000
-# pixels of the longer side: a picture is reduced to the first, and if its digits are small, again to at most the
-# second, or enlarged to at most the third
-COARSE, FINE, ENLARGED = 1000, 3600, 2000
-# minimum width and height at which a JPEG is decoded for that
-COARSE_SIDE, FINE_SIDE = COARSE // 2, FINE // 2
-# digits lower than the first number of pixels are small, and are examined again at about the second height
-SMALL, SHARP = 32, 45
-# a line is sure from the first probability, and is not a number below the second to the power of its digits
-SURE_LINE, LEAST_LINE = 0.9, 0.5
-# in a picture with more components than the first, of which less than the second fraction are digits, only sure
-# lines are numbers
-CROWD, CROWD_SHARE = 150, 0.6
-# if a smaller fraction of the components are digits, a line's probability must be at least the fraction of others
-FEW_SHARE = 0.5
-# minimum probability of the digit in a picture without lines
-SURE_DIGIT = 0.97
+# pixels of the longer side to which pictures are reduced
+FINE = 4000
+# minimum width and height at which a JPEG is decoded to be searched first, and if its digits are small
+QUICK_SIDE, FULL_SIDE = 440, 1800
 # maximum number of boxes of marks that are not digits
 MOST_MARKS = 1000
+# objectness from which something is a digit, if the card has none
+THRESHOLD = 0.4
+# a line is a number if its probability is at least this
+LEAST_LINE = 0.02
+# the number of readings in the comparison with the best one
+RUNNERS_UP = 5
 
 Box = tuple[int, int, int, int]
 
@@ -52,8 +42,8 @@ Box = tuple[int, int, int, int]
 class Digit:
     """A digit that was read.
 
-    probability: the network's probability of the digit, in [0, 1]. unsure: whether it is below the threshold.
-    box: x, y, width, height in pixels of the picture, after applying its Exif orientation.
+    probability: that there is this digit, in [0, 1]. unsure: whether it is low. box: x, y, width, height in pixels
+    of the picture, after applying its Exif orientation.
     """
 
     digit: int
@@ -63,58 +53,71 @@ class Digit:
 
 
 @dataclass(frozen=True)
-class Line:
-    """A line of digits.
-
-    probability: that the whole line is correct, in [0, 1]. alternatives: the requested number of other readings
-    with their probabilities, the best first.
-    """
+class Word:
+    """Digits of a line that stand together. column: the index of the column that the word stands under."""
 
     text: str
     digits: list[Digit]
+    box: Box
+    column: int = 0
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of words.
+
+    text: the words, joined by spaces. probability: that all of it is right, in [0, 1]. alternatives: the requested
+    number of other readings with their probabilities, the best first.
+    """
+
+    text: str
+    words: list[Word]
     probability: float
     unsure: bool
     alternatives: list[tuple[str, float]]
+
+    @property
+    def digits(self) -> list[Digit]:
+        """The digits of all words, from left to right."""
+        return [digit for word in self.words for digit in word.digits]
 
 
 @dataclass(frozen=True)
 class Reading:
     """The result of reading a picture.
 
-    lines: from top to bottom. marks: boxes of marks that are not digits. found_in: seconds for everything except
-    the network. classified_in: seconds for running the network.
+    lines: from top to bottom. marks: boxes of what is no digit, signs and letters first. found_in: seconds for
+    everything except the network. detected_in: seconds for running the network.
     """
 
     lines: list[Line]
     marks: list[Box]
     found_in: float
-    classified_in: float
+    detected_in: float
 
     @property
     def text(self) -> str:
-        """The digits, one line of text per line."""
+        """The text of all lines, one below the other."""
         return "\n".join(line.text for line in self.lines)
 
 
 def read(
     data: bytes,
     name: str,
-    classify: Callable[[np.ndarray], np.ndarray],
-    sure_threshold: float,
+    detector: Detector,
     *,
     length: int | None = None,
     check: str | None = None,
     alternatives: int = 0,
-    max_pixels: int | None = None,
+    sure: float | None = None,
 ) -> Reading:
     """Read the digits in the picture `data`.
 
-    name: what to call the picture in error messages. classify: returns probabilities float32 (n, 10) for images
-    float32 (n, 28, 28, 1) in [0, 1]. sure_threshold: a digit with a lower probability is unsure. length: return
-    the best reading of each line with this number of digits. check: "luhn" returns the best reading whose last
-    digit is the Luhn check digit of the others (ISO/IEC 7812-1, annex B). If a line has no such reading, its best
-    one is returned as unsure. alternatives: the number of other readings to list. max_pixels: raise HugePictures
-    if decoding needs more pixels than this, like imaging.prepare.
+    name: what to call the picture in error messages. length: return the best reading of each word with this number
+    of digits. check: "luhn" returns the best reading whose last digit is the Luhn check digit of the others
+    (ISO/IEC 7812-1, annex B). If a word has no such reading, its best one is returned and its line is unsure.
+    alternatives: the number of other readings of a line to list. sure: the probability below which a line is
+    unsure; by default the detector's.
 
     Raises PictureError: 413 for too many pixels or more than MOST_DIGITS digits, 415 for another format, 422 for a
     damaged picture. An empty picture has no lines.
@@ -122,117 +125,106 @@ def read(
     if check not in (None, "luhn"):
         raise ValueError(f"check is None or 'luhn', not {check!r}")
     begun = perf_counter()
-    found = layout_of(data, name, max_pixels)
-    if found is None:
-        return Reading([], [], perf_counter() - begun, 0.0)
-    layout, scale = found
-    judge = Judge(layout, classify)
-    lines = hypotheses(layout, judge)
-    largest = layout.marks[np.argsort(-layout.areas[layout.marks])][:MOST_MARKS]
-    marks = [_box(layout.boxes[i].tolist(), scale) for i in largest]
-    out: list[Line] = []
-    graphs = [graph(line) for line in lines]
-    # without conditions there is always a reading
-    first = [(each, best) for each in graphs if (best := best_readings(each, alternatives)) is not None]
-    seen, digits_seen = sum(map(len, layout.lines)), sum(len(best.digits) for _, best in first)
-    # in noise or in print, a few components look like digits by chance
-    share = digits_seen / max(seen, 1)
-    crowd = seen > CROWD and share < CROWD_SHARE
-    for each, best in first:
-        least = 1 - share if share < FEW_SHARE else LEAST_LINE ** len(best.digits)
-        least = SURE_LINE if crowd else least
-        is_number = bool(best.digits) and best.probability >= least
-        fits = True
-        if is_number and (length is not None or check is not None):
-            fitting = best_readings(each, alternatives, length, check)
-            best, fits = fitting or best, fitting is not None
-        marks += [_box(box, scale) for box in best.skipped]
-        if not is_number:
-            marks += [_box(box, scale) for _, _, box in best.digits]
-            continue
-        digits = [
-            Digit(digit, served, served < sure_threshold, _box(box, scale))
-            for digit, served, box in best.digits
-        ]
-        text = "".join(str(digit.digit) for digit in digits)
-        out.append(
-            Line(text, digits, best.probability, best.probability < SURE_LINE or not fits, best.alternatives)
-        )
-    if not out and length in (None, 1) and check is None:
-        out = _one_digit(data, name, judge, sure_threshold)
-    if sum(len(line.digits) for line in out) > MOST_DIGITS:
-        raise PictureError(
-            413,
-            f"{name} shows more than {MOST_DIGITS:,} digits.",
-            field=name,
-            found=f"{sum(len(line.digits) for line in out)} digits",
-        )
-    return Reading(out, marks[:MOST_MARKS], perf_counter() - begun - judge.seconds, judge.seconds)
+    full = open_picture(data, name, FULL_SIDE)
+    quick = open_picture(data, name, QUICK_SIDE)
+    drafted = quick.picture.size != full.picture.size
+    grey = shrink(decode_grey((quick if drafted else full).picture, name), FINE)
+
+    def more() -> np.ndarray:
+        return shrink(decode_grey(full.picture, name), FINE) if drafted else grey
+
+    # the size after applying the Exif orientation
+    turned = (full.size[0] > full.size[1]) != (grey.shape[1] > grey.shape[0])
+    height, width = full.size if turned else full.size[::-1]
+    search = Search(detector, grey, more, (height, width))
+    rows, marks = find_rows(search, float(detector.card.get("threshold", THRESHOLD)))
+    calibration = Calibration(detector.card, sure)
+    lines: list[Line] = []
+    boxes = [_box(mark, search.size) for mark in marks]
+    for row in rows:
+        line = _line(row, calibration, search.size, length, check, alternatives)
+        if line is None:
+            boxes += [_box(peak, search.size) for peak in row.frame.outside(row.peaks[row.digits()])]
+        else:
+            lines.append(line)
+    number = sum(len(line.digits) for line in lines)
+    if number > MOST_DIGITS:
+        detail = f"{name} shows more than {MOST_DIGITS:,} digits."
+        raise PictureError(413, detail, field=name, found=f"{number} digits")
+    columns = columns_of([[word.box for word in line.words] for line in lines])
+    lines = [
+        replace(line, words=[replace(word, column=k) for word, k in zip(line.words, numbers, strict=True)])
+        for line, numbers in zip(lines, columns, strict=True)
+    ]
+    return Reading(lines, boxes[:MOST_MARKS], perf_counter() - begun - search.seconds, search.seconds)
 
 
-def layout_of(data: bytes, name: str, max_pixels: int | None = None) -> tuple[Layout, float] | None:
-    """The lines of the picture, which is reduced to the size that its digits need, and the factor between that
-    size and the sent picture's. None if the picture is empty. Raises the same exceptions as `read`."""
-    fine = open_picture(data, name, FINE_SIDE)
-    if max_pixels is not None and fine.held > max_pixels:
-        raise HugePictures(fine.held)
-    first = open_picture(data, name, COARSE_SIDE)
-    drafted = first.picture.size != fine.picture.size
-    grey = decode_grey(first.picture if drafted else fine.picture, name)
-    small = shrink(grey, COARSE)
-    ink = find_ink(small)
-    layout = find_lines(ink, SMALL)
-    typical = 0.0 if layout is None else _typical(layout)
-    if typical < SMALL:
-        if drafted:
-            grey = decode_grey(fine.picture, name)
-        size = min(FINE, round(SHARP / typical * max(small.shape))) if typical else FINE
-        # noise has no detail to see
-        most = ENLARGED if layout is not None and typical and len(layout.areas) <= CROWD else 0
-        size = min(size, max(most, *grey.shape))
-        layout = find_lines(find_ink(_resized(grey, size)) if size > max(small.shape) else ink)
-    # the shorter side of an enlarged narrow picture has been rounded, so only the longer side gives the factor
-    return None if layout is None else (layout, max(fine.size) / max(layout.ink.shape))
+def _line(
+    row: Row,
+    calibration: Calibration,
+    size: tuple[int, int],
+    length: int | None,
+    check: str | None,
+    alternatives: int,
+) -> Line | None:
+    """The best reading of a row. None if it is hardly a number."""
+    words = row.words()
+    count = RUNNERS_UP + alternatives if alternatives else 1
+    best = [best_texts(row.peaks[word], count) for word in words]
+    features = row.features(words, [texts[0] for texts in best])
+    probability, fits = calibration.probability(features), True
+    if probability < LEAST_LINE:
+        return None
+    if length is not None or check is not None:
+        fitting = [best_texts(row.peaks[word], count, length, check) for word in words]
+        fits = all(fitting)
+        changed = [new and new[0].text != old[0].text for new, old in zip(fitting, best, strict=True)]
+        best = [new or old for new, old in zip(fitting, best, strict=True)]
+        if any(changed):
+            probability = min(
+                probability, calibration.probability(row.features(words, [texts[0] for texts in best]))
+            )
+    whole = _together(best, count)
+    shares = np.exp([score - whole[0][0] for score, _ in whole])
+    left = (1 - probability) / max(float(shares[1:].sum()), 1e-12)
+    others = [
+        (" ".join(texts), min(float(share) * left, probability))
+        for (_, texts), share in zip(whole[1:], shares[1:], strict=True)
+    ]
+    out = []
+    for word, texts in zip(words, best, strict=True):
+        digits = []
+        for k, kind in texts[0].choice:
+            peak = row.peaks[word[k]]
+            there = float(peak[SCORE] * peak[KINDS + kind])
+            box = _box(row.frame.outside(peak[None])[0], size)
+            digits.append(Digit(kind, there, there < calibration.sure_digit, box))
+        out.append(Word(texts[0].text, digits, _around([digit.box for digit in digits])))
+    text = " ".join(word.text for word in out)
+    unsure = probability < calibration.sure or not fits
+    return Line(text, out, probability, unsure, others[:alternatives])
 
 
-def _resized(grey: np.ndarray, longest: int) -> np.ndarray:
-    """Reduce or enlarge a picture, uint8, so that its longer side has `longest` pixels."""
-    if longest <= max(grey.shape):
-        return shrink(grey, longest)
-    ratio = longest / max(grey.shape)
-    return cv2.resize(grey, None, fx=ratio, fy=ratio, interpolation=cv2.INTER_CUBIC)
+def _together(words: list[list[Text]], count: int) -> list[tuple[float, tuple[str, ...]]]:
+    """The most probable combinations of the words' texts: their scores and texts, the best first."""
+    out: list[tuple[float, tuple[str, ...]]] = [(0.0, ())]
+    for texts in words:
+        longer = [(score + each.score, (*before, each.text)) for score, before in out for each in texts]
+        out = nlargest(count, longer)
+    return out
 
 
-def _typical(layout: Layout) -> float:
-    """The typical height of the digits: that of the small components if most are small, because the others may be
-    remnants of boxes."""
-    if layout.typical < SMALL or not layout.lines:
-        return layout.typical
-    boxes = layout.boxes[np.concatenate(layout.lines)]
-    heights = boxes[:, 3] - boxes[:, 1]
-    small = heights[heights < SMALL]
-    return float(np.median(small)) if len(small) > len(heights) / 2 else layout.typical
+def _box(peak: np.ndarray, size: tuple[int, int]) -> Box:
+    """The box of a peak in pixels of the picture, of which `size` is height and width."""
+    x, y, width, height = (float(value) for value in peak[[X, Y, W, H]])
+    left, right = (min(max(side, 0), size[1]) for side in (x - width / 2, x + width / 2))
+    top, bottom = (min(max(side, 0), size[0]) for side in (y - height / 2, y + height / 2))
+    first, upper = min(int(left), size[1] - 1), min(int(top), size[0] - 1)
+    return first, upper, max(1, round(right) - first), max(1, round(bottom) - upper)
 
 
-def _one_digit(data: bytes, name: str, judge: Judge, sure_threshold: float) -> list[Line]:
-    """A line with the one digit that POST /predict would find, for example in a panel; empty if there is none."""
-    opened = open_picture(data, name, DRAFT_SIDE)
-    grey = decode_grey(opened.picture, name)
-    found = find_digit(grey)
-    if found is None:
-        return []
-    ink, corners = found
-    probabilities = judge.classify(to_mnist(ink)[None])[0]
-    digit, probability = int(probabilities.argmax()), float(probabilities.max())
-    if probability < SURE_DIGIT:
-        return []
-    box = _box(corners, max(opened.size) / max(grey.shape))
-    unsure = probability < sure_threshold
-    return [Line(str(digit), [Digit(digit, probability, unsure, box)], probability, unsure, [])]
-
-
-def _box(corners: Sequence[float], scale: float) -> Box:
-    """Convert left, top, right, bottom to x, y, width, height in pixels of the sent picture."""
-    left, top = (int(value * scale) for value in corners[:2])
-    right, bottom = (round(value * scale) for value in corners[2:])
-    return left, top, max(1, right - left), max(1, bottom - top)
+def _around(boxes: list[Box]) -> Box:
+    """The box around several."""
+    left, top = (min(box[side] for box in boxes) for side in (0, 1))
+    right, bottom = (max(box[side] + box[side + 2] for box in boxes) for side in (0, 1))
+    return left, top, right - left, bottom - top

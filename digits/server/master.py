@@ -21,7 +21,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from digits.detector import Detector
 from digits.model import Classifier, ModelError, NotCompiledError
+from digits.model import load as load_file
 from digits.registry import load
 from digits.serving import keys
 from digits.serving.inherited import inherited
@@ -123,12 +125,13 @@ def _remove(folder: str, master: int) -> None:
 
 
 def on_starting(server: Any) -> None:
-    """Load the model and the API keys. If that fails, log why and exit."""
+    """Load the models and the API keys. If that fails, log why and exit."""
     try:
         settings = Settings.from_env(os.environ)
         inherited.api_keys = keys.load(settings)
         inherited.classifier = Classifier(load(settings.model))
         log_model(inherited.classifier, settings)
+        inherited.detector = Detector(load_file(settings.detector, compiled_only=True))
     except (ModelError, SettingError) as error:
         log.critical(str(error))
         sys.exit(1)
@@ -140,7 +143,7 @@ def on_starting(server: Any) -> None:
 
 
 def on_reload(server: Any) -> None:
-    """On SIGHUP, load the model and the API keys again; keep the old ones if that fails.
+    """On SIGHUP, load the models and the API keys again; keep the old ones if that fails.
 
     An .h5 that is not compiled yet is compiled in a separate process, which then sends another SIGHUP. Meanwhile
     the master can still replace workers and receive signals.
@@ -155,6 +158,14 @@ def on_reload(server: Any) -> None:
         # any exception: if it got out of here, it would end the master and with it the service
         log.error(
             "Reload failed; keeping the old API keys: %s", error, exc_info=not isinstance(error, SettingError)
+        )
+    try:
+        inherited.detector = Detector(load_file(settings.detector, compiled_only=True))
+        log.info("detector loaded", extra={"detector_version": inherited.detector.version})
+    except Exception as error:
+        reload_failures.inc()
+        log.error(
+            "Reload failed; keeping the old detector: %s", error, exc_info=not isinstance(error, ModelError)
         )
     try:
         inherited.classifier = Classifier(load(settings.model, compiled_only=True))

@@ -6,17 +6,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from digits.detector import Detector
 from digits.model import Classifier
 
 
 @dataclass
 class Inherited:
-    """classifier: the loaded model. api_keys: hashes of the accepted API keys, 32 bytes each.
+    """classifier, detector: the loaded models. api_keys: hashes of the accepted API keys, 32 bytes each.
 
     slot: the set of metrics files that this process writes; a number for workers, and "master" for the master.
     """
 
     classifier: Classifier | None = None
+    detector: Detector | None = None
     api_keys: frozenset[bytes] | None = None
     slot: int | str = "master"
 

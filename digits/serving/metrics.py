@@ -84,6 +84,7 @@ class Metrics:
         self.model = gauge(
             "digits_model_info", "The model a worker serves", "liveall", "version", "trained_on"
         )
+        self.detector = gauge("digits_detector_info", "The detector a worker serves", "liveall", "version")
 
         # labels() takes as long as counting, and there are few combinations of method, status and route
         @lru_cache(maxsize=1024)
@@ -119,11 +120,12 @@ class Metrics:
             if times:
                 histogram._buckets[bucket].inc(times)
 
-    def started(self, version: str, trained_on: str) -> None:
-        """Record that this worker has started, and which model it serves."""
+    def started(self, version: str, trained_on: str, detector: str) -> None:
+        """Record that this worker has started, which model it serves, and the version of its detector."""
         self.workers.set(1)
         self.worker_starts.inc()
         self.model.labels(version, trained_on).set(1)
+        self.detector.labels(detector).set(1)
         self.beat()
 
     def beat(self) -> None:

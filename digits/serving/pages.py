@@ -32,7 +32,8 @@ def index() -> Response:
 @pages.get("/model")
 def model() -> Response:
     """The model card."""
-    return json_response(service().classifier.card)
+    serving = service()
+    return json_response(serving.classifier.card | {"detector": serving.detector.card})
 
 
 def summary() -> dict[str, object]:

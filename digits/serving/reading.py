@@ -10,7 +10,7 @@ import flask
 from flask import g
 
 from digits.imaging.decode import open_pictures
-from digits.reading import Reading, read
+from digits.reading import Digit, Reading, Word, read
 from digits.serving import inputs, query
 from digits.serving.errors import Problem
 from digits.serving.service import service
@@ -54,6 +54,7 @@ def options(request: flask.Request) -> dict[str, Any]:
         "length": _whole(request, "length", MAX_LENGTH),
         "check": check,
         "alternatives": _whole(request, "alternatives", MAX_ALTERNATIVES) or 0,
+        "columns": _whole(request, "columns", 1) is not None,
     }
 
 
@@ -62,7 +63,8 @@ def _whole(request: flask.Request, name: str, maximum: int) -> int | None:
     if given is None:
         return None
     if not (given.isascii() and given.isdecimal() and len(given) < 5 and 1 <= int(given) <= maximum):
-        detail = f"The parameter {name} must be a whole number from 1 to {maximum}."
+        allowed = "1" if maximum == 1 else f"a whole number from 1 to {maximum}"
+        detail = f"The parameter {name} must be {allowed}."
         raise Problem(422, detail, field=name, found=given[:40])
     return int(given)
 
@@ -80,12 +82,18 @@ def read_all(items: inputs.Items, arguments: dict[str, Any]) -> list[dict[str, A
         reading, answer = serving.offload(partial(_read, data, name, arguments), "reading")
         answers.append(answer)
         serving.metrics.find.observe(reading.found_in)
-        serving.metrics.read_inference.observe(reading.classified_in)
+        serving.metrics.read_inference.observe(reading.detected_in)
         lines += len(reading.lines)
         digits += sum(len(line.digits) for line in reading.lines)
         unsure += sum(line.unsure for line in reading.lines)
     serving.metrics.read_digits.inc(digits)
-    g.found = {"images": len(answers), "lines": lines, "digits": digits, "unsure": unsure}
+    g.found = {
+        "images": len(answers),
+        "lines": lines,
+        "digits": digits,
+        "unsure": unsure,
+        "model_version": serving.detector.version,
+    }
     return answers
 
 
@@ -96,32 +104,25 @@ def _check_all(pictures: list[bytes], names: list[str]) -> None:
 
 def _read(data: bytes, name: str, arguments: dict[str, Any]) -> tuple[Reading, dict[str, Any]]:
     # runs in another process, so it must not use requests or metrics
-    serving = service()
-    reading = read(data, name, serving.classifier.probabilities, serving.sure_threshold, **arguments)
-    return reading, render(reading, arguments["alternatives"] > 0)
+    columns = arguments["columns"]
+    options = {option: value for option, value in arguments.items() if option != "columns"}
+    reading = read(data, name, service().detector, **options)
+    return reading, render(reading, options["alternatives"] > 0, columns)
 
 
-def render(reading: Reading, alternatives: bool = False) -> dict[str, Any]:
+def render(reading: Reading, alternatives: bool = False, columns: bool = False) -> dict[str, Any]:
     """The answer of POST /read for a picture, with probabilities rounded to six places.
 
-    alternatives: whether to list the next best readings of each line.
+    alternatives: whether to list the next best readings of each line. columns: whether to tell each word's column.
     """
     lines = []
     for line in reading.lines:
-        digits = [
-            {
-                "digit": digit.digit,
-                "probability": round(digit.probability, 6),
-                "unsure": digit.unsure,
-                "box": digit.box,
-            }
-            for digit in line.digits
-        ]
         answer: dict[str, Any] = {
             "text": line.text,
             "probability": round(line.probability, 6),
             "unsure": line.unsure,
-            "digits": digits,
+            "words": [_word(word, columns) for word in line.words],
+            "digits": [_digit(digit) for digit in line.digits],
         }
         if alternatives:
             answer["alternatives"] = [
@@ -130,3 +131,21 @@ def render(reading: Reading, alternatives: bool = False) -> dict[str, Any]:
             ]
         lines.append(answer)
     return {"text": reading.text, "lines": lines, "marks": reading.marks}
+
+
+def _word(word: Word, column: bool) -> dict[str, Any]:
+    answer: dict[str, Any] = {
+        "text": word.text,
+        "box": word.box,
+        "digits": [_digit(digit) for digit in word.digits],
+    }
+    return answer | {"column": word.column} if column else answer
+
+
+def _digit(digit: Digit) -> dict[str, Any]:
+    return {
+        "digit": digit.digit,
+        "probability": round(digit.probability, 6),
+        "unsure": digit.unsure,
+        "box": digit.box,
+    }

@@ -69,7 +69,7 @@ def register(app: Flask, metrics: Metrics, version: str) -> None:
             make_relative(response)
         found = state.get("found")
         if found:
-            headers["X-Model-Version"] = version
+            headers["X-Model-Version"] = found.setdefault("model_version", version)
         seconds = state.waited + seconds_spent(state)
         metrics.in_progress.dec()
         metrics.count_request(current.method, status, route or "none", seconds)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from flask import Flask, current_app, g
 
+from digits.detector import Detector
 from digits.imaging import prepare
 from digits.model import Classifier, scale
 from digits.serving.metrics import Metrics
@@ -27,7 +28,7 @@ log = logging.getLogger("digits")
 
 
 class Service:
-    """A classifier with its metrics and settings.
+    """A classifier and a detector with their metrics and settings.
 
     sure_threshold: in [0, 1]; an answer with a lower probability is unsure. By default the classifier's.
     offload: calls a function that may take long, `offload(work, lane="shared")`, and returns its result. The
@@ -35,8 +36,10 @@ class Service:
     give_way: lets other requests continue.
     """
 
-    def __init__(self, app: Flask, classifier: Classifier, sure_threshold: float | None = None) -> None:
-        self.app, self.classifier = app, classifier
+    def __init__(
+        self, app: Flask, classifier: Classifier, detector: Detector, sure_threshold: float | None = None
+    ) -> None:
+        self.app, self.classifier, self.detector = app, classifier, detector
         self.sure_threshold = classifier.sure_threshold if sure_threshold is None else sure_threshold
         self.metrics = Metrics(app)
         self.ready = False
@@ -48,7 +51,8 @@ class Service:
     def warm_up(self) -> None:
         """Run the network once, so that the first request is not slow; then the service is ready."""
         self.classifier.probabilities(np.zeros((1, 28, 28, 1), np.float32))
-        self.metrics.started(self.classifier.version, self.classifier.card.get("trained_on", "unknown"))
+        trained_on = self.classifier.card.get("trained_on", "unknown")
+        self.metrics.started(self.classifier.version, trained_on, self.detector.version)
         self.ready = True
 
     def classify(self, images: np.ndarray) -> np.ndarray:

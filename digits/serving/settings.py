@@ -85,6 +85,12 @@ class Settings:
         Path,
         "path of the trained .h5, with its .tflite in the same folder; or models:/NAME@ALIAS in MLflow's registry",
     )
+    detector: Path = _setting(
+        "DIGITS_DETECTOR",
+        ROOT / "models" / "detector.h5",
+        Path,
+        "path of the .h5 of the network that finds digits for POST /read, with its .tflite in the same folder",
+    )
     max_body_bytes: int = _setting(
         "DIGITS_MAX_BODY_BYTES",
         32 << 20,

@@ -21,12 +21,15 @@ export function showReading(reading, width, height) {
   document.getElementById("reading").hidden = !reading.text;
   reading.lines.forEach((line, i) => {
     if (i) text.append("\n");
-    for (const digit of line.digits) {
-      const shown = document.createElement("span");
-      shown.textContent = digit.digit;
-      shown.classList.toggle("doubt", line.unsure || digit.unsure);
-      text.append(shown);
-    }
+    line.words.forEach((word, k) => {
+      if (k) text.append(" ");
+      for (const digit of word.digits) {
+        const shown = document.createElement("span");
+        shown.textContent = digit.digit;
+        shown.classList.toggle("doubt", line.unsure || digit.unsure);
+        text.append(shown);
+      }
+    });
   });
   // the browser can't show the picture's format
   if (width <= 1) return;

@@ -1,5 +1,4 @@
-"""Writes the detector's card, models/detector.json: its version, its files' hashes, data, parameters and
-figures."""
+"""Writes what the detector's card says about its training: data, parameters and figures."""
 
 from __future__ import annotations
 
@@ -18,18 +17,13 @@ def sha256(path: Path) -> str:
 
 
 def write_card(
-    models: Path, parameters: int, params: dict[str, Any], files: list[Path], curve: list[dict[str, float]]
+    path: Path, parameters: int, params: dict[str, Any], files: list[Path], curve: list[dict[str, float]]
 ) -> None:
-    """Write detector.json beside detector.h5 and detector.tflite.
+    """Write what the card of the detector says about its training.
 
     files: what the pages were made from. curve: the learning curve, whose last row is the model's.
     """
-    network = models / "detector.h5"
-    h5 = sha256(network)
     card = {
-        "version": h5[:12],
-        "sha256": h5,
-        "compiled_sha256": sha256(models / "detector.tflite"),
         "parameters": parameters,
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
@@ -38,4 +32,4 @@ def write_card(
         "pages": int(curve[-1]["pages"]),
         "held_out": {name: value for name, value in curve[-1].items() if name != "pages"},
     }
-    (models / "detector.json").write_text(json.dumps(card, indent=2) + "\n")
+    path.write_text(json.dumps(card, indent=2) + "\n")

@@ -1,0 +1,155 @@
+"""Finds the digits in a grey picture with a small fully convolutional network, which LiteRT runs. `part_of`
+prepares a picture, and `Detector.detect` returns what the network finds in it. digits/reading chooses the sizes of
+the picture, and makes sense of what is found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from math import ceil
+from threading import Lock
+
+import cv2
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+from digits.imaging.contrast import normalize
+from digits.model import Model, ModelError, quiet
+
+cv2.setNumThreads(1)
+
+# ten digits, and a sign or a letter that stands alone
+CLASSES, MARK = 11, 10
+# an output has a cell for 4x4 pixels with two columns, so that digits that overlap have cells of their own
+CELL, COLUMNS, VALUES = 4, 2, 16
+# maximum side of a tile in pixels, and by how much tiles overlap
+TILE, OVERLAP = 448, 48
+# both sides of a tile are multiples of this
+MULTIPLE = 16
+# pixels around a part of a picture on which its normalized values depend
+HALO = 100
+# minimum objectness of a peak
+LEAST = 0.1
+# columns of what `detect` returns; the probabilities of the classes follow
+SCORE, X, Y, W, H, KINDS = range(6)
+
+# gives the normalized values, float32 (bottom - top, right - left), of a part: top, bottom, left, right
+Source = Callable[[int, int, int, int], np.ndarray]
+
+
+def part_of(grey: np.ndarray) -> Source:
+    """The parts of a picture, uint8 (height, width), each normalized on its own, so that no large array of floats
+    is needed."""
+
+    def part(top: int, bottom: int, left: int, right: int) -> np.ndarray:
+        up, aside = max(0, top - HALO), max(0, left - HALO)
+        values = normalize(grey[up : bottom + HALO, aside : right + HALO])
+        return values[top - up : bottom - up, left - aside : right - aside]
+
+    return part
+
+
+class Detector:
+    """Runs a model that finds digits. Threads may share it: a lock lets one run the network at a time."""
+
+    def __init__(self, model: Model) -> None:
+        """Create the interpreter and run it once. Raises ModelError for a network of another shape."""
+        self.version, self.card, self.model = model.version, model.card, model
+        self._lock = Lock()
+        self._shape = (0, 0)
+        try:
+            # one thread, because there already is a worker for each CPU
+            self._interpreter = Interpreter(model_content=model.compiled, num_threads=1)
+            (self._in,), (self._out,) = (
+                [(each["index"], each["shape_signature"][-1], each["dtype"]) for each in details]
+                for details in (self._interpreter.get_input_details(), self._interpreter.get_output_details())
+            )
+            if (self._in[1:], self._out[1:]) != ((1, np.float32), (COLUMNS * VALUES, np.float32)):
+                raise ValueError("its shapes must be float32 (1, h, w, 1) -> (1, h / 4, w / 4, 32)")
+            self._run(np.zeros((MULTIPLE, MULTIPLE), np.float32))
+        except (ValueError, RuntimeError) as error:
+            raise ModelError(f"The detector {model.version} can't be run: {error}") from None
+
+    def detect(
+        self,
+        source: Source,
+        size: tuple[int, ...],
+        wanted: np.ndarray | None = None,
+        most: float = np.inf,
+    ) -> tuple[np.ndarray, int]:
+        """What is found in a picture, float32 (n, 16), and the number of pixels that were examined.
+
+        The columns are the objectness in [0, 1], the centre's x and y, width and height in pixels, and the
+        probabilities of the ten digits and of a mark. size: the picture's height and width. wanted: float (h, w),
+        a map of any size that tells how much each part is worth; parts with 0 are left out. most: maximum number
+        of pixels, spent on the parts that are worth most.
+        """
+        height, width = size
+        tiles = [(0.0, y, x) for y in _tiles(height) for x in _tiles(width)]
+        if wanted is not None:
+            fy, fx = wanted.shape[0] / height, wanted.shape[1] / width
+            tiles = [
+                (
+                    -float(wanted[int(y[0] * fy) : ceil(y[1] * fy), int(x[0] * fx) : ceil(x[1] * fx)].max()),
+                    y,
+                    x,
+                )
+                for _, y, x in tiles
+            ]
+            tiles = sorted((each for each in tiles if each[0]), key=lambda each: each[0])
+        found, spent = [np.empty((0, KINDS + CLASSES), np.float32)], 0
+        for _, (top, bottom, first, last), (left, right, begin, end) in tiles:
+            values = source(top, bottom, left, right)
+            # pad by 8 pixels of the edge's values, and to a multiple
+            below, aside = (-(-(n + 16) // MULTIPLE) * MULTIPLE - n - 8 for n in values.shape)
+            padded = cv2.copyMakeBorder(values, 8, below, 8, aside, cv2.BORDER_REPLICATE)
+            if spent + padded.size > most:
+                break
+            spent += padded.size
+            peaks = _peaks(self._run(padded))
+            peaks[:, X] += left - 8
+            peaks[:, Y] += top - 8
+            inside = (peaks[:, X] >= begin) & (peaks[:, X] < end)
+            found.append(peaks[inside & (peaks[:, Y] >= first) & (peaks[:, Y] < last)])
+        return np.concatenate(found), spent
+
+    def _run(self, values: np.ndarray) -> np.ndarray:
+        with self._lock:
+            if values.shape != self._shape:
+                self._interpreter.resize_tensor_input(self._in[0], [1, *values.shape, 1])
+                with quiet():
+                    self._interpreter.allocate_tensors()
+                self._shape = values.shape
+            self._interpreter.set_tensor(self._in[0], values[None, :, :, None])
+            self._interpreter.invoke()
+            return self._interpreter.get_tensor(self._out[0])[0]
+
+
+def _tiles(size: int) -> Iterator[tuple[int, int, float, float]]:
+    """Divide a side into equal tiles: where each starts and ends, and where that starts and ends in which its
+    peaks count."""
+    number = max(1, ceil((size - OVERLAP) / (TILE - OVERLAP)))
+    step = (size - OVERLAP) / number
+    for i in range(number):
+        start = round(i * step)
+        stop = min(size, start + ceil(step) + OVERLAP) if number > 1 else size
+        first = start + OVERLAP / 2 if i else -np.inf
+        yield start, stop, first, round((i + 1) * step) + OVERLAP / 2 if i < number - 1 else np.inf
+
+
+def _peaks(output: np.ndarray) -> np.ndarray:
+    """The local maxima of objectness in an output, (h / 4, w / 4, 32), as `Detector.detect` describes them."""
+    rows, columns = output.shape[0], output.shape[1] * COLUMNS
+    cells = output.reshape(rows, columns, VALUES)
+    logits = np.ascontiguousarray(cells[:, :, 0])
+    highest = cv2.dilate(logits, np.ones((3, 3), np.uint8))
+    i, j = np.nonzero((logits == highest) & (logits > np.log(LEAST / (1 - LEAST))))
+    values = cells[i, j]
+    kinds = np.exp(values[:, 1 : 1 + CLASSES] - values[:, 1 : 1 + CLASSES].max(1, keepdims=True))
+    out = np.empty((len(i), KINDS + CLASSES), np.float32)
+    out[:, SCORE] = 1 / (1 + np.exp(-values[:, 0]))
+    out[:, X] = (j + 0.5) * CELL / COLUMNS + 8 * values[:, 12]
+    out[:, Y] = (i + 0.5) * CELL + 8 * values[:, 13]
+    out[:, W] = 16 * np.exp(values[:, 14].clip(-4, 4))
+    out[:, H] = 24 * np.exp(values[:, 15].clip(-4, 4))
+    out[:, KINDS:] = kinds / kinds.sum(1, keepdims=True)
+    return out
