@@ -357,6 +357,7 @@ def test_sighup_loads_a_new_model_and_keeps_the_old_one_if_the_new_is_bad(
     assert state == ("", 2, "digits_workers 2.0")
 
 
+@pytest.mark.shipped_model
 def test_the_shipped_model_reads_mnist(mnist: dict[str, np.ndarray]) -> None:
     images = mnist["x_test"][..., None] / np.float32(255)
     found = Classifier(load(SHIPPED)).probabilities(images).argmax(1)
