@@ -3,7 +3,9 @@ service, and tests/fuzz.py mutates them."""
 
 from __future__ import annotations
 
+import base64
 import io
+import json
 import random
 import struct
 import zlib
@@ -29,6 +31,16 @@ def jpeg_of_scans(width: int, height: int, scans: int) -> bytes:
     data = data[: at + 5] + struct.pack(">HH", height, width) + data[at + 9 :]
     last = data.rindex(b"\xff\xda")
     return data[:last] + (scans - data.count(b"\xff\xda") + 1) * data[last:-2] + data[-2:]
+
+
+def slow_pictures(number: int) -> bytes:
+    """JSON with large pictures of a 7, progressive JPEGs of as many scans as are accepted."""
+    picture = Image.new("L", (4000, 4000), 230)
+    ImageDraw.Draw(picture).line([(1600, 1200), (2400, 1200), (1800, 2800)], 30, 100)
+    data = encoded(picture, "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    data = data[:last] + (100 - data.count(b"\xff\xda") + 1) * data[last:-2] + data[-2:]
+    return json.dumps({"images": [base64.b64encode(data).decode()] * number}).encode()
 
 
 def tiff_of_one_tile(side: int, tile: int) -> bytes:
