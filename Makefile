@@ -162,7 +162,7 @@ bulk: $(BULK_VENV)/.installed  ## install bulk.py's packages into .venv-bulk
 	@echo "$(BULK) bulk.py --help"
 
 test-bulk: $(BULK_VENV)/.installed  ## test bulk.py with real schedulers, workers and an S3 server (takes minutes)
-	$(BULK) -m pytest -m bulk tests/test_bulk.py tests/test_bulk_cluster.py
+	$(BULK) -m pytest -m bulk tests/test_bulk.py tests/test_bulk_limits.py tests/test_bulk_cluster.py
 
 bench-bulk: $(BULK_VENV)/.installed  ## compare bulk.py with other tools (takes minutes; installs them in .bench)
 	$(BULK) benchmarks/bulk.py

@@ -58,7 +58,8 @@ READINGS: tuple[str, tuple[str, ...]] = ("readings", ("text", "lines", "marks"))
 TRY_AGAIN = frozenset({429, 502, 503})
 # the reason may be a single image, so parts of the batch may succeed
 SPLIT = frozenset({400, 413, 422})
-LONGEST_WAIT = 60.0
+# including the jitter
+LONGEST_WAIT = 30.0
 UNEXPECTED = "{} sent an unexpected answer. Is it this service?"
 
 
@@ -320,13 +321,14 @@ class Client:
 def pause(tried: int, after: str | None = None) -> float:
     """Seconds to wait before the next attempt: Retry-After (seconds or a date) if given, else 0.25, 0.5, 1, ...
 
-    A random jitter of up to half is added, so that clients that failed together don't retry together.
+    A random jitter of up to half is added, so that clients that failed together don't retry together. All of it is
+    at most LONGEST_WAIT.
     """
-    seconds = min(0.25 * 2**tried, LONGEST_WAIT)
+    seconds = 0.25 * 2**tried
     if after:
-        with contextlib.suppress(ValueError, TypeError):
+        with contextlib.suppress(ValueError, TypeError, OverflowError):
             seconds = float(after) if after.strip().isdigit() else _until(after)
-    return min(max(seconds, 0.0), LONGEST_WAIT) * (1 + random.random() / 2)  # noqa: S311
+    return min(max(seconds, 0.0), LONGEST_WAIT / 1.5) * (1 + random.random() / 2)  # noqa: S311
 
 
 def _until(date: str) -> float:
@@ -364,6 +366,15 @@ def ask_all(client: Client, items: Iterable[Item], size: int, jobs: int) -> Iter
 # output
 
 
+def shown(value: Any) -> str:
+    """The text of a value without characters that move the cursor, change colours or begin a line. They are
+    written as escapes, as in \\x1b. Bytes of a file's name that are no characters stay as they are."""
+    return "".join(
+        c if c.isprintable() or "\udc80" <= c <= "\udcff" else c.encode("unicode_escape").decode()
+        for c in str(value)
+    )
+
+
 class Progress:
     """Shows a progress bar, counts and the time left on standard error, if it is a terminal."""
 
@@ -397,7 +408,7 @@ class Progress:
     def say(self, text: str) -> None:
         """Write a message on a line of its own, whether or not standard error is a terminal."""
         self.clear()
-        print(text, file=sys.stderr)
+        print(shown(text), file=sys.stderr)
 
 
 def writer(kind: str) -> Callable[[dict[str, Any]], None]:
@@ -410,15 +421,17 @@ def writer(kind: str) -> Callable[[dict[str, Any]], None]:
         table.writeheader()
         # true and false, as in JSON
         return lambda row: table.writerow(
-            row | {"unsure": json.dumps(row["unsure"]) if "unsure" in row else ""}
+            {name: shown(row.get(name, "")) for name in fields}
+            | {"unsure": json.dumps(row["unsure"]) if "unsure" in row else ""}
         )
 
     def text(row: dict[str, Any]) -> None:
         if "error" in row:
-            print(row["input"], "failed", row["error"], sep="\t")
+            fields = [row["input"], "failed", row["error"]]
         else:
-            unsure = ["unsure"] if row.get("unsure") else []
-            print(row["input"], row["predicted_digit"], row["predicted_probability"], *unsure, sep="\t")
+            fields = [row["input"], row["predicted_digit"], row["predicted_probability"]]
+            fields += ["unsure"] * bool(row.get("unsure"))
+        print(*map(shown, fields), sep="\t")
 
     return text
 
@@ -434,13 +447,13 @@ def reading_writer(kind: str, named: bool) -> Callable[[dict[str, Any]], None]:
 
         def digits(row: dict[str, Any]) -> None:
             if "error" in row:
-                table.writerow({"input": row["input"], "error": row["error"]})
+                table.writerow({"input": shown(row["input"]), "error": shown(row["error"])})
             for number, line in enumerate(row.get("lines", []), 1):
                 for digit in line["digits"]:
                     cells = dict(zip(("x", "y", "width", "height"), digit["box"], strict=True))
                     cells |= {key: digit[key] for key in ("digit", "probability")}
                     cells |= {"input": row["input"], "line": number, "unsure": json.dumps(digit["unsure"])}
-                    table.writerow(cells)
+                    table.writerow({name: shown(cell) for name, cell in cells.items()})
 
         return digits
 
@@ -450,7 +463,8 @@ def reading_writer(kind: str, named: bool) -> Callable[[dict[str, Any]], None]:
             return
         # an empty line, so that each of several pictures has a row
         for line in row["lines"] or ([{"text": "", "unsure": False}] if named else []):
-            print(*([row["input"]] if named else []), line["text"], *["unsure"] * line["unsure"], sep="\t")
+            fields = [*([row["input"]] if named else []), line["text"], *["unsure"] * line["unsure"]]
+            print(*map(shown, fields), sep="\t")
 
     return text
 
@@ -637,7 +651,7 @@ def main() -> int:
         args.inputs = single
         return run(args)
     except Stop as stop:
-        print(stop, file=sys.stderr)
+        print(shown(stop), file=sys.stderr)
         return stop.code
     except BrokenPipeError:
         # the reader has closed the pipe, as `head` does; this also silences Python's flush at exit

@@ -189,6 +189,16 @@ variable "api_keys" {
   }
 }
 
+variable "allow_public_http" {
+  description = "Confirms that anyone on the internet may call the service, over HTTP and without an API key."
+  type        = bool
+  default     = false
+  validation {
+    condition     = var.allow_public_http || var.certificate_arn != "" || length(var.api_keys) > 0 || !contains(var.allowed_cidrs, "0.0.0.0/0")
+    error_message = "The service would be open to the internet over HTTP without API keys. Set certificate_arn, api_keys or narrower allowed_cidrs, or confirm it with allow_public_http = true."
+  }
+}
+
 variable "access_logs_bucket" {
   description = "Bucket for the load balancer's access logs, with the policy that AWS requires. Empty: no access logs."
   type        = string

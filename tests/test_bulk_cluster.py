@@ -14,11 +14,13 @@ import sys
 import tarfile
 import threading
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +226,51 @@ def test_a_missing_scheduler_is_reported(started: Started, scans: Path) -> None:
     assert f"There is no scheduler at {address}" in (started.folder / "bulk").read_text()
 
 
+def listening() -> set[int]:
+    """The ports on which this process and its children listen."""
+    process = psutil.Process()
+    found = [each.net_connections("inet") for each in (process, *process.children(recursive=True))]
+    return {each.laddr.port for each in chain.from_iterable(found) if each.status == psutil.CONN_LISTEN}
+
+
+def speaks(port: int, keys: Security | None) -> bool:
+    """Whether a server on this port begins Dask's protocol with a client that has these keys."""
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as plain:
+        if keys is None:
+            return plain.recv(1) != b""
+        with keys.get_connection_args("client")["ssl_context"].wrap_socket(plain) as encrypted:
+            return encrypted.recv(1) != b""
+    return False
+
+
+def test_other_users_of_the_machine_can_not_connect() -> None:
+    before = listening()
+    cluster = Cluster(None, 1)
+    try:
+        client = cluster.client()
+        assert client.scheduler.address.startswith("tls://127.0.0.1:")
+        assert speaks(int(client.scheduler.address.rpartition(":")[2]), client.security)
+        ports = listening() - before
+        # those of the scheduler, the nanny and the worker, and HTTP servers without pages
+        assert len(ports) >= 3
+        for port in ports:
+            assert not speaks(port, None)
+            assert not speaks(port, Security.temporary())
+            for page in (
+                "/",
+                "/status",
+                "/info/main/workers.html",
+                "/json/counts.json",
+                "/metrics",
+                "/health",
+            ):
+                with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}{page}", timeout=2):
+                    pytest.fail(f"port {port} answers {page}")
+        assert client.submit(abs, -1).result(timeout=30) == 1
+    finally:
+        cluster.close()
+
+
 def test_tls_with_keys_from_the_environment(started: Started, scans: Path) -> None:
     keys = Security.temporary()
     client = keys.get_tls_config_for_role("client")
@@ -320,4 +367,3 @@ def test_over_http(started: Started, scans: Path) -> None:
             (f"{url}/1999.png", None, 415),
         ]
         server.shutdown()
-    assert any("dashboard: http" in message.get("message", "") for message in started.output())

@@ -24,6 +24,8 @@ from conftest import ROOT, SAMPLE, Server
 from PIL import Image
 from test_read_route import number as draw_number
 
+from predicted import pause
+
 IMAGE = SAMPLE["image"]
 SEVEN = {"predicted_digit": 7, "predicted_probability": 0.9}
 
@@ -326,6 +328,33 @@ def test_retry_after_is_honoured(flaky: Flaky) -> None:
     assert run(url=flaky.url).returncode == 0
     (first, _), (second, _) = flaky.asked
     assert second - first >= 1
+
+
+@pytest.mark.parametrize("after", ["86400", "9" * 400, "Fri, 31 Dec 9999 23:59:59 GMT"])
+def test_no_pause_is_longer_than_30_seconds(after: str) -> None:
+    assert 20 <= pause(0, after) <= 30
+    assert pause(20) <= 30
+
+
+@pytest.mark.parametrize("words", [["--format=text"], ["--csv"], ["--json"], ["--read"], ["--read", "--csv"]])
+def test_nothing_in_an_answer_or_a_name_controls_the_terminal(
+    flaky: Flaky, tmp_path: Path, words: list[str]
+) -> None:
+    picture = tmp_path / "a\x1b]0;b\n\u202e.png"
+    picture.write_bytes(png())
+    detail = json.dumps({"detail": "\x1b[31mred\x9b1m\r\n"}).encode()
+    flaky.plan = [lambda handler: handler.answer(503, detail)] * 2
+    done = run(picture, *words, "--retries=1", url=flaky.url)
+    for text in (done.stdout, done.stderr):
+        assert text.replace("\n", "").replace("\t", "").isprintable()
+        assert "\\x1b[31mred" in text or "\\u001b[31mred" in text
+    # a row, perhaps after a header
+    assert len(done.stdout.splitlines()) == 1 + ("--csv" in words)
+
+
+def test_where_an_answer_redirects_to_does_not_control_the_terminal(flaky: Flaky) -> None:
+    flaky.plan = [lambda handler: handler.answer(302, b"", Location="http://x/\x1b[31mred")]
+    assert "http://x/\\x1b[31mred" in run(url=flaky.url).stderr
 
 
 def test_after_the_last_retry_it_continues_with_the_others(flaky: Flaky) -> None:

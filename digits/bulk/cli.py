@@ -16,11 +16,12 @@ from typing import NoReturn
 import dask
 from dask.system import CPU_COUNT
 
+from digits.bulk.apart import rows_apart, start
 from digits.bulk.inputs import Shard, UsageError, find_shards
-from digits.bulk.items import first_items
-from digits.bulk.rows import Options, rows_of
+from digits.bulk.items import only
+from digits.bulk.rows import Options
 from digits.bulk.run import Cluster, Progress, Work, read_shards
-from digits.bulk.tasks import Job, add_model, network
+from digits.bulk.tasks import Job, add_model
 from digits.model import ModelError, load
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
@@ -144,7 +145,8 @@ def _run(given: argparse.Namespace) -> int:
     if work:
         cluster = Cluster(given.scheduler, given.workers)
         try:
-            progress.say(f"dashboard: {cluster.client().dashboard_link}")
+            if given.scheduler:
+                progress.say(f"dashboard: {cluster.client().dashboard_link}")
             failed = read_shards(work, job, cluster, progress)
         finally:
             cluster.close()
@@ -152,6 +154,19 @@ def _run(given: argparse.Namespace) -> int:
         parts.remove(stale)
     progress.end(unread_shards=[shard.name for shard, _ in failed])
     return 1 if failed or progress.counts["failed"] else 0
+
+
+def _rate(shard: Shard, job: Job) -> tuple[int, float]:
+    """Read about SAMPLE pictures: (their number, seconds without the start of the process)."""
+    if shard.kind == "files":
+        shard = only(shard, set(shard.urls[:SAMPLE]))
+    start(job)
+    begun, n = time.perf_counter(), 0
+    batches = rows_apart(shard, job)
+    while n < SAMPLE and (rows := next(batches, None)):
+        n += len(rows)
+    batches.close()
+    return n, time.perf_counter() - begun
 
 
 def _why_stale(job: Job, existing: dict[str, tuple[str, str]], stale: list[str]) -> str:
@@ -180,11 +195,7 @@ def _estimate(shards: list[Shard], work: list[Work], job: Job, workers: int) -> 
         f"{size / 1e6:,.1f} MB to read",
     ]
     if work:
-        shard, options = work[0].shard, job.options
-        begun = time.perf_counter()
-        items = first_items(shard, options.column, options.read, SAMPLE)
-        n = sum(len(rows) for rows in rows_of(items, network(job), options))
-        spent = time.perf_counter() - begun
+        n, spent = _rate(work[0].shard, job)
         rate = n / spent * workers
         lines.append(
             f"{rate:,.0f} pictures/s with {workers} processes, estimated from {n} pictures in one process"

@@ -8,15 +8,15 @@ import errno
 import json
 import tarfile
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from io import BytesIO
-from itertools import islice
 from typing import Any, NamedTuple
 
 import fsspec
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.core import url_to_fs
 from fsspec.utils import infer_compression
@@ -33,8 +33,8 @@ MAX_BYTES = 32 << 20
 MAX_LINE = 48 << 20
 # files are fetched concurrently in groups, because a remote store takes long to answer
 FETCH, FETCH_BYTES = 64, 64 << 20
-# the number of Parquet rows that are decoded at a time
-BATCH = 64
+# the number of Parquet rows, and about the number of their bytes, that are unpacked at a time
+BATCH, BATCH_BYTES = 64, 32 << 20
 SHAPES = ((28, 28), (28, 28, 1), (784,))
 
 
@@ -65,13 +65,15 @@ def read_items(shard: Shard, column: str, as_pictures: bool = False) -> Iterator
                 yield Item(path, error)
     except FileNotFoundError:
         yield Item(url, PictureError(404, f"{url} no longer exists."))
+    except MemoryError:
+        yield Item(url, PictureError(413, f"{url} needs too much memory to be unpacked."))
     except DAMAGE as error:
         if not is_damage(error):
             raise
         yield Item(url, PictureError(422, f"{url} is damaged.", found=str(error)[:200]))
 
 
-def only(shard: Shard, paths: set[str]) -> Shard:
+def only(shard: Shard, paths: Set[str]) -> Shard:
     """Restrict a shard to the files in `paths`. A shard from a single file is returned unchanged."""
     if shard.kind != "files":
         return shard
@@ -163,15 +165,41 @@ def _tar(shard: Shard, column: str) -> Iterator[tuple[str, Any]]:
 
 
 def _parquet(shard: Shard, column: str) -> Iterator[tuple[int, Any]]:
+    row = shard.row
     with fsspec.open(shard.urls[0], "rb") as opened, pq.ParquetFile(opened, pre_buffer=False) as file:
-        groups = range(shard.first, shard.last) if shard.last else range(file.num_row_groups)
-        batches = file.iter_batches(BATCH, list(groups), columns=[column], use_threads=False)
-        row = shard.row
-        for batch in batches:
-            for value in batch.column(0).to_pylist():
-                # Hugging Face's data sets store a picture as a struct with its bytes and its path
-                yield row, value.get("bytes") if isinstance(value, dict) else value
-                row += 1
+        groups = list(range(shard.first, shard.last) if shard.last else range(file.num_row_groups))
+        # one value can stand for many rows, so a few may need more memory than the file says
+        for size in (_batch(file, groups, column), 1):
+            skip = row - shard.row
+            try:
+                for batch in file.iter_batches(size, groups, columns=[column], use_threads=False):
+                    for i in range(skip, len(batch)):
+                        yield row, _cell(batch.column(0).slice(i, 1), row)
+                        row += 1
+                    skip = max(0, skip - len(batch))
+                return
+            except MemoryError:
+                if size == 1:
+                    raise
+
+
+def _batch(file: pq.ParquetFile, groups: list[int], column: str) -> int:
+    """The number of rows to unpack at a time, so that they have about BATCH_BYTES."""
+    metadata = [file.metadata.row_group(i) for i in groups]
+    chunks = [group.column(i) for group in metadata for i in range(group.num_columns)]
+    # a struct has a column for each field
+    size = sum(each.total_uncompressed_size for each in chunks if each.path_in_schema.split(".")[0] == column)
+    rows = sum(group.num_rows for group in metadata)
+    return max(1, min(BATCH, BATCH_BYTES * rows // max(size, 1)))
+
+
+def _cell(cell: pa.Array, row: int) -> Any:
+    """The value of an array of length 1, unless it is too large to be a picture."""
+    if cell.nbytes > MAX_LINE:
+        return _too_large(f"Row {row}", cell.nbytes)
+    (value,) = cell.to_pylist()
+    # Hugging Face's data sets store a picture as a struct with its bytes and its path
+    return value.get("bytes") if isinstance(value, dict) else value
 
 
 def _lines(shard: Shard, column: str) -> Iterator[tuple[int, Any]]:
@@ -197,6 +225,8 @@ def _of_line(line: bytes, column: str) -> Any:
         document = json.loads(line)
     except (ValueError, RecursionError) as error:
         return PictureError(400, "The line is not valid JSON.", found=str(error)[:200])
+    except MemoryError:
+        return PictureError(413, "The line needs too much memory.")
     if not isinstance(document, dict) or column not in document:
         return PictureError(422, f"The line is not a JSON object with the field {column}.", field=column)
     return document[column]
@@ -258,8 +288,3 @@ def _picture(pixels: np.ndarray, path: str) -> bytes:
     data = BytesIO()
     Image.fromarray(pixels.squeeze(2) if pixels.shape[2:] == (1,) else pixels).save(data, "BMP")
     return data.getvalue()
-
-
-def first_items(shard: Shard, column: str, as_pictures: bool, n: int) -> list[Item]:
-    """The shard's first n pictures."""
-    return list(islice(read_items(shard, column, as_pictures), n))

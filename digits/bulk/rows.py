@@ -5,7 +5,7 @@ the time of a run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -58,59 +58,70 @@ class Options:
 
 
 def rows_of(
-    items: Iterable[Item], network: Classifier | Detector, options: Options
+    items: Iterable[Item],
+    network: Classifier | Detector,
+    options: Options,
+    before: Callable[[str], None] = lambda path: None,
 ) -> Iterator[list[dict[str, Any]]]:
     """The rows of the items in order, in lists of up to BATCH. A row lacks the columns for which it has no
-    value. network: a detector if whole pictures are read."""
+    value. network: a detector if whole pictures are read. before: called with the path of each picture before it
+    is decoded."""
     remaining = iter(items)
-    while batch := list(islice(remaining, BATCH)):
+    while True:
+        # one at a time, because a batch of large files would fill the memory
+        batch = islice(remaining, BATCH)
         if isinstance(network, Detector):
-            rows = [_read(item, network, options) for item in batch]
+            rows = [_read(item, network, options, before) for item in batch]
         else:
             sure = network.sure_threshold if options.sure is None else options.sure
-            rows = _classify(batch, network, sure, options.as_is)
-        yield [
-            {"path": item.path, "model": network.version} | row for item, row in zip(batch, rows, strict=True)
-        ]
+            rows = _classify(batch, network, sure, options.as_is, before)
+        if not rows:
+            return
+        yield [{"model": network.version} | row for row in rows]
 
 
-def _classify(items: list[Item], classifier: Classifier, sure: float, as_is: bool) -> list[dict[str, Any]]:
+def _classify(
+    items: Iterable[Item], classifier: Classifier, sure: float, as_is: bool, before: Callable[[str], None]
+) -> list[dict[str, Any]]:
     """A row for each item, with the digit that POST /predict would answer, or an error."""
     rows: list[dict[str, Any]] = []
     images: list[np.ndarray] = []
     places: list[int] = []
     for place, (path, value) in enumerate(items):
-        row: dict[str, Any] = {}
+        row: dict[str, Any] = {"path": path}
+        before(path)
         try:
             if isinstance(value, PictureError):
                 raise value
             images.append(prepare([value], [path], as_is)[0] if isinstance(value, bytes) else value)
             places.append(place)
         except Exception as error:
-            row = _failed(error, path)
+            row |= _failed(error, path)
         rows.append(row)
     if images:
         batch = scale(np.stack([image.astype(np.float32) for image in images]))
         for place, found in zip(places, classifier.probabilities(batch).tolist(), strict=True):
             best = max(found)
-            rows[place] = {"digit": found.index(best), "probability": round(best, 6), "unsure": best < sure}
+            rows[place] |= {"digit": found.index(best), "probability": round(best, 6), "unsure": best < sure}
     return rows
 
 
-def _read(item: Item, detector: Detector, options: Options) -> dict[str, Any]:
+def _read(item: Item, detector: Detector, options: Options, before: Callable[[str], None]) -> dict[str, Any]:
     """A picture's row with the text and lines that were read, and with the digit if there is only one."""
     data: Any = item.value
+    before(item.path)
     try:
         if isinstance(data, PictureError):
             raise data
         found = read(data, item.path, detector, length=options.length, check=options.check, sure=options.sure)
     except Exception as error:
-        return _failed(error, item.path)
+        return {"path": item.path} | _failed(error, item.path)
     lines = [
         {"text": line.text, "probability": round(line.probability, 6), "unsure": line.unsure}
         for line in found.lines
     ]
     return {
+        "path": item.path,
         "digit": int(found.text) if len(found.text) == 1 else None,
         # that of the least certain line
         "probability": min((round(line.probability, 6) for line in found.lines), default=None),
@@ -121,6 +132,8 @@ def _read(item: Item, detector: Detector, options: Options) -> dict[str, Any]:
 
 
 def _failed(error: Exception, path: str) -> dict[str, Any]:
+    if isinstance(error, MemoryError):
+        return {"error": f"{path} needs too much memory.", "status": 413}
     if isinstance(error, PictureError):
         found = error.extra.get("found")
         return {"error": error.detail + (f" Found: {found}." if found else ""), "status": error.status}

@@ -13,13 +13,16 @@ import uuid
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import CancelledError
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, TextIO
 
 import dask
 from dask.system import CPU_COUNT
 from distributed import Client, Future, LocalCluster, Worker, WorkerPlugin, wait
 from distributed.comm import CommClosedError
+from distributed.security import Security
 
+from digits.bulk.apart import rows_apart
 from digits.bulk.inputs import Shard, UsageError
 from digits.bulk.tasks import Job, add_model, models, read_shard
 from digits.model import Model
@@ -54,7 +57,8 @@ class Work(NamedTuple):
 
 
 class Cluster:
-    """The workers of the scheduler at `address`, or if it is None, `workers` processes on this machine.
+    """The workers of the scheduler at `address`, or if it is None, `workers` processes on this machine, which only
+    talk to those who have a TLS key that is made for this run and only kept in memory.
 
     Raises UsageError if no scheduler answers.
     """
@@ -62,15 +66,28 @@ class Cluster:
     def __init__(self, address: str | None, workers: int | None = None) -> None:
         self.address, self._own = address, None
         if address is None:
-            # the profiler samples every worker's stack 100 times a second, and is not used
-            dask.config.set({"distributed.worker.profile.enabled": False})
+            # the profiler samples every worker's stack 100 times a second, and is not used. Without routes, the
+            # HTTP servers answer nobody on this machine
+            dask.config.set(
+                {
+                    "distributed.worker.profile.enabled": False,
+                    "distributed.scheduler.http.routes": [],
+                    "distributed.worker.http.routes": [],
+                }
+            )
             # logs of the workers would interrupt the progress line; `read_shards` reports failures anyway
             os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "error")
+            # a folder in /tmp that other users can't have created before
+            self._folder = TemporaryDirectory(prefix="bulk-")
             self._own = LocalCluster(
                 n_workers=workers or CPU_COUNT,
                 threads_per_worker=1,
                 processes=True,
-                dashboard_address="127.0.0.1:8787",
+                # anyone who can connect to a scheduler can run code
+                security=Security.temporary(),
+                dashboard_address="127.0.0.1:0",
+                scheduler_kwargs={"dashboard": False},
+                local_directory=self._folder.name,
                 silence_logs=logging.ERROR,
             )
         self._client: Client | None = None
@@ -108,6 +125,7 @@ class Cluster:
         self.drop()
         if self._own is not None:
             self._own.close(timeout=10)
+            self._folder.cleanup()
 
 
 class Progress:
@@ -200,7 +218,14 @@ def read_shards(
                 # a new key each time, so that Dask does not take the task for one of a lost scheduler
                 name = f"{each.shard.name}-{uuid.uuid4().hex[:8]}"
                 future = client.submit(
-                    read_shard, each.shard, job, each.failed_of, key=name, retries=RETRIES, pure=False
+                    read_shard,
+                    each.shard,
+                    job,
+                    each.failed_of,
+                    rows_apart,
+                    key=name,
+                    retries=RETRIES,
+                    pure=False,
                 )
                 running[future] = each
             progress.show(len(workers))

@@ -4,11 +4,12 @@ the network once."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from digits.bulk.inputs import Shard
-from digits.bulk.items import only, read_items
+from digits.bulk.items import Item, only, read_items
 from digits.bulk.parts import Parts, run_key
 from digits.bulk.rows import Options, rows_of
 from digits.detector import Detector
@@ -31,6 +32,8 @@ class Job:
         return Parts(self.out, run_key(self.version, self.options))
 
 
+RowsFrom = Callable[[Shard, Job, frozenset[str] | None], Iterator[list[dict[str, Any]]]]
+
 # the models that this process has, by their versions
 models: dict[str, Model] = {}
 _networks: dict[str, Classifier | Detector] = {}
@@ -42,34 +45,49 @@ def add_model(model: Model) -> str:
     return model.version
 
 
-def network(job: Job) -> Classifier | Detector:
-    """The job's classifier, or its detector if it reads whole pictures, which is created once in each process."""
-    if job.version not in _networks:
+def network(version: str, read: bool) -> Classifier | Detector:
+    """One of the models, which is created once in each process. read: whether it is a detector."""
+    if version not in _networks:
         _networks.clear()
-        model = models[job.version]
-        _networks[job.version] = Detector(model) if job.options.read else Classifier(model)
-    return _networks[job.version]
+        _networks[version] = Detector(models[version]) if read else Classifier(models[version])
+    return _networks[version]
 
 
-def read_shard(shard: Shard, job: Job, failed_of: str | None = None) -> dict[str, Any]:
+def rows_here(
+    shard: Shard,
+    job: Job,
+    wanted: frozenset[str] | None = None,
+    watch: Callable[[Iterator[Item]], Iterator[Item]] = iter,
+    before: Callable[[str], None] = lambda path: None,
+) -> Iterator[list[dict[str, Any]]]:
+    """The rows of a shard's pictures in order, in lists, read in this process.
+
+    wanted: the paths of the pictures to read; None for all. watch: called with the items before they are read.
+    before: called with the path of each picture before it is decoded. Raises OSError if a store fails."""
+    options = job.options
+    items = read_items(only(shard, wanted) if wanted else shard, options.column, options.read)
+    selected = (item for item in items if not wanted or item.path in wanted)
+    return rows_of(watch(selected), network(job.version, options.read), options, before)
+
+
+def read_shard(
+    shard: Shard, job: Job, failed_of: str | None = None, rows_from: RowsFrom = rows_here
+) -> dict[str, Any]:
     """Read a shard and write its part. Returns the part's metadata.
 
-    failed_of: the name of a finished part in which only the rows with an error are read again. Raises OSError if a
-    store does not answer."""
+    failed_of: the name of a finished part in which only the rows with an error are read again. rows_from: reads
+    the pictures. Raises what it raises."""
     parts, options = job.parts, job.options
     metadata = {"shard": shard.name, "model": job.version, "options": asdict(options)}
     if failed_of is None:
-        rows = rows_of(read_items(shard, options.column, options.read), network(job), options)
-        return parts.write(parts.name(shard), rows, options.schema, metadata)
+        return parts.write(parts.name(shard), rows_from(shard, job, None), options.schema, metadata)
     before = parts.rows(failed_of)
-    failed = {row["path"] for row in before if row["error"] is not None}
+    failed = frozenset(row["path"] for row in before if row["error"] is not None)
     if not failed:
         return parts.metadata(failed_of)
     # if the file itself was damaged, the pictures behind the damage have no rows yet
     whole = shard.kind != "files" and not failed.isdisjoint(shard.urls)
-    items = read_items(only(shard, failed), options.column, options.read)
-    selected = (item for item in items if whole or item.path in failed)
-    rows = rows_of(selected, network(job), options)
+    rows = rows_from(shard, job, None if whole else failed)
     if not whole:
         new = {row["path"]: row for batch in rows for row in batch}
         rows = iter([[new.get(row["path"], row) for row in before]])

@@ -5,12 +5,13 @@ mock_provider "aws" {
 }
 
 variables {
-  environment     = "prod"
-  image_tag       = "abc123"
-  bulk            = true
-  bulk_workers    = 6
-  bulk_buckets    = ["scans", "digits-out"]
-  bulk_tls_secret = "arn:aws:secretsmanager:us-east-1:123456789012:secret:digits-bulk-AbCdEf"
+  allow_public_http = true
+  environment       = "prod"
+  image_tag         = "abc123"
+  bulk              = true
+  bulk_workers      = 6
+  bulk_buckets      = ["scans", "digits-out"]
+  bulk_tls_secret   = "arn:aws:secretsmanager:us-east-1:123456789012:secret:digits-bulk-AbCdEf"
 }
 
 run "nothing_unless_asked_for" {

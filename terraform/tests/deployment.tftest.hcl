@@ -6,9 +6,10 @@ mock_provider "aws" {
 }
 
 variables {
-  image_tag = "abc123"
-  dev       = yamldecode(replace(file("dev.tfvars"), "=", ":"))
-  prod      = yamldecode(replace(file("prod.tfvars"), "=", ":"))
+  allow_public_http = true
+  image_tag         = "abc123"
+  dev               = yamldecode(replace(file("dev.tfvars"), "=", ":"))
+  prod              = yamldecode(replace(file("prod.tfvars"), "=", ":"))
 }
 
 run "dev" {

@@ -5,8 +5,9 @@ mock_provider "aws" {
 }
 
 variables {
-  environment = "prod"
-  image_tag   = "abc123"
+  allow_public_http = true
+  environment       = "prod"
+  image_tag         = "abc123"
 }
 
 run "the_first_apply_has_a_repository_and_no_service" {

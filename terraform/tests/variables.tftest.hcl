@@ -6,8 +6,9 @@ mock_provider "aws" {
 }
 
 variables {
-  environment = "prod"
-  image_tag   = "abc123"
+  allow_public_http = true
+  environment       = "prod"
+  image_tag         = "abc123"
 }
 
 run "refuses_nonsense" {
@@ -100,5 +101,37 @@ run "takes_the_largest" {
   assert {
     condition     = length(aws_lb.main.name) <= 32 && length(aws_lb_target_group.service.name) <= 32 && length(aws_s3_bucket.data.bucket_prefix) <= 37
     error_message = "names are within AWS's limits on lengths"
+  }
+}
+
+run "refuses_to_be_open_to_everyone_unless_that_is_confirmed" {
+  command = plan
+  variables {
+    allow_public_http = false
+  }
+  expect_failures = [var.allow_public_http]
+}
+
+run "accepts_https_without_a_confirmation" {
+  command = plan
+  variables {
+    allow_public_http = false
+    certificate_arn   = "arn:aws:acm:us-east-1:123456789012:certificate/x"
+  }
+}
+
+run "accepts_api_keys_without_a_confirmation" {
+  command = plan
+  variables {
+    allow_public_http = false
+    api_keys          = ["sha256:c2aff65aa994f35dd1ea11785331e1f37902dcc1740174f8f52823c518bdf39f"]
+  }
+}
+
+run "accepts_narrower_ranges_without_a_confirmation" {
+  command = plan
+  variables {
+    allow_public_http = false
+    allowed_cidrs     = ["192.0.2.0/24"]
   }
 }
