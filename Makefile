@@ -74,6 +74,13 @@ bench-parts: $(VENV)/.installed  ## show where the CPU time of a request goes
 bench-train: $(VENV)/.installed  ## compare training with other frameworks (takes minutes; needs `dvc repro data`)
 	$(PY) benchmarks/training.py
 
+.PHONY: detector detector-quick
+detector: $(VENV)/.installed  ## train the detector of digits (hours; stopped with Ctrl-C, it goes on at the next call)
+	PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m dvc repro detector pages
+
+detector-quick: $(VENV)/.installed  ## train a detector for some minutes into tmp/detector-quick, to try a change
+	$(PY) -m digits.training.detector --pages 4000 --out tmp/detector-quick
+
 .PHONY: train-twice train-seeds
 train-twice: $(VENV)/.installed  ## train twice with the same seed and compare the models byte for byte
 	rm -rf tmp/twice

@@ -1,6 +1,5 @@
-"""Finds the digits in a grey picture with a small fully convolutional network, which LiteRT runs. `normalize`
-prepares a picture, and `Detector.detect` returns what the network finds in it. digits/reading chooses the sizes of
-the picture, and makes sense of what is found."""
+"""Finds the digits in a grey picture with a small fully convolutional network, which LiteRT runs. `Detector.detect`
+returns what the network finds. digits/reading chooses the sizes of the picture, and makes sense of what is found."""
 
 from __future__ import annotations
 
@@ -12,6 +11,7 @@ import cv2
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
+from digits.imaging.contrast import normalize
 from digits.model import Model, ModelError, quiet
 
 cv2.setNumThreads(1)
@@ -33,24 +33,6 @@ SCORE, X, Y, W, H, KINDS = range(6)
 
 # gives the normalized values, float32 (bottom - top, right - left), of a part: top, bottom, left, right
 Source = Callable[[int, int, int, int], np.ndarray]
-
-
-def normalize(grey: np.ndarray) -> np.ndarray:
-    """The network's input, float32 (height, width) in [-1.5, 2.5], from a picture's brightness, uint8.
-
-    The background, which is a wide average, becomes 0, and the contrast nearby becomes about the same everywhere.
-    """
-    level = grey.astype(np.float32) / np.float32(255)
-    departs = level - _blur(level, 49, 25)
-    # the squares' average may be slightly negative, because box filters keep running sums
-    rms = np.sqrt(np.maximum(_blur(departs * departs, 81, 49), 0))
-    return np.clip(departs / (rms + np.float32(0.02)), -3, 5) * np.float32(0.5)
-
-
-def _blur(values: np.ndarray, *sides: int) -> np.ndarray:
-    for side in sides:
-        values = cv2.blur(values, (side, side), borderType=cv2.BORDER_REPLICATE)
-    return values
 
 
 def part_of(grey: np.ndarray) -> Source:

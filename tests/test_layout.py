@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MAY_IMPORT = {
     "imaging": set(),
     "model": set(),
-    "detector": {"model"},
+    "detector": {"imaging", "model"},
     "logs": set(),
     "registry": {"model"},
     "values": {"imaging"},

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageDraw, ImageOps
 
-from digits.detector import KINDS, MARK, Detector, normalize
+from digits.detector import KINDS, MARK, Detector
 from digits.imaging import HugePictures, PictureError
+from digits.imaging.contrast import normalize
 from digits.model import load
 from digits.reading import Reading, read
 from digits.reading.choose import Calibration, best_texts

@@ -11,7 +11,8 @@ from time import perf_counter
 import cv2
 import numpy as np
 
-from digits.detector import KINDS, SCORE, Detector, H, W, X, Y, normalize, part_of
+from digits.detector import KINDS, SCORE, Detector, H, W, X, Y, part_of
+from digits.imaging.contrast import normalize
 from digits.reading.layout import Span
 
 # pixels of the level that is always examined, of the largest level, and of all levels and all strips together

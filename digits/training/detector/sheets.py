@@ -3,10 +3,21 @@ blue for marks, grey for what it is neither to find nor to leave out."""
 
 from __future__ import annotations
 
+import shutil
+import sys
+from pathlib import Path
+
 import cv2
 import numpy as np
+import yaml
 
-from digits.training.detector.pages import ASKED, HEIGHT, MARK, WIDTH, Page
+from digits.training.data import DataError
+from digits.training.detector.fonts import FontError
+from digits.training.detector.pages import ASKED, HEIGHT, MARK, WIDTH, Page, Pages
+
+ROOT = Path(__file__).resolve().parents[3]
+SHEETS = ROOT / "metrics" / "detector" / "pages"
+COLUMNS, ROWS = 3, 4
 
 
 def framed(page: Page, times: int = 2) -> np.ndarray:
@@ -31,3 +42,22 @@ def contact_sheet(pages: list[Page], columns: int = 3, times: int = 2) -> np.nda
     pictures = [framed(page, times) for page in pages] + [empty] * (-len(pages) % columns)
     rows = [np.hstack(pictures[i : i + columns]) for i in range(0, len(pictures), columns)]
     return np.vstack(rows)
+
+
+def main() -> None:
+    """Write the contact sheets of all kinds in params.yaml."""
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())["detector"]["pages"]
+    try:
+        pages = Pages(params, ROOT / "data")
+    except (DataError, FontError, FileNotFoundError) as error:
+        sys.exit(str(error))
+    shutil.rmtree(SHEETS, ignore_errors=True)
+    SHEETS.mkdir(parents=True)
+    for kind in pages.kinds:
+        sheet = contact_sheet([pages.page(number, kind) for number in range(COLUMNS * ROWS)], COLUMNS)
+        cv2.imwrite(str(SHEETS / f"{kind}.jpg"), sheet, [cv2.IMWRITE_JPEG_QUALITY, 80])
+    print(f"{len(pages.kinds)} contact sheets in {SHEETS}")
+
+
+if __name__ == "__main__":
+    main()

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import logging
 import os
 import signal
 import sys
@@ -24,7 +25,7 @@ from typing import Any
 # oneDNN's convolutions are a fifth faster on processors with AVX2 only, where TensorFlow does not use them by
 # default
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
@@ -229,6 +230,8 @@ def finish(trainer: Trainer, final: State, params: dict[str, Any], files: list[P
     models, metrics = out / "models", out / "metrics" / "detector"
     models.mkdir(parents=True, exist_ok=True)
     metrics.mkdir(parents=True, exist_ok=True)
+    # Keras would advise another format than .h5
+    logging.getLogger("absl").setLevel(logging.ERROR)
     trainer.averaged.save(models / "detector.h5")
     write(models / "detector.tflite", compiled(trainer.averaged, params["network"]))
     write_card(metrics / "trained.json", trainer.averaged.count_params(), params, files, final.curve)
