@@ -1,5 +1,5 @@
-"""Finds the digits in a grey picture with a small fully convolutional network, which LiteRT runs. `Detector.detect`
-returns what the network finds. digits/reading chooses the sizes of the picture, and makes sense of what is found."""
+"""Finds the digits in a grey picture with a small fully convolutional network, which LiteRT runs. `detect` returns
+what the network finds; digits/reading chooses the sizes of the picture, and makes sense of it."""
 
 from __future__ import annotations
 
