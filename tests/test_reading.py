@@ -156,7 +156,9 @@ def test_the_best_texts_are_those_that_trying_all_would_give(length: int | None,
         # the last choice is to leave out the digit
         text = "".join(str(kind) for kind in choice if kind < MARK)
         parts = [
-            there[i] * candidates[i, KINDS + kind] if kind < MARK else 1 - there[i]
+            there[i] * candidates[i, KINDS + kind] / candidates[i, KINDS:].max()
+            if kind < MARK
+            else 1 - there[i]
             for i, kind in enumerate(choice)
         ]
         if text and length in (None, len(text)) and (check is None or (luhn(text) and len(text) > 1)):
