@@ -76,7 +76,7 @@ bench-train: $(VENV)/.installed  ## compare training with other frameworks (take
 
 .PHONY: detector detector-quick
 detector: $(VENV)/.installed  ## train the detector of digits (hours; stopped with Ctrl-C, it goes on at the next call)
-	PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m dvc repro detector pages
+	PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m dvc repro calibrate pages
 
 detector-quick: $(VENV)/.installed  ## train a detector for some minutes into tmp/detector-quick, to try a change
 	$(PY) -m digits.training.detector --pages 4000 --out tmp/detector-quick
