@@ -99,7 +99,7 @@ train-quick: $(VENV)/.installed  ## train with a few images in tmp/train, to try
 
 .PHONY: detector detector-quick
 detector: $(VENV)/.installed  ## train the detector of digits (hours; stopped with Ctrl-C, it goes on at the next call)
-	$(DVC) repro detector
+	$(DVC) repro calibrate
 
 detector-quick: $(VENV)/.installed  ## train a detector for some minutes into tmp/detector-quick, to try a change
 	$(PY) -m digits.training.detector --pages 4000 --out tmp/detector-quick

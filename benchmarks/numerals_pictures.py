@@ -12,7 +12,8 @@ import numpy as np
 from numerals_strings import ROOT, Digits, font, put, scaled, string
 from PIL import Image, ImageDraw
 
-from digits.detector import KINDS, MARK, SCORE, Detector, H, W, X, Y, normalize
+from digits.detector import KINDS, MARK, SCORE, Detector, H, W, X, Y
+from digits.imaging.contrast import normalize
 from digits.model import load
 from digits.reading import read
 from digits.reading.layout import find_lines, frame_of

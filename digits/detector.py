@@ -1,6 +1,5 @@
-"""Finds the digits in a grey picture with a small fully convolutional network, which LiteRT runs. `part_of`
-prepares a picture, and `Detector.detect` returns what the network finds in it. digits/reading chooses the sizes of
-the picture, and makes sense of what is found."""
+"""Finds the digits in a grey picture with a small fully convolutional network, which LiteRT runs. `detect` returns
+what the network finds; digits/reading chooses the sizes of the picture, and makes sense of it."""
 
 from __future__ import annotations
 

@@ -17,7 +17,8 @@ from conftest import ROOT, SAMPLE, Server
 from test_inputs import encoded
 from test_read_route import number
 
-from digits.detector import Detector, normalize
+from digits.detector import Detector
+from digits.imaging.contrast import normalize
 from digits.model import ModelError, load
 
 SHIPPED = ROOT / "models" / "detector.h5"

@@ -241,7 +241,7 @@ def runs(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
 
 
 def card(folder: Path) -> dict[str, Any]:
-    return dict(json.loads((folder / "models" / "detector.json").read_text()))
+    return dict(json.loads((folder / "metrics" / "detector" / "trained.json").read_text()))
 
 
 def test_a_training_that_is_stopped_and_resumed_gives_the_same_model(
@@ -252,7 +252,7 @@ def test_a_training_that_is_stopped_and_resumed_gives_the_same_model(
     assert not (out / "stopped").exists()
     assert "resumed after" in said["resumed"]["printed"]
     assert said["resumed"]["error"] is None
-    assert card(out / "resumed")["sha256"] == card(out / "whole")["sha256"]
+    assert card(out / "resumed")["h5_sha256"] == card(out / "whole")["h5_sha256"]
     curves = [(out / name / "metrics/detector/curve.tsv").read_text() for name in ("resumed", "whole")]
     assert curves[0] == curves[1]
 
@@ -264,17 +264,17 @@ def test_a_longer_training_goes_on_where_the_learning_rate_began_to_fall(
     # 0.7 of 16 pages, in whole batches
     assert "resumed after 12 pages" in said["continued"]["printed"]
     assert "resumed" not in said["long"]["printed"]
-    assert card(out / "continued")["sha256"] == card(out / "long")["sha256"]
-    assert card(out / "long")["sha256"] != card(out / "whole")["sha256"]
+    assert card(out / "continued")["h5_sha256"] == card(out / "long")["h5_sha256"]
+    assert card(out / "long")["h5_sha256"] != card(out / "whole")["h5_sha256"]
 
 
 def test_the_card_names_the_files_and_the_scores(runs: tuple[Path, dict[str, Any]]) -> None:
     out, _ = runs
     whole = card(out / "whole")
-    for name, key in (("detector.h5", "sha256"), ("detector.tflite", "compiled_sha256")):
+    for name, key in (("detector.h5", "h5_sha256"), ("detector.tflite", "tflite_sha256")):
         content = (out / "whole" / "models" / name).read_bytes()
         assert whole[key] == hashlib.sha256(content).hexdigest()
-    assert whole["version"] == whole["sha256"][:12]
+    assert whole["version"] == whole["h5_sha256"][:12]
     assert whole["pages"] == 16
     assert set(whole["held_out"]) >= {"f1", "strings"}
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageDraw, ImageOps
 
-from digits.detector import KINDS, MARK, Detector, normalize
+from digits.detector import KINDS, MARK, Detector
 from digits.imaging import HugePictures, PictureError
+from digits.imaging.contrast import normalize
 from digits.model import load
 from digits.reading import Reading, read
 from digits.reading.choose import Calibration, best_texts
@@ -155,7 +156,9 @@ def test_the_best_texts_are_those_that_trying_all_would_give(length: int | None,
         # the last choice is to leave out the digit
         text = "".join(str(kind) for kind in choice if kind < MARK)
         parts = [
-            there[i] * candidates[i, KINDS + kind] if kind < MARK else 1 - there[i]
+            there[i] * candidates[i, KINDS + kind] / candidates[i, KINDS:].max()
+            if kind < MARK
+            else 1 - there[i]
             for i, kind in enumerate(choice)
         ]
         if text and length in (None, len(text)) and (check is None or (luhn(text) and len(text) > 1)):

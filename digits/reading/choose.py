@@ -19,8 +19,8 @@ LEAST = 1e-5
 
 
 class Text(NamedTuple):
-    """A reading of a word. score: the logarithm of its probability, if its digits are independent. choice: the
-    indices of its digits and their classes."""
+    """A reading of a word. score: the logarithm of its probability relative to other texts of the same digits.
+    choice: the indices of its digits and their classes."""
 
     score: float
     text: str
@@ -41,8 +41,10 @@ def best_texts(
     for i in range(len(peaks) - 1, -1, -1):
         there = min(max(float(peaks[i, SCORE]), LEAST), 1 - LEAST)
         options: list[tuple[int | None, str, float]] = [(None, "", math.log(1 - there))]
-        for kind in np.argsort(-peaks[i, KINDS : KINDS + MARK])[:MOST_CLASSES].tolist():
-            options.append((kind, str(kind), math.log(max(there * float(peaks[i, KINDS + kind]), LEAST))))
+        kinds = peaks[i, KINDS : KINDS + MARK]
+        for kind in np.argsort(-kinds)[:MOST_CLASSES].tolist():
+            # that it is hard to say which digit it is does not mean that there is none
+            options.append((kind, str(kind), math.log(there * max(float(kinds[kind] / kinds.max()), LEAST))))
         after: dict[tuple[int, int], dict[str, tuple[float, Any]]] = {}
         for (number, total), texts in states.items():
             for kind, sign, score in options:

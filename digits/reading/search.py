@@ -178,13 +178,13 @@ def leaders(peaks: np.ndarray, rank: np.ndarray, group: np.ndarray, least: float
     for those that are too many.
 
     Two peaks are the same if their centres are close or their boxes nearly equal, and in different groups also if
-    much of the smaller box is inside the larger one. Within a group, digits may overlap. least: width and height
-    that boxes have at least, as dots would else hardly meet.
+    much of the smaller box is inside the larger one. Within a group, digits may overlap. least: dots
+    count as this high and wide, and 1s as twice as wide, as they would else hardly meet.
     """
     most = np.argsort(-rank, kind="stable")[:MOST_PEAKS]
     order = most[np.argsort(peaks[most, X], kind="stable")]
     x, y, w, h = (peaks[order, axis] for axis in (X, Y, W, H))
-    w, h = np.maximum(w, least), np.maximum(h, least)
+    w, h = np.where(h < least, np.maximum(w, least), w), np.maximum(h, least)
     widest, pairs = float(w.max(initial=0)), [np.empty((0, 2), np.intp)]
     # compare each with its k-th neighbour to the right
     for k in range(1, len(x)):
@@ -196,7 +196,9 @@ def leaders(peaks: np.ndarray, rank: np.ndarray, group: np.ndarray, least: float
         dy, high, wide = np.abs(y[j] - y[i]), np.minimum(h[i], h[j]), np.minimum(w[i], w[j])
         inside = np.minimum((w[i] + w[j]) / 2 - dx, wide) * np.clip((h[i] + h[j]) / 2 - dy, 0, high)
         areas, smaller = w[i] * h[i] + w[j] * h[j], np.minimum(w[i] * h[i], w[j] * h[j])
-        same = (dx < CLOSE[0] * wide) & (dy < CLOSE[1] * high) | (inside > EQUAL * (areas - inside))
+        same = (dx < CLOSE[0] * np.maximum(wide, 2 * least)) & (dy < CLOSE[1] * high) | (
+            inside > EQUAL * (areas - inside)
+        )
         same |= (group[order[i]] != group[order[j]]) & (inside > PART * smaller)
         pairs.append(np.stack([i[same], j[same]], 1))
     both = np.concatenate([*pairs, *(each[:, ::-1] for each in pairs)])

@@ -141,7 +141,7 @@ def calibrate(
             right.append(is_right)
             digits.append(of_digits)
             page_of.append(number)
-        if report and number % 200 == 199:
+        if report and number % 100 == 99:
             print(f"{number + 1} pages, {len(right)} lines, {np.mean(right):.1%} right", flush=True)
     x, y, half = np.array(features), np.array(right), np.array(page_of) % 2
     # the thresholds come from other pages than the weights
@@ -176,14 +176,11 @@ def main() -> None:
     calibration = params["calibration"]
     if args.pages:
         calibration["pages"] = args.pages
-    trained = json.loads(args.trained.read_text())
+    card = json.loads(args.trained.read_text())
     pages = Pages(params["detector"]["pages"], args.data, held=True)
-    h5, compiled = (args.model.with_suffix(suffix).read_bytes() for suffix in (".h5", ".tflite"))
-    hashes = {
-        "h5_sha256": hashlib.sha256(h5).hexdigest(),
-        "tflite_sha256": hashlib.sha256(compiled).hexdigest(),
-    }
-    card = {"name": args.model.stem, "version": hashes["h5_sha256"][:12]} | hashes | trained
+    compiled = args.model.with_suffix(".tflite").read_bytes()
+    if hashlib.sha256(compiled).hexdigest() != card["tflite_sha256"]:
+        raise StageError(f"{args.trained} was not written for {args.model.with_suffix('.tflite')}.")
     try:
         detector = Detector(Model(compiled, card["version"], card))
     except ModelError as error:

@@ -1,4 +1,5 @@
-"""Writes what the detector's card says about its training: data, parameters and figures."""
+"""Writes metrics/detector/trained.json: the detector's version, its files' hashes, data, parameters and figures.
+calibrate.py makes the card from it."""
 
 from __future__ import annotations
 
@@ -17,13 +18,23 @@ def sha256(path: Path) -> str:
 
 
 def write_card(
-    path: Path, parameters: int, params: dict[str, Any], files: list[Path], curve: list[dict[str, float]]
+    path: Path,
+    models: Path,
+    parameters: int,
+    params: dict[str, Any],
+    files: list[Path],
+    curve: list[dict[str, float]],
 ) -> None:
-    """Write what the card of the detector says about its training.
+    """Write to `path` what the card says about the detector in the folder `models` and its training.
 
     files: what the pages were made from. curve: the learning curve, whose last row is the model's.
     """
+    h5 = sha256(models / "detector.h5")
     card = {
+        "name": "detector",
+        "version": h5[:12],
+        "h5_sha256": h5,
+        "tflite_sha256": sha256(models / "detector.tflite"),
         "parameters": parameters,
         "tensorflow": tf.__version__,
         "keras": keras.__version__,

@@ -229,7 +229,7 @@ def finish(trainer: Trainer, final: State, params: dict[str, Any], files: list[P
     logging.getLogger("absl").setLevel(logging.ERROR)
     trainer.averaged.save(models / "detector.h5")
     write(models / "detector.tflite", compiled(trainer.averaged, params["network"]))
-    write_card(metrics / "trained.json", trainer.averaged.count_params(), params, files, final.curve)
+    write_card(metrics / "trained.json", models, trainer.averaged.count_params(), params, files, final.curve)
     (metrics / "metrics.json").write_text(json.dumps(final.curve[-1], indent=2) + "\n")
     with (metrics / "curve.tsv").open("w", newline="") as file:
         rows = csv.DictWriter(file, list(final.curve[-1]), delimiter="\t", lineterminator="\n")
