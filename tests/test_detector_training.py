@@ -244,6 +244,7 @@ def card(folder: Path) -> dict[str, Any]:
     return dict(json.loads((folder / "metrics" / "detector" / "trained.json").read_text()))
 
 
+@pytest.mark.e2e
 def test_a_training_that_is_stopped_and_resumed_gives_the_same_model(
     runs: tuple[Path, dict[str, Any]],
 ) -> None:
@@ -257,6 +258,7 @@ def test_a_training_that_is_stopped_and_resumed_gives_the_same_model(
     assert curves[0] == curves[1]
 
 
+@pytest.mark.e2e
 def test_a_longer_training_goes_on_where_the_learning_rate_began_to_fall(
     runs: tuple[Path, dict[str, Any]],
 ) -> None:
@@ -268,6 +270,7 @@ def test_a_longer_training_goes_on_where_the_learning_rate_began_to_fall(
     assert card(out / "long")["h5_sha256"] != card(out / "whole")["h5_sha256"]
 
 
+@pytest.mark.e2e
 def test_the_card_names_the_files_and_the_scores(runs: tuple[Path, dict[str, Any]]) -> None:
     out, _ = runs
     whole = card(out / "whole")
@@ -279,6 +282,7 @@ def test_the_card_names_the_files_and_the_scores(runs: tuple[Path, dict[str, Any
     assert set(whole["held_out"]) >= {"f1", "strings"}
 
 
+@pytest.mark.e2e
 def test_the_compiled_network_takes_any_size(runs: tuple[Path, dict[str, Any]]) -> None:
     """An answer depends on what is near only: that of a part is that of the whole, away from the edges."""
     out, _ = runs
