@@ -19,8 +19,9 @@ from digits.reading.search import AGREE, LIKELY, LOWEST, MAYBE, Search, best_of,
 # may be further away, as a comma is, and parts two digits from this objectness on
 NEAR, LEAST, MOST = 0.6, 0.5, 1.7
 MARK_NEAR, MARK_PARTS = 0.85, 0.25
-# if there is a line between more of the digits than this, the lines are those of boxes and not of a table
-FORM = 0.75
+# lines are those of a table if they are between fewer of the neighbouring digits than the first fraction, and
+# these are further apart than the others by the second factor; else they are those of boxes
+FORM, WIDER = 0.75, 1.2
 # the distance of neighbouring digits, in heights, where there are none to tell
 USUAL = 0.9
 
@@ -124,11 +125,14 @@ def find_rows(search: Search, threshold: float) -> tuple[list[Row], np.ndarray]:
     x = [row.peaks[row.digits(), X] for row in rows]
     apart = np.concatenate([np.empty(0), *map(np.diff, x)])
     usual = float(np.quantile(apart, 0.25)) if len(apart) else USUAL
-    # in a form there is a line between any two digits
+    # in a form there is a line between most digits, and they are as far apart where there is none
     lined = [parted(each, row.crossing) for each, row in zip(x, rows, strict=True)]
-    is_form = np.concatenate([np.zeros(1), *lined]).sum() > FORM * len(apart)
+    crossed = np.concatenate([np.empty(0, bool), *lined])
+    is_table = 0 < crossed.sum() < FORM * len(crossed) and np.median(apart[crossed]) > WIDER * np.median(
+        apart[~lines]
+    )
     return [
-        row._replace(crossing=row.crossing[: 0 if is_form else None], elsewhere=usual) for row in rows
+        row._replace(crossing=row.crossing[: None if is_table else 0], elsewhere=usual) for row in rows
     ], marks
 
 
