@@ -129,7 +129,7 @@ def find_rows(search: Search, threshold: float) -> tuple[list[Row], np.ndarray]:
     lined = [parted(each, row.crossing) for each, row in zip(x, rows, strict=True)]
     crossed = np.concatenate([np.empty(0, bool), *lined])
     is_table = 0 < crossed.sum() < FORM * len(crossed) and np.median(apart[crossed]) > WIDER * np.median(
-        apart[~lines]
+        apart[~crossed]
     )
     return [
         row._replace(crossing=row.crossing[: None if is_table else 0], elsewhere=usual) for row in rows
