@@ -85,13 +85,10 @@ def _unknown(peak: np.ndarray) -> bool:
 
 
 def _joined(page: Page, found: list[int], counts: list[int]) -> bool:
-    """Whether a word has digits of several strings, or a mark between its digits."""
-    words = np.split(np.array(found), np.cumsum(counts)[:-1])
-    for word in words:
-        strings = page.strings[word]
-        if len(np.unique(strings)) > 1:
-            return True
-        marks = page.boxes[(page.labels == MARK) & (page.strings == strings[0]) & (strings[0] >= 0)]
+    """Whether a word has a mark of its string between its digits. How far words are apart does not matter, as not
+    even people agree about it."""
+    for word in np.split(np.array(found), np.cumsum(counts)[:-1]):
+        marks = page.boxes[(page.labels == MARK) & np.isin(page.strings, page.strings[word])]
         middle, ends = marks[:, [0, 2]].mean(1), page.boxes[word][:, [0, 2]].mean(1)
         if ((middle > ends.min()) & (middle < ends.max())).any():
             return True
