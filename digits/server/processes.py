@@ -110,9 +110,9 @@ class Lane:
 class Processes:
     """Runs work for a worker's requests.
 
-    Lanes: `shared` has DIGITS_PROCESSES. `reading` has one, because more would only share the CPU, and
-    work may wait for it as long as reading may take. `huge` has one, for work that needs more than ORDINARY_BYTES,
-    and takes one of the turns that all workers share.
+    Lanes: `shared` has DIGITS_PROCESSES. `bodies` has one, for decoding the largest bodies. `reading` has one,
+    because more would only share the CPU, and work may wait for it as long as reading may take. `huge` has one,
+    for work that needs more than ORDINARY_BYTES, and takes one of the turns that all workers share.
     """
 
     def __init__(self, app: Flask, settings: Settings, turns: Turns) -> None:
@@ -120,6 +120,7 @@ class Processes:
         max_wait = settings.max_wait_ms / 1000
         self.lanes = {
             "shared": Lane(settings.processes, max_wait),
+            "bodies": Lane(1, max_wait),
             "reading": Lane(1, max(max_wait, settings.cpu_seconds)),
             "huge": Lane(1, max_wait),
         }

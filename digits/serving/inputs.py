@@ -37,6 +37,8 @@ WIDE = ("f8", "f4", "i8", "i4")
 MAX_NAME = 80
 # larger bodies are decoded in another process; an image as JSON has 2 to 4 KB
 MAX_QUICK_BYTES = 1 << 16
+# still larger ones only wait for each other, so that pictures and ordinary batches do not wait for them
+MAX_SHARED_BYTES = 1 << 20
 # larger pictures are prepared in another process, and several too
 MAX_QUICK_PIXELS = 300 * 300
 # the same for the pictures that don't begin or go on like this, because their headers don't show what they cost
@@ -110,7 +112,7 @@ def offload_if_large(body: bytes, decode: Callable[[], Any]) -> Any:
             f"The body takes more than the {most} bytes of memory that a request may use when it is unpacked."
         )
         raise Problem(413, detail, field="the body", found=f"{needed} bytes")
-    return service().offload(decode)
+    return service().offload(decode, "shared" if len(body) <= MAX_SHARED_BYTES else "bodies")
 
 
 def unpacked_bytes(body: bytes) -> int:
