@@ -19,7 +19,8 @@ import yaml
 from digits.detector import KINDS, SCORE, Detector, H, W, X, Y
 from digits.model import Model, ModelError
 from digits.reading.choose import best_texts
-from digits.reading.rows import find_rows
+from digits.reading.layout import BEYOND
+from digits.reading.rows import NEAR, Row, find_rows
 from digits.reading.search import Search
 from digits.training.detector.pages import ASKED, HEIGHT, HIGH, LOW, MARK, WIDTH, Page, Pages
 from digits.training.stage import PARAMS, ROOT, StageError, outputs, run
@@ -50,8 +51,7 @@ def lines_of(
         peaks[:, X : H + 1] /= zoom
         at = [_owner(peak, page.boxes) for peak in peaks]
         asked = [i for i in at if i >= 0]
-        strings = np.unique(page.strings[asked])
-        of = np.isin(page.strings, strings[strings >= 0]) & (page.labels < MARK)
+        of = _beside(page, row, peaks, zoom)
         of[asked] = True
         if (page.states[of] != ASKED).any() or any(map(_unknown, peaks[np.array(at) < 0])):
             continue
@@ -75,6 +75,17 @@ def _owner(peak: np.ndarray, boxes: np.ndarray) -> int:
     areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
     share = both / np.maximum(areas + w * h - both, 1e-6)
     return int(share.argmax()) if len(share) and share.max() > 0.3 else -1
+
+
+def _beside(page: Page, row: Row, peaks: np.ndarray, zoom: float) -> np.ndarray:
+    """Which of the page's objects are digits that belong to a row whose digits are at `peaks`, bool (n,)."""
+    places = np.zeros((len(page.boxes) + len(peaks), KINDS))
+    places[:, X] = np.concatenate([page.boxes[:, [0, 2]].mean(1), peaks[:, X]]) * zoom
+    places[:, Y] = np.concatenate([page.boxes[:, [1, 3]].mean(1), peaks[:, Y]]) * zoom
+    inside = row.frame.inside(places)
+    x, y, own = inside[:, X], inside[:, Y], inside[len(page.boxes) :, X]
+    beside = (np.abs(y) < NEAR) & (x > own.min() - BEYOND) & (x < own.max() + BEYOND)
+    return beside[: len(page.boxes)] & (page.labels < MARK)
 
 
 def _unknown(peak: np.ndarray) -> bool:
