@@ -125,10 +125,14 @@ def logistic(features: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, float
 
 
 def sure_from(probability: np.ndarray, right: np.ndarray, errors: float) -> float:
-    """The lowest threshold from which at most this fraction is wrong, with one error more than was seen."""
+    """The lowest threshold from which at most this fraction is wrong, 1 if there is none.
+
+    right: whether each is right, or the calibrated probability that it is, which is steadier than a count of few
+    errors.
+    """
     order = np.argsort(-probability, kind="stable")
-    wrong = np.cumsum(~right[order].astype(bool)) + 1
-    fine = np.flatnonzero(wrong / np.arange(1, len(order) + 1) <= errors)
+    wrong = np.cumsum(1 - right[order].astype(float)) / np.arange(1, len(order) + 1)
+    fine = np.flatnonzero(wrong <= errors)
     return float(probability[order[fine[-1]]]) if len(fine) else 1.0
 
 
@@ -158,7 +162,7 @@ def calibrate(
         weights, bias = logistic(x[half != part], y[half != part])
         probability[half == part] = 1 / (1 + np.exp(-np.clip(x[half == part] @ weights + bias, -30, 30)))
     weights, bias = logistic(x, y)
-    sure, each = sure_from(probability, y, params["errors"]), np.concatenate(digits)
+    sure, each = sure_from(probability, probability, params["errors"]), np.concatenate(digits)
     result = {
         "weights": [round(float(weight), 5) for weight in weights],
         "bias": round(bias, 5),
