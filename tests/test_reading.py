@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageDraw, ImageOps
 
 from digits.detector import KINDS, MARK, Detector
-from digits.imaging import HugePictures, PictureError
+from digits.imaging import PictureError
 from digits.imaging.contrast import normalize
 from digits.model import load
 from digits.reading import Reading, read
@@ -378,11 +378,6 @@ def test_more_than_five_thousand_digits_are_refused(read_picture: Reader) -> Non
     with pytest.raises(PictureError, match="5,000 digits") as refusal:
         read_picture(page)
     assert refusal.value.status == 413
-
-
-def test_a_picture_over_the_callers_limit_is_not_decoded(read_picture: Reader) -> None:
-    with pytest.raises(HugePictures):
-        read_picture(written(["2"]), max_pixels=100)
 
 
 def patterns() -> dict[str, np.ndarray]:

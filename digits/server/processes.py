@@ -224,6 +224,8 @@ def _load(reader: Any) -> Any:
 def _nurse(control: int, app: Flask) -> NoReturn:
     """The nursery's life: fork a process for each socket that arrives, until the worker ends."""
     try:
+        # gevent's would look for the event loop's watchers
+        os.close = _close
         # no signal for the worker may end them before the worker does
         os.setpgid(0, 0)
         for number in set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP}:

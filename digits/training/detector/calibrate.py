@@ -139,7 +139,7 @@ def sure_from(probability: np.ndarray, right: np.ndarray, errors: float) -> floa
 def calibrate(
     detector: Detector, pages: Pages, params: dict[str, Any], report: bool = True
 ) -> dict[str, Any]:
-    """The card's `calibration`. params: `pages`, their number, `threshold`, `errors`, and `seed`."""
+    """The card's `calibration`. params: `calibration` in params.yaml."""
     rng = np.random.default_rng(params["seed"])
     features, right, digits, page_of = [], [], [], []
     for number in range(params["pages"]):
@@ -162,12 +162,12 @@ def calibrate(
         weights, bias = logistic(x[half != part], y[half != part])
         probability[half == part] = 1 / (1 + np.exp(-np.clip(x[half == part] @ weights + bias, -30, 30)))
     weights, bias = logistic(x, y)
-    sure, each = sure_from(probability, probability, params["errors"]), np.concatenate(digits)
+    sure, each = sure_from(probability, probability, params["line_errors"]), np.concatenate(digits)
     result = {
         "weights": [round(float(weight), 5) for weight in weights],
         "bias": round(bias, 5),
         "sure": round(sure, 5),
-        "sure_digit": round(sure_from(each[:, 0], each[:, 1], params["errors"]), 5),
+        "sure_digit": round(sure_from(each[:, 0], each[:, 1], params["digit_errors"]), 5),
         "lines": len(y),
         "right": round(float(y.mean()), 4),
         "sure_share": round(float((probability >= sure).mean()), 4),
