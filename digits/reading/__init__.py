@@ -178,12 +178,10 @@ def _line(
     if length is not None or check is not None:
         fitting = [best_texts(row.peaks[word], count, length, check) for word in words]
         fits = all(fitting)
-        changed = [new and new[0].text != old[0].text for new, old in zip(fitting, best, strict=True)]
-        best = [new or old for new, old in zip(fitting, best, strict=True)]
-        if any(changed):
-            probability = min(
-                probability, calibration.probability(row.features(words, [texts[0] for texts in best]))
-            )
+        changed = [new or old for new, old in zip(fitting, best, strict=True)]
+        # how much less probable they are than the best texts
+        less = sum(new[0].score - old[0].score for new, old in zip(changed, best, strict=True))
+        best, probability = changed, probability * min(1.0, float(np.exp(less)))
     whole = _together(best, count)
     shares = np.exp([score - whole[0][0] for score, _ in whole])
     left = (1 - probability) / max(float(shares[1:].sum()), 1e-12)
