@@ -23,7 +23,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 # their packages are only installed for `make test-bulk`
-collect_ignore = [] if importlib.util.find_spec("distributed") else ["test_bulk.py", "test_bulk_cluster.py"]
+collect_ignore = (
+    []
+    if importlib.util.find_spec("distributed")
+    else ["test_bulk.py", "test_bulk_cluster.py", "test_bulk_limits.py"]
+)
 SAMPLE = json.loads((ROOT / "sample_request.json").read_text())
 
 
