@@ -16,7 +16,7 @@ from digits.imaging.contrast import normalize
 from digits.reading.layout import Span
 
 # pixels of the level that is always examined, of the largest level, and of all levels and all strips together
-BASE, FINEST, MOST_LEVELS, MOST_STRIPS = 131_072, 8_400_000, 4_500_000, 4_000_000
+BASE, FINEST, MOST_LEVELS, MOST_STRIPS = 131_072, 8_400_000, 4_000_000, 3_500_000
 # levels have at least this many pixels on their shorter side, and enlarge the picture at most this many times
 SMALLEST, ENLARGED = 24, 2
 # digits between these heights in pixels are seen well; where there are lower ones, a finer level is examined
