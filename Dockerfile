@@ -29,7 +29,7 @@ RUN --mount=type=cache,target=/var/cache/pip \
 # (DVC looks up the user's name, which the image does not know)
 ENV HOME=/tmp USER=caller LOGNAME=caller PYTHONUNBUFFERED=1 GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0=*
 WORKDIR /pipeline
-CMD ["dvc", "repro"]
+CMD ["dvc", "repro", "evaluate"]
 
 # --- bulk: `docker compose --profile bulk up` ----------------------------------------------------------------
 FROM python:${PYTHON} AS bulk

@@ -22,11 +22,11 @@ key: $(SERVE_VENV)/.installed  ## create an API key and the hash for the service
 DVC = PATH="$(abspath $(VENV))/bin:$$PATH" $(abspath $(PY)) -m dvc
 
 # in a new clone the data are missing; DVC makes them when a stage that needs them is out of date
-train: $(VENV)/.installed  ## run the stages of the pipeline that are out of date, and say which are not
-	@if plan="$$($(DVC) repro --dry --allow-missing 2>&1)" && ! echo "$$plan" | grep -q "^Running stage"; \
+train: $(VENV)/.installed  ## run the stages for single digits that are out of date, and say which are not
+	@if plan="$$($(DVC) repro --dry --allow-missing evaluate 2>&1)" && ! echo "$$plan" | grep -q "^Running stage"; \
 	then echo "$$plan" | grep "^Stage"; \
 	echo "models/ and metrics/ are what the pipeline makes of this code and params.yaml, so there is nothing to train."; \
-	else $(DVC) repro; fi
+	else $(DVC) repro evaluate; fi
 
 # with this profile Hypothesis uses the same examples in each run; without it, each run tries new ones
 test: $(VENV)/.installed  ## run all tests except the slow end-to-end ones

@@ -231,6 +231,7 @@ def test_each_request_is_one_line_in_the_log(server: Server) -> None:
         "digit": 7,
         "images": 1,
         "unsure": 0,
+        "model_version": server.ask("/health/ready").json["model_version"],
     }
     assert line["duration_ms"] > 0
     assert lines["logged-2"]["route"] is None

@@ -366,7 +366,9 @@ def test_the_train_container_runs_the_pipeline_and_its_files_belong_to_the_calle
     assert card != json.loads(old)
     foreign = [str(f) for f in clone.rglob("*") if f.lstat().st_uid != user]
     assert foreign == []
-    assert "up to date" in command(*words, "run", "--rm", "-T", "train", "dvc", "status", **ids)
+    assert "up to date" in command(
+        *words, "run", "--rm", "-T", "train", "dvc", "status", "--with-deps", "evaluate", **ids
+    )
 
 
 def test_bulk_reads_a_folder_with_a_scheduler_and_two_workers(stack: Stack, tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(project: Path) -> Path:
     """The clone after `dvc repro` and a commit."""
-    done = run(project, "dvc", "repro")
+    done = run(project, "dvc", "repro", "evaluate")
     assert "Test accuracy:" in done.stdout
     run(project, "git", "add", "-A")
     run(project, "git", "commit", "-qm", "trained")
@@ -322,8 +322,8 @@ def test_validation_figures_come_from_images_that_nothing_was_fitted_to(trained:
 
 
 def test_after_a_run_nothing_is_out_of_date(trained: Path) -> None:
-    assert "up to date" in run(trained, "dvc", "status").stdout
-    done = run(trained, "dvc", "repro")
+    assert "up to date" in run(trained, "dvc", "status", "--with-deps", "evaluate").stdout
+    done = run(trained, "dvc", "repro", "evaluate")
     assert "Running stage" not in done.stdout
     assert run(trained, "git", "status", "--porcelain").stdout == ""
 
@@ -332,7 +332,7 @@ def test_a_change_of_code_that_makes_the_same_images_does_not_train_again(traine
     path = trained / "digits" / "imaging" / "errors.py"
     written = path.read_text()
     path.write_text(written + "# a comment\n")
-    done = run(trained, "dvc", "repro").stdout
+    done = run(trained, "dvc", "repro", "evaluate").stdout
     run(trained, "git", "checkout", "--", "dvc.lock", "digits")
     assert "Running stage 'images'" in done
     assert all(f"Stage '{name}' didn't change" in done for name in ("data", "train", "compile", "evaluate"))
@@ -357,14 +357,14 @@ def test_plots_and_metrics_are_shown(trained: Path, tmp_path: Path) -> None:
 
 def test_push_and_pull_through_a_local_folder(trained: Path, tmp_path: Path) -> None:
     run(trained, "dvc", "remote", "add", "--default", "--local", "storage", str(tmp_path / "storage"))
-    run(trained, "dvc", "push")
+    run(trained, "dvc", "push", "--with-deps", "evaluate")
     fresh = clone(trained, tmp_path / "fresh")
     run(fresh, "dvc", "remote", "add", "--default", "--local", "storage", str(tmp_path / "storage"))
-    run(fresh, "dvc", "pull")
+    run(fresh, "dvc", "pull", "--with-deps", "evaluate")
     for name in ("digits.npz", "images.npz"):
         assert (fresh / "data" / name).read_bytes() == (trained / "data" / name).read_bytes()
-    assert "up to date" in run(fresh, "dvc", "status").stdout
-    assert "Running stage" not in run(fresh, "dvc", "repro").stdout
+    assert "up to date" in run(fresh, "dvc", "status", "--with-deps", "evaluate").stdout
+    assert "Running stage" not in run(fresh, "dvc", "repro", "evaluate").stdout
 
 
 def test_two_runs_with_one_seed_give_the_same_bytes(trained: Path, outcomes: dict[str, Any]) -> None:
