@@ -147,7 +147,7 @@ e2e-docker: $(VENV)/.installed  ## test the images and docker-compose.yml with a
 
 .PHONY: image
 # the part before the @ of a remote's URL is removed, because it may contain a password
-image: export VERSION = $(shell git describe --tags --always --dirty)
+image: export VERSION = $(shell $(PYTHON) -c "from digits.version import VERSION; print(VERSION)")
 image: export REVISION = $(shell git rev-parse HEAD)
 image: export SOURCE = $(shell git remote get-url origin 2>/dev/null | sed -E 's,//[^/@]*@,//,')
 image:  ## build the service's image, labelled with its version, revision and source

@@ -14,13 +14,14 @@ MAY_IMPORT = {
     "model": set(),
     "detector": {"imaging", "model"},
     "logs": set(),
+    "version": set(),
     "registry": {"model"},
     "values": {"imaging"},
     "reading": {"imaging", "detector"},
     "training": {"imaging", "model", "detector", "reading"},
     "bulk": {"imaging", "model", "detector", "reading", "values"},
-    "serving": {"imaging", "model", "detector", "logs", "reading", "values"},
-    "server": {"serving", "imaging", "model", "detector", "registry", "logs"},
+    "serving": {"imaging", "model", "detector", "logs", "reading", "values", "version"},
+    "server": {"serving", "imaging", "model", "detector", "registry", "logs", "version"},
 }
 FILES = sorted((ROOT / "digits").rglob("*.py"))
 

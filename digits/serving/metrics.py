@@ -22,6 +22,7 @@ from werkzeug.wrappers import Response
 
 from digits.logs import dropped_lines
 from digits.serving.inherited import inherited
+from digits.version import VERSION
 
 if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
     # by default the library names files by pid; metrics use this class when they are created
@@ -85,6 +86,7 @@ class Metrics:
             "digits_model_info", "The model a worker serves", "liveall", "version", "trained_on"
         )
         self.detector = gauge("digits_detector_info", "The detector a worker serves", "liveall", "version")
+        self.build = gauge("digits_build_info", "The version of the service", "liveall", "version")
 
         # labels() takes as long as counting, and there are few combinations of method, status and route
         @lru_cache(maxsize=1024)
@@ -126,6 +128,7 @@ class Metrics:
         self.worker_starts.inc()
         self.model.labels(version, trained_on).set(1)
         self.detector.labels(detector).set(1)
+        self.build.labels(VERSION).set(1)
         self.beat()
 
     def beat(self) -> None:

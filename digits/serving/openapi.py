@@ -1,6 +1,6 @@
 """The description of the API, as OpenAPI 3.1 at /openapi.json and as Swagger UI at /docs, whose files come from
 the package flask-swagger-ui. Its source is openapi.yaml in this folder. This module fills in what depends on the
-settings: the model's version, the maximum number of images in a request, and whether predictions require an API
+settings: the versions, the maximum number of images in a request, and whether predictions require an API
 key. app.py registers the blueprint, and pages.py lists the routes from here. Tests compare the description with
 the routes and with the running service.
 """
@@ -18,6 +18,7 @@ from flask import Blueprint, Response, abort, current_app, send_from_directory
 
 from digits.serving.access import protected
 from digits.serving.service import service
+from digits.version import VERSION
 
 HERE = Path(__file__).parent
 # the files of Swagger UI that the page needs
@@ -80,7 +81,8 @@ def describe(version: str, max_images: int, guarded: bool = False) -> dict[str, 
 
     version: the model's. max_images: in one request. guarded: whether predictions require an API key.
     """
-    values = {"MAX_BATCH": max_images, "VERSION": version, "VERSION_IN_DECIMAL": int(version, 16)}
+    values: dict[str, object] = {"MAX_BATCH": max_images, "VERSION": version}
+    values |= {"API_VERSION": VERSION, "VERSION_IN_DECIMAL": int(version, 16)}
     described = _filled(_written(), values)
     del described["x-shared"]
     if not guarded:
