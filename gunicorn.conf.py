@@ -13,7 +13,7 @@ from digits import logs  # noqa: E402
 from digits.server import master  # noqa: E402
 from digits.server.cpus import usable_cpus  # noqa: E402
 from digits.server.errorlog import ErrorLog  # noqa: E402
-from digits.server.options import CUT_OFF_SECONDS  # noqa: E402
+from digits.server.options import CUT_OFF_SECONDS, WORKER_CLASS  # noqa: E402
 from digits.serving.settings import SettingError, Settings  # noqa: E402
 
 try:
@@ -28,7 +28,7 @@ except OSError as error:
 bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
 if settings.metrics_bind:
     bind = [bind, settings.metrics_bind]
-worker_class = "digits.server.worker.Worker"
+worker_class = WORKER_CLASS
 # a connection takes a descriptor and some kilobytes; when nearly all are in use, the longest idle one is closed
 worker_connections = master.max_connections(4096)
 

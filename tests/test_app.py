@@ -213,6 +213,19 @@ def test_a_valid_request_id_is_kept_and_an_invalid_one_replaced(server: Server) 
         assert re.fullmatch("[0-9a-f]{32}", given)
 
 
+def test_a_trace_that_the_caller_began_is_in_the_log(server: Server) -> None:
+    trace, zeros = "4bf92f3577b34da6a3ce929d0e0e4736", "0" * 32
+    for name, given in {
+        "traced-1": f"00-{trace}-00f067aa0ba902b7-01",
+        "traced-2": f"00-{zeros}-00f067aa0ba902b7-01",
+        "traced-3": f"00-{trace.upper()}-00f067aa0ba902b7-01",
+    }.items():
+        server.ask("/", X_Request_ID=name, traceparent=given)
+    lines = {line["request_id"]: line for line in server.log() if "request_id" in line}
+    assert lines["traced-1"]["trace_id"] == trace
+    assert "trace_id" not in lines["traced-2"].keys() | lines["traced-3"].keys()
+
+
 def test_each_request_is_one_line_in_the_log(server: Server) -> None:
     server.ask("/predict", SAMPLE, X_Request_ID="logged-1")
     server.ask("/nope", X_Request_ID="logged-2")

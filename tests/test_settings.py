@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 
 from digits.server.cpus import usable_cpus
-from digits.serving.settings import SettingError, Settings
+from digits.serving.settings import SettingError, Settings, unknown
 
 
 def test_without_variables_the_defaults_apply() -> None:
@@ -70,6 +70,24 @@ def test_the_server_says_which_setting_is_wrong_without_a_traceback(start) -> No
     assert server.process.wait(20) == 1
     assert "PORT='http'" in server.output.read_text()
     assert "Traceback" not in server.output.read_text()
+
+
+@pytest.mark.parametrize("worker", ["sync", "gthread", "gevent"])
+def test_another_worker_class_prevents_the_start(start, worker: str) -> None:  # type: ignore[no-untyped-def]
+    server = start(wait=False, program=("-m", "gunicorn", "-k", worker, "app:app"))
+    assert server.process.wait(20) == 1
+    assert "only --worker-class digits.server.worker.Worker" in server.output.read_text()
+
+
+def test_an_unknown_setting_is_named_with_the_one_that_was_probably_meant() -> None:
+    given = ["DIGITS_MAX_BATHC", "DIGITS_SPEED", "DIGITS_SURE", "DIGITS_FONTS", "PORT", "DIGITS_SERVICE_HOST"]
+    given += ["DIGITS_PORT_5000_TCP_ADDR"]
+    assert unknown(dict.fromkeys(given, "1")) == {"DIGITS_MAX_BATHC": "DIGITS_MAX_BATCH", "DIGITS_SPEED": ""}
+
+
+def test_the_start_warns_of_an_unknown_setting(start) -> None:  # type: ignore[no-untyped-def]
+    server = start(DIGITS_MAX_BATHC="3")
+    assert "unknown setting DIGITS_MAX_BATHC: did you mean DIGITS_MAX_BATCH?" in server.output.read_text()
 
 
 @pytest.mark.parametrize(

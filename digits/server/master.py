@@ -25,9 +25,11 @@ from digits.detector import Detector
 from digits.model import Classifier, ModelError, NotCompiledError
 from digits.model import load as load_file
 from digits.registry import load
+from digits.server.options import WORKER_CLASS
 from digits.serving import keys
 from digits.serving.inherited import inherited
-from digits.serving.settings import ROOT, SettingError, Settings
+from digits.serving.settings import ROOT, SettingError, Settings, unknown
+from digits.version import VERSION
 
 log = logging.getLogger("digits.master")
 
@@ -125,13 +127,18 @@ def _remove(folder: str, master: int) -> None:
 
 
 def on_starting(server: Any) -> None:
-    """Load the models and the API keys. If that fails, log why and exit."""
+    """Load the models and the API keys. If that fails, or gunicorn runs another worker class, log why and exit."""
+    if server.cfg.worker_class_str != WORKER_CLASS:
+        log.critical("only --worker-class %s keeps the service's limits", WORKER_CLASS)
+        sys.exit(1)
     try:
         settings = Settings.from_env(os.environ)
         inherited.api_keys = keys.load(settings)
         inherited.classifier = Classifier(load(settings.model))
         log_model(inherited.classifier, settings)
         inherited.detector = Detector(load_file(settings.detector, compiled_only=True))
+        for name, known in unknown(os.environ).items():
+            log.warning("unknown setting %s%s", name, f": did you mean {known}?" if known else "")
     except (ModelError, SettingError) as error:
         log.critical(str(error))
         sys.exit(1)
@@ -191,6 +198,7 @@ def on_reload(server: Any) -> None:
 def log_model(classifier: Classifier, settings: Settings) -> None:
     """Log which model is served, and where it came from."""
     facts = {
+        "version": VERSION,
         "model": str(settings.model),
         "model_version": classifier.version,
         "sure_threshold": classifier.sure_threshold if settings.sure is None else settings.sure,

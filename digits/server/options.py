@@ -9,6 +9,7 @@ from typing import Any
 
 from digits.serving.settings import Settings
 
+WORKER_CLASS = "digits.server.worker.Worker"
 # seconds between the end of the grace time and that of the worker
 CUT_OFF_SECONDS = 3
 
@@ -18,7 +19,7 @@ def check(cfg: Any, log: Any) -> None:
     reason = ""
     metrics = Settings.from_env(os.environ).metrics_bind.rpartition(":")[2]
     if "h2" in cfg.http_protocols or cfg.protocol != "http":
-        reason = "digits.server.worker only supports HTTP/1.1: use another --worker-class for other protocols"
+        reason = "digits.server.worker only supports HTTP/1.1"
     elif cfg.preload_app:
         # workers would keep the first model and the first API keys, whatever SIGHUP loads
         reason = (

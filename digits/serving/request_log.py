@@ -22,6 +22,9 @@ log = logging.getLogger("digits.request")
 
 # a client's id is used only in this form, so that it can't forge log lines or fill a disk
 VALID_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+# version, trace-id, parent-id and flags (https://www.w3.org/TR/trace-context/#traceparent-header); later versions
+# may append fields, and no id is all zeros
+TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 
 # requested every few seconds by machines, and therefore only logged at debug
 DEBUG_ONLY = frozenset(
@@ -82,6 +85,8 @@ def register(app: Flask, metrics: Metrics, version: str) -> None:
                 "status": status,
                 "duration_ms": round(seconds * 1000, 3),
             }
+            if (parent := current.headers.get("traceparent")) and (valid := TRACEPARENT.fullmatch(parent)):
+                line["trace_id"] = valid[1]
             if found:
                 line |= found
             log.log(level, "request", extra=line)

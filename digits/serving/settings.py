@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,23 @@ def _origins(text: str) -> str:
     if not all(origin == "*" or re.fullmatch(r"https?://[^/\s*,]+", origin) for origin in origins):
         raise ValueError("must be origins like https://example.org, separated by commas, or *")
     return ",".join(origins)
+
+
+# variables with this prefix that other programs read
+OTHERS = ("DIGITS_API_KEY", "DIGITS_DETECTOR_LATEST", "DIGITS_FONTS", "DIGITS_PHOTOGRAPHS", "DIGITS_URL")
+# variables that Kubernetes sets for a service, and Docker for a link, whose name begins with "digits"
+LINKED = re.compile(r"DIGITS_(\w+_)?(SERVICE_(HOST|PORT)|PORT)(_\w+)?")
+
+
+def unknown(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables that look like a setting and are none, each with the setting that was probably meant or ""."""
+    known = [setting.metadata["env"] for setting in fields(Settings)]
+    names = [
+        name
+        for name in sorted(environ)
+        if name.startswith("DIGITS_") and name not in (*known, *OTHERS) and not LINKED.fullmatch(name)
+    ]
+    return {name: "".join(get_close_matches(name, known, 1, cutoff=0.8)) for name in names}
 
 
 @dataclass(frozen=True)
