@@ -6,38 +6,43 @@ SERVE_VENV ?= .venv-serve
 PIP = -m pip install --quiet --disable-pip-version-check --require-hashes
 PY = $(VENV)/bin/python
 
-.PHONY: help serve key train test lint format lock clean
+.PHONY: help help-all serve key train test lint format lock clean
 .DELETE_ON_ERROR:
 
-help:  ## show this list
-	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## */\1\t/' | expand -t 18
+# the targets that most people need have a group in brackets
+help:  ## [use] show this list
+	@for group in use develop train operate; do echo "$$group:"; \
+	sed -nE "s/^([a-z0-9-]+):.*## \[$$group\] */  \1\t/p" $(MAKEFILE_LIST) | expand -t 18; done
 
-serve: $(SERVE_VENV)/.installed  ## start the service on port 5000 with the trained model in the repository
+help-all:  ## [use] show all targets
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## *(\[[a-z]+\] )?/\1\t/' | expand -t 18
+
+serve: $(SERVE_VENV)/.installed  ## [use] start the service on port 5000 with the trained model in the repository
 	$(SERVE_VENV)/bin/python -m gunicorn app:app
 
-key: $(SERVE_VENV)/.installed  ## create an API key and the hash for the service
+key: $(SERVE_VENV)/.installed  ## [use] create an API key and the hash for the service
 	$(SERVE_VENV)/bin/python -m digits.serving.keys
 
 # the stages run `python`
 DVC = PATH="$(abspath $(VENV))/bin:$$PATH" $(abspath $(PY)) -m dvc
 
 # in a new clone the data are missing; DVC makes them when a stage that needs them is out of date
-train: $(VENV)/.installed  ## run the stages for single digits that are out of date, and say which are not
+train: $(VENV)/.installed  ## [train] run the stages for single digits that are out of date, and say which are not
 	@if plan="$$($(DVC) repro --dry --allow-missing evaluate 2>&1)" && ! echo "$$plan" | grep -q "^Running stage"; \
 	then echo "$$plan" | grep "^Stage"; \
 	echo "models/ and metrics/ are what the pipeline makes of this code and params.yaml, so there is nothing to train."; \
 	else $(DVC) repro evaluate; fi
 
 # with this profile Hypothesis uses the same examples in each run; without it, each run tries new ones
-test: $(VENV)/.installed  ## run all tests except the slow end-to-end ones
+test: $(VENV)/.installed  ## [develop] run all tests except the slow end-to-end ones
 	$(PY) -m pytest --hypothesis-profile=ci -m "not e2e and not docker and not terraform and not mlflow and not kubernetes and not bulk"
 
-lint: $(VENV)/.installed  ## check the code with ruff and mypy
+lint: $(VENV)/.installed  ## [develop] check the code with ruff and mypy
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-format: $(VENV)/.installed  ## format the code with ruff
+format: $(VENV)/.installed  ## [develop] format the code with ruff
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
@@ -69,7 +74,7 @@ $(SERVE_VENV)/.installed: requirements-serve.txt
 	touch $@
 
 .PHONY: bench bench-quick bench-train bench-parts
-bench: $(VENV)/.installed  ## compare the service with other servers (takes minutes; installs them in .bench; needs wrk)
+bench: $(VENV)/.installed  ## [develop] compare the service with other servers (takes minutes; installs them in .bench; needs wrk)
 	$(PY) benchmarks/bench.py
 
 bench-quick: $(VENV)/.installed  ## fail if the service is too slow compared with a constant answer (under a minute)
@@ -98,7 +103,7 @@ train-quick: $(VENV)/.installed  ## train with a few images in tmp/train, to try
 	$(DVC) metrics show metrics/metrics.json tmp/train/metrics/metrics.json
 
 .PHONY: detector detector-quick
-detector: $(VENV)/.installed  ## train the detector of digits (hours; stopped with Ctrl-C, it goes on at the next call)
+detector: $(VENV)/.installed  ## [train] train the detector of digits (hours; stopped with Ctrl-C, it goes on at the next call)
 	$(DVC) repro calibrate
 
 detector-quick: $(VENV)/.installed  ## train a detector for some minutes into tmp/detector-quick, to try a change
@@ -120,12 +125,12 @@ train-seeds: $(VENV)/.installed  ## train with three seeds and print the mean ac
 	$(PY) -c "import json; a = [json.load(open(f'tmp/seeds/{s}/models/mnist.json'))['test']['accuracy'] for s in (1, 2, 3)]; print('test accuracy', *a, 'mean', round(sum(a) / 3, 4))"
 
 # dvc.lock then has the hashes of what was made, so that git shows each difference
-reproduce: $(VENV)/.installed  ## make all outputs except the trained network again in a new clone of HEAD, and compare them with dvc.lock
+reproduce: $(VENV)/.installed  ## [train] make all outputs except the trained network again in a new clone of HEAD, and compare them with dvc.lock
 	rm -rf tmp/reproduce && mkdir -p tmp && git clone --quiet . tmp/reproduce
 	cd tmp/reproduce && $(DVC) repro --force --single-item data images compile evaluate && git diff --exit-code && $(DVC) status
 
 .PHONY: eval
-eval: $(VENV)/.installed  ## measure the accuracy on pictures of each kind, or N=100 of each (set MNIST_NPZ to include MNIST's)
+eval: $(VENV)/.installed  ## [train] measure the accuracy on pictures of each kind, or N=100 of each (set MNIST_NPZ to include MNIST's)
 	$(PY) benchmarks/evaluate.py $(if $(N),--n $(N))
 	test -z "$$MNIST_NPZ" || $(PY) benchmarks/numerals.py $(if $(N),--n $(N))
 	test -z "$$MNIST_NPZ" || $(PY) benchmarks/numerals_costs.py
@@ -135,7 +140,7 @@ numbers-pictures: $(VENV)/.installed  ## draw the pictures in docs/numbers.md (s
 	$(PY) benchmarks/numerals_pictures.py
 
 .PHONY: e2e screenshots
-e2e: $(VENV)/.installed reproduce  ## run the slow end-to-end tests: the pipeline, the browser, faults under load
+e2e: $(VENV)/.installed reproduce  ## [develop] run the slow end-to-end tests: the pipeline, the browser, faults under load
 	$(PY) -m pytest -m e2e
 
 screenshots: $(VENV)/.installed  ## take new screenshots of the drawing page
@@ -150,7 +155,7 @@ e2e-docker: $(VENV)/.installed  ## test the images and docker-compose.yml with a
 image: export VERSION = $(shell $(PYTHON) -c "from digits.version import VERSION; print(VERSION)")
 image: export REVISION = $(shell git rev-parse HEAD)
 image: export SOURCE = $(shell git remote get-url origin 2>/dev/null | sed -E 's,//[^/@]*@,//,')
-image:  ## build the service's image, labelled with its version, revision and source
+image:  ## [operate] build the service's image, labelled with its version, revision and source
 	docker compose build service
 
 .PHONY: fuzz audit sbom
@@ -164,7 +169,7 @@ fuzz: $(TOOLS_VENV)/.installed  ## fuzz the service with 120,000 requests (takes
 	$(TOOLS) tests/fuzz.py --runs $(RUNS) $(if $(KEEP),--keep)
 
 # AUDIT=osv uses osv.dev instead of the package index
-audit: $(TOOLS_VENV)/.installed  ## check the locked packages for known vulnerabilities
+audit: $(TOOLS_VENV)/.installed  ## [operate] check the locked packages for known vulnerabilities
 	@for lock in $(LOCKS); do echo "$$lock:"; \
 	report=$$($(TOOLS) -m pip_audit -s $(or $(AUDIT),pypi) --progress-spinner=off --disable-pip --require-hashes -r $$lock 2>&1) || failed=1; \
 	if echo "$$report" | grep -qE "could not be audited|ConnectionError|ServiceError"; \
