@@ -50,10 +50,12 @@ def test_every_alert_has_a_summary_a_runbook_section_and_two_cases() -> None:
         assert f"{name} stays silent" in cases
 
 
-def test_every_metric_in_a_query_exists_and_is_described(server: Server) -> None:
+def test_every_metric_is_described_and_exists_if_a_query_has_it(server: Server) -> None:
     server.ask("/predict", SAMPLE)
     there = server.ask("/metrics").body.decode()
     described = (ROOT / "docs" / "monitoring.md").read_text()
+    for name in re.findall(r"^# TYPE ((?:digits|flask)_\w+)", there, re.MULTILINE):
+        assert f"`{name}`" in described, name
     recorded = {rule["record"] for rule in RULES}
     expressions = [rule["expr"] for rule in RULES + ALERTS] + queries()
     for expression in expressions:
