@@ -1,6 +1,7 @@
-"""The rules on imports between packages, and on the form of files."""
+"""The rules on imports between packages, on the form of files, and on what documents refer to."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,7 @@ MAY_IMPORT = {
     "server": {"serving", "imaging", "model", "detector", "registry", "logs", "version"},
 }
 FILES = sorted((ROOT / "digits").rglob("*.py"))
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 
 
 def imported(path):
@@ -63,3 +65,26 @@ def test_every_file_is_short_and_begins_with_one_paragraph(path):
     source = path.read_text()
     assert len(source.splitlines()) <= 400
     assert ast.get_docstring(ast.parse(source))
+
+
+def anchors(page):
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_in_documents_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        path, _, anchor = link.partition("#")
+        if link.startswith("http"):
+            continue
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "docs/architecture.md"])
+def test_files_named_in_documents_exist(name):
+    for path in re.findall(r"`([\w/.]+\.(?:py|yaml|yml|tf|md))`", (ROOT / name).read_text()):
+        assert any((ROOT / folder / path).exists() for folder in ("", "digits", "tests")), path
