@@ -67,7 +67,7 @@ def test_an_invalid_value_is_refused_with_the_name_of_the_variable(name: str, va
 
 def test_the_server_says_which_setting_is_wrong_without_a_traceback(start) -> None:  # type: ignore[no-untyped-def]
     server = start(wait=False, PORT="http")
-    assert server.process.wait(20) == 1
+    assert server.process.wait(60) == 1
     assert "PORT='http'" in server.output.read_text()
     assert "Traceback" not in server.output.read_text()
 
@@ -75,7 +75,7 @@ def test_the_server_says_which_setting_is_wrong_without_a_traceback(start) -> No
 @pytest.mark.parametrize("worker", ["sync", "gthread", "gevent"])
 def test_another_worker_class_prevents_the_start(start, worker: str) -> None:  # type: ignore[no-untyped-def]
     server = start(wait=False, program=("-m", "gunicorn", "-k", worker, "app:app"))
-    assert server.process.wait(20) == 1
+    assert server.process.wait(60) == 1
     assert "only --worker-class digits.server.worker.Worker" in server.output.read_text()
 
 
