@@ -134,7 +134,7 @@ def test_every_example_in_the_description_works(server: Server) -> None:
         if "example" in example and "{" not in path:
             assert server.ask(path, example["example"]).status == 200
             tried += 1
-    assert tried == 5
+    assert tried >= 5
 
 
 def test_schemathesis_finds_nothing(start: Callable[..., Server]) -> None:
