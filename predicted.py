@@ -18,6 +18,8 @@ import base64
 import contextlib
 import csv
 import glob
+import ipaddress
+import itertools
 import json
 import os
 import random
@@ -29,38 +31,40 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
 SAMPLE = Path(__file__).resolve().parent / "sample_request.json"
 
-MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*")
-PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-LINES = frozenset({".jsonl", ".ndjson"})
-REQUESTS = LINES | {".json"}
+REQUESTS, LINES = (".json", ".jsonl", ".ndjson"), (".jsonl", ".ndjson")
+PICTURES = (
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".gif"),
+    *(".tif", ".tiff", ".pdf", ".heic", ".heif", ".avif"),
+)
 
 # far below the 32 MiB that the service accepts by default
 BATCH_BYTES = 4 << 20
 # larger files are not scans of digits, and would fill the memory
 FILE_BYTES = 64 << 20
 
-# (the name of the list of answers, the fields of an answer that a row contains)
-PREDICTIONS: tuple[str, tuple[str, ...]] = ("predictions", ("predicted_digit", "predicted_probability"))
-READINGS: tuple[str, tuple[str, ...]] = ("readings", ("text", "lines", "marks"))
-
 TRY_AGAIN = frozenset({429, 502, 503})
 # the reason may be a single image, so parts of the batch may succeed
-SPLIT = frozenset({400, 413, 422})
+SPLIT = frozenset({400, 413, 415, 422})
 # including the jitter
 LONGEST_WAIT = 30.0
-UNEXPECTED = "{} sent an unexpected answer. Is it this service?"
+
+PREDICTION = ("input", "predicted_digit", "predicted_probability", "error", "unsure")
+LINE = ("file", "page", "line", "text", "words", "probability", "unsure", "error")
+BOX = ("x", "y", "width", "height")
+DIGIT = ("file", "page", "line", "digit", "probability", "unsure", *BOX, "error")
+
+Row = dict[str, Any]
 
 
 class Stop(Exception):
@@ -71,16 +75,11 @@ class Stop(Exception):
         self.code = code
 
 
-class Refused(Exception):
-    """The service refused a request; the message says why."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
+class Refused(Stop):
+    """The service refused a request; the message says why. code: its status."""
 
 
-@dataclass
-class Item:
+class Item(NamedTuple):
     """An image to send: its name in the output, and its JSON text or the error that prevents sending it."""
 
     name: str
@@ -92,97 +91,79 @@ class Item:
 # reading
 
 
-def find_files(paths: Iterable[str]) -> list[str]:
-    """Replace folders with the pictures and JSON files below them, sorted by name, and patterns such as *.png,
-    which some shells don't expand, with the files that match.
+def find_files(paths: Iterable[str]) -> tuple[list[str], Counter[str]]:
+    """Replace folders with the pictures and requests in them and below, and patterns such as *.png, which some
+    shells don't expand, with the files that match. Also returns how many other files there are, by their suffixes.
     """
-    found: list[str] = []
+    found, skipped = [], Counter[str]()
     for path in paths:
-        if not os.path.isdir(path):
-            matches = [] if path == "-" or os.path.exists(path) else sorted(glob.glob(path, recursive=True))
-            found += matches or [path]
+        matches = [] if path == "-" or os.path.lexists(path) else sorted(glob.glob(path, recursive=True))
+        for match in matches or [path]:
+            for file in walk(match) if os.path.isdir(match) else [match]:
+                if file == match or file.lower().endswith(PICTURES + REQUESTS):
+                    found.append(file)
+                else:
+                    skipped[os.path.splitext(file)[1].lower() or "without a suffix"] += 1
+    return found, skipped
+
+
+def walk(top: str) -> Iterator[str]:
+    """The files in a folder and below, also in linked folders, without hidden ones and those that systems add."""
+    seen = set()
+    for folder, folders, files in os.walk(top, followlinks=True):
+        place = os.path.realpath(folder)
+        if place in seen:
+            folders.clear()
             continue
-        for folder, folders, files in os.walk(path):
-            folders.sort()
-            names = (name for name in sorted(files) if not name.startswith("."))
-            inputs = PICTURES | REQUESTS
-            found += [
-                os.path.join(folder, name) for name in names if os.path.splitext(name)[1].lower() in inputs
-            ]
-    return found
+        seen.add(place)
+        folders[:] = sorted(name for name in folders if name[0] != "." and name not in ("@eaDir", "__MACOSX"))
+        yield from (os.path.join(folder, name) for name in sorted(files) if name[0] != ".")
 
 
 def read(path: str) -> Iterator[Item]:
-    """The images in a file. Each that can't be read becomes an Item with an error."""
-    name = "standard input" if path == "-" else path
+    """The images in a file, or with - in standard input. Each that can't be read becomes an Item with an error."""
+    stdin = path == "-"
+    name = "standard input" if stdin else path
     try:
-        if path == "-":
-            yield from read_stream(sys.stdin.buffer, name, lines=None)
-            return
-        with open(path, "rb") as file:
-            if os.fstat(file.fileno()).st_size > FILE_BYTES:
-                yield Item(name, error=f"The file is larger than {FILE_BYTES >> 20} MiB.")
+        with open(0 if stdin else path, "rb", closefd=not stdin) as file:
+            lines = enumerate(iter(lambda: file.readline(FILE_BYTES + 1), b""), 1)
+            first = next((line for line in lines if not line[1].isspace()), (0, b""))
+            if path.lower().endswith(LINES) or (stdin and parse(first[1]) is not None):
+                for number, line in itertools.chain([first], lines):
+                    if line.strip():
+                        yield from requests(f"{name}:{number}", line)
                 return
-            yield from read_stream(file, name, lines=os.path.splitext(path)[1].lower() in LINES)
+            data = first[1] + file.read(FILE_BYTES)
     except OSError as error:
         yield Item(name, error=f"The file can't be read: {error.strerror or error}.")
-
-
-def read_stream(file: BinaryIO, name: str, lines: bool | None) -> Iterator[Item]:
-    """The images in `file`. lines: whether it contains JSON Lines rather than one picture or one JSON request;
-    None decides by its first line."""
-    first = file.readline() if lines is not False else b""
-    number = 0
-    if lines is None:
-        while first.isspace():
-            first, number = file.readline(), number + 1
-        lines = not is_picture(first) and is_json(first)
-    if not lines:
-        data = first + file.read()
-        yield from [picture(name, data)] if is_picture(data) else request_items(name, data)
         return
-    while first:
-        number += 1
-        if first.strip():
-            yield from request_items(f"{name}:{number}", first)
-        first = file.readline()
+    if len(data) > FILE_BYTES:
+        yield Item(name, error=f"The file is larger than {FILE_BYTES >> 20} MiB.")
+    elif path.lower().endswith(".json") or data.startswith((b"{", b"[")):
+        yield from requests(name, data)
+    else:
+        yield Item(name, "picture", b'"' + base64.b64encode(data) + b'"')
 
 
-def is_picture(data: bytes) -> bool:
-    """Whether `data` begins with the signature of a picture's format."""
-    return data.startswith(MAGIC) or (data.startswith(b"RIFF") and data[8:12] == b"WEBP")
-
-
-def is_json(data: bytes) -> bool:
-    """Whether `data` is a complete JSON document."""
+def parse(data: bytes) -> Any:
+    """The JSON document in `data`, or None."""
     try:
-        json.loads(data)
+        return json.loads(data)
     except (ValueError, RecursionError):
-        return False
-    return True
+        return None
 
 
-def picture(name: str, data: bytes) -> Item:
-    """A picture as an Item. The service decodes it."""
-    return Item(name, "picture", b'"' + base64.b64encode(data) + b'"')
-
-
-def request_items(name: str, data: bytes) -> Iterator[Item]:
+def requests(name: str, data: bytes) -> Iterator[Item]:
     """The images in a request to POST /predict: the one in `image`, or each in `images`."""
-    try:
-        document = json.loads(data)
-    except (ValueError, RecursionError):
-        yield Item(name, error="This is neither a picture nor JSON.")
-        return
-    if isinstance(document, dict) and document.get("images") == []:
-        yield Item(name, error="The list images is empty.")
-        return
+    document = parse(data)
+    images = document.get("images") if isinstance(document, dict) else None
     if isinstance(document, dict) and "image" in document:
         named = [(name, document["image"])]
-    elif isinstance(document, dict) and isinstance(document.get("images"), list):
-        named = [(f"{name}[{i}]", image) for i, image in enumerate(document["images"])]
+    elif images and isinstance(images, list):
+        named = [(f"{name}[{i}]", image) for i, image in enumerate(images)]
     else:
-        yield Item(name, error='The JSON has neither "image" nor a list "images".')
+        lacks = "JSON" if document is None else 'JSON with "image", or with images in a list "images"'
+        yield Item(name, error=f"The file has no {lacks}.")
         return
     for each, image in named:
         yield Item(each, "picture" if isinstance(image, str) else "pixels", json.dumps(image).encode())
@@ -192,17 +173,16 @@ def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     """Divide items into lists of at most `size` items and BATCH_BYTES, in order. All items in a list are of one
     kind, because the service does not accept pixels and pictures in one request."""
     batch: list[Item] = []
-    total = 0
     for item in items:
-        if batch and (total + len(item.text) > BATCH_BYTES or item.kind != batch[0].kind):
+        length = sum(len(each.text) for each in [*batch, item])
+        if batch and (item.kind != batch[0].kind or length > BATCH_BYTES):
             yield batch
-            batch, total = [], 0
+            batch = []
         batch.append(item)
-        total += len(item.text)
         # a full batch is sent at once, without waiting for another item
         if len(batch) == size:
             yield batch
-            batch, total = [], 0
+            batch = []
     if batch:
         yield batch
 
@@ -218,104 +198,104 @@ class NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
+def is_here(host: str) -> bool:
+    """Whether a host is this machine, which a proxy can't reach."""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost" or host.endswith(".localhost")
+
+
 class Client:
-    """Sends requests to the service at `url`. Threads may share it.
+    """Sends requests to the service at `args.url` with the options of the command line. Threads may share it. say:
+    called with a message before each retry."""
 
-    timeout: seconds to wait for an answer. retries: how often a request is sent again after 429, 502, 503 or a
-    lost connection. key: API key or None. route: predict or read, optionally with a query. say: called with a
-    message before each retry.
-    """
-
-    def __init__(
-        self,
-        url: str,
-        timeout: float = 30,
-        retries: int = 5,
-        key: str | None = None,
-        route: str = "predict",
-        say: Callable[[str], None] = lambda text: None,
-    ) -> None:
-        self.url = url.rstrip("/")
-        self.target = f"{self.url}/{route}"
-        self.answers, self.fields = READINGS if route.startswith("read") else PREDICTIONS
-        self.timeout, self.retries, self.say = timeout, retries, say
+    def __init__(self, args: argparse.Namespace, say: Callable[[str], None]) -> None:
+        self.url, self.timeout, self.retries = args.url.rstrip("/"), args.timeout, max(args.retries, 0)
+        options = {name: getattr(args, name) for name in ("length", "check", "alternatives")}
+        options["prepare"] = "none" if args.no_prepare else None
+        query = urlencode({name: value for name, value in options.items() if value})
+        self.target = f"{self.url}/{'read' if args.read else 'predict'}" + f"?{query}" * bool(query)
+        # the name of the list of answers, and a field of each
+        self.answers, self.field = ("readings", "lines") if args.read else ("predictions", "predicted_digit")
         self.headers = {"Content-Type": "application/json", "User-Agent": "predicted.py"}
-        if key:
-            self.headers["Authorization"] = f"Bearer {key}"
-        self.opener = urllib.request.build_opener(NoRedirect)
-        self.closed = threading.Event()
+        if args.api_key:
+            self.headers["Authorization"] = f"Bearer {args.api_key}"
+        here = is_here(urlsplit(self.url).hostname or "")
+        proxies = urllib.request.ProxyHandler({} if here else None)
+        self.opener = urllib.request.build_opener(NoRedirect, proxies)
+        self.say, self.closed = say, threading.Event()
         # whether the service has ever answered
         self.met = False
 
     def send(self, body: bytes) -> Any:
         """Send `body` and return the JSON of the answer. Raises Refused and Stop."""
-        for tried in range(self.retries + 1):
-            last = tried == self.retries
+        request = urllib.request.Request(self.target, body, self.headers)  # noqa: S310
+        for tried in itertools.count():
+            after = None
             try:
-                answer = self._send_once(body)
-                self.met = True
-                return answer
+                with self.opener.open(request, timeout=self.timeout) as response:
+                    self.met = True
+                    return json.loads(response.read())
             except urllib.error.HTTPError as error:
                 self.met = True
                 with error:
-                    reason, after = _detail(error), error.headers.get("Retry-After")
-                if error.code not in TRY_AGAIN or last:
-                    raise Refused(error.code, f"The service answered {error.code}: {reason}") from None
-                why, wait = f"{error.code}: {reason}", pause(tried, after)
+                    why, after = f"{error.code}: {_detail(error)}", error.headers.get("Retry-After")
+                if error.code not in TRY_AGAIN or tried == self.retries:
+                    raise Refused(f"The service answered {why}", error.code) from None
+            except ValueError:
+                raise self.unexpected() from None
             except (OSError, HTTPException) as error:
                 cause = getattr(error, "reason", error)
                 # the service has probably not been started, so retrying would not help
-                never = not self.met and isinstance(cause, ConnectionRefusedError)
-                if last or never or isinstance(cause, socket.gaierror | ssl.SSLCertVerificationError):
-                    raise Stop(
-                        f"No answer from {self.url} ({cause}). Is it running? `make serve`", 2
-                    ) from None
-                why, wait = f"{str(cause) or type(cause).__name__}.", pause(tried)
+                never = (
+                    socket.gaierror,
+                    ssl.SSLCertVerificationError,
+                    *[ConnectionRefusedError] * (not self.met),
+                )
+                if isinstance(cause, never) or tried == self.retries:
+                    why = f"No answer from {self.url} ({cause}). Is it running? `make serve`"
+                    raise Stop(why, 2) from None
+                why = f"{str(cause) or type(cause).__name__}."
+            wait = pause(tried, after)
             self.say(f"{why} Trying again in {wait:.1f} s.")
             if self.closed.wait(wait):
-                raise Stop("The run was stopped.", 2)
-        raise AssertionError("the last try returns or raises")
+                break
+        raise Stop("The run was stopped.", 2)
 
-    def _send_once(self, body: bytes) -> Any:
-        request = urllib.request.Request(self.target, body, self.headers)  # noqa: S310
-        with self.opener.open(request, timeout=self.timeout) as response:
-            data = response.read()
-        try:
-            return json.loads(data)
-        except ValueError:
-            raise Stop(f"The answer from {self.url} is not JSON. Is it this service?", 2) from None
-
-    def ask(self, batch: list[Item]) -> list[dict[str, Any]]:
-        """A row for each item, in order: the answer, or `error` and its `status`. Raises Stop.
-
-        If the service refuses a batch, each half is sent again, until the images that cause it are found.
+    def ask(self, batch: list[Item]) -> list[Row]:
+        """The rows of the items, in order: the answer (of each page, if there are several), or `error` and its
+        `status`. If a batch is refused, each half is sent again, until the images that cause it are found. Raises
+        Stop.
         """
         if batch[0].error:
             return [{"input": item.name, "error": item.error} for item in batch]
+        images = b",".join(item.text for item in batch)
+        body = b'{"image":%b}' % images if len(batch) == 1 else b'{"images":[%b]}' % images
         try:
-            if len(batch) == 1:
-                found = [self.send(b'{"image":' + batch[0].text + b"}")]
-            else:
-                images = b",".join(item.text for item in batch)
-                found = self.send(b'{"images":[' + images + b"]}")[self.answers]
-            rows = [
-                {"input": item.name}
-                | {key: answer[key] for key in self.fields}
-                # older services don't send it
-                | ({"unsure": answer["unsure"]} if "unsure" in answer else {})
-                for item, answer in zip(batch, found, strict=True)
-            ]
+            return list(self.rows(batch, self.send(body)))
         except Refused as refused:
-            if refused.status in SPLIT and len(batch) > 1:
+            if refused.code in SPLIT and len(batch) > 1:
                 half = len(batch) // 2
                 return self.ask(batch[:half]) + self.ask(batch[half:])
-            if refused.status not in SPLIT | TRY_AGAIN and refused.status < 500:
+            if refused.code not in SPLIT | TRY_AGAIN and refused.code < 500:
                 # the address or key is wrong, so all other requests would fail as well
                 raise Stop(f"{self.url}: {refused}", 1) from None
-            return [{"input": item.name, "error": str(refused), "status": refused.status} for item in batch]
-        except (KeyError, TypeError, ValueError):
-            raise Stop(UNEXPECTED.format(self.url), 2) from None
-        return rows
+            return [{"input": item.name, "error": str(refused), "status": refused.code} for item in batch]
+        except (AttributeError, LookupError, TypeError, ValueError):
+            raise self.unexpected() from None
+
+    def rows(self, batch: list[Item], answer: Row) -> Iterator[Row]:
+        """A row for each answer. Raises LookupError or ValueError for the answers of another service."""
+        found = answer.get(self.answers, [answer])
+        numbers = list(itertools.accumulate(each.get("page", 1) == 1 for each in found))
+        if numbers[-1] != len(batch) or not all(self.field in each for each in found):
+            raise ValueError
+        for number, each in zip(numbers, found, strict=True):
+            yield {"input": batch[number - 1].name} | each
+
+    def unexpected(self) -> Stop:
+        """The error for an answer that can't be from this service."""
+        return Stop(f"{self.url} sent an unexpected answer. Is it this service?", 2)
 
 
 def pause(tried: int, after: str | None = None) -> float:
@@ -327,12 +307,9 @@ def pause(tried: int, after: str | None = None) -> float:
     seconds = 0.25 * 2**tried
     if after:
         with contextlib.suppress(ValueError, TypeError, OverflowError):
-            seconds = float(after) if after.strip().isdigit() else _until(after)
+            digits = after.strip().isdigit()
+            seconds = float(after) if digits else parsedate_to_datetime(after).timestamp() - time.time()
     return min(max(seconds, 0.0), LONGEST_WAIT / 1.5) * (1 + random.random() / 2)  # noqa: S311
-
-
-def _until(date: str) -> float:
-    return parsedate_to_datetime(date).timestamp() - time.time()
 
 
 def _detail(error: urllib.error.HTTPError) -> str:
@@ -345,9 +322,9 @@ def _detail(error: urllib.error.HTTPError) -> str:
         return f"{error.reason}."
 
 
-def ask_all(client: Client, items: Iterable[Item], size: int, jobs: int) -> Iterator[list[dict[str, Any]]]:
+def ask_all(client: Client, items: Iterable[Item], size: int, jobs: int) -> Iterator[list[Row]]:
     """The rows of each batch, in the order of the items. `jobs` batches are sent at the same time."""
-    pending: deque[Future[list[dict[str, Any]]]] = deque()
+    pending: deque[Future[list[Row]]] = deque()
     with ThreadPoolExecutor(jobs) as pool:
         try:
             for batch in batches(items, size):
@@ -359,20 +336,17 @@ def ask_all(client: Client, items: Iterable[Item], size: int, jobs: int) -> Iter
         finally:
             # after a Stop or a closed pipe, waiting batches must not be sent
             client.closed.set()
-            for future in pending:
-                future.cancel()
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 # output
 
 
 def shown(value: Any) -> str:
-    """The text of a value without characters that move the cursor, change colours or begin a line. They are
-    written as escapes, as in \\x1b. Bytes of a file's name that are no characters stay as they are."""
-    return "".join(
-        c if c.isprintable() or "\udc80" <= c <= "\udcff" else c.encode("unicode_escape").decode()
-        for c in str(value)
-    )
+    """The text of a value, true and false as in JSON. Characters that move the cursor, change colours or begin a
+    line, and bytes of a file's name that are no characters, are written as escapes, as in \\x1b."""
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class Progress:
@@ -380,15 +354,13 @@ class Progress:
 
     def __init__(self, total: int | None) -> None:
         self.total, self.done, self.failed, self.begun = total, 0, 0, time.monotonic()
-        self.shown = False
         self.on = sys.stderr.isatty()
 
     def clear(self) -> None:
         """Remove the progress bar, so that something else can be written."""
-        if self.shown:
+        if self.on:
             sys.stderr.write("\r\033[K")
             sys.stderr.flush()
-            self.shown = False
 
     def show(self) -> None:
         """Show the progress bar, unless the run has only just begun."""
@@ -403,7 +375,6 @@ class Progress:
             text = f"[{'#' * round(share * 30):<30}] {share:4.0%} of {self.total}, {text}, {left:.0f} s left"
         sys.stderr.write("\r\033[K" + text)
         sys.stderr.flush()
-        self.shown = True
 
     def say(self, text: str) -> None:
         """Write a message on a line of its own, whether or not standard error is a terminal."""
@@ -411,60 +382,46 @@ class Progress:
         print(shown(text), file=sys.stderr)
 
 
-def writer(kind: str) -> Callable[[dict[str, Any]], None]:
-    """Return a function that writes a row to standard output as text, jsonl or csv."""
+def cells(row: Row, fields: tuple[str, ...]) -> Iterator[Row]:
+    """The rows of a table with these fields: one for a prediction or an error, else one for each line or digit, or
+    one without either if nothing was read."""
+    page = {"file": row["input"]} | row
+    if "lines" not in row:
+        yield page
+        return
+    page |= {"page": row.get("page", 1), "text": ""}
+    for number, line in enumerate(row["lines"], 1):
+        if fields is LINE:
+            yield page | line | {"line": number, "words": len(line["words"])}
+        for digit in line["digits"] if fields is DIGIT else ():
+            yield page | digit | dict(zip(BOX, digit["box"], strict=True)) | {"line": number}
+    if not row["text"]:
+        yield page
+
+
+def writer(kind: str, fields: tuple[str, ...], named: bool) -> Callable[[Row], None]:
+    """Return a function that writes a row to standard output as text, jsonl or csv. fields: the columns. named:
+    begin each line of text with the picture's name."""
     if kind == "jsonl":
         return lambda row: print(json.dumps(row))
     if kind == "csv":
-        fields = ["input", "predicted_digit", "predicted_probability", "error", "unsure"]
         table = csv.DictWriter(sys.stdout, fields, extrasaction="ignore", lineterminator="\n")
         table.writeheader()
-        # true and false, as in JSON
-        return lambda row: table.writerow(
-            {name: shown(row.get(name, "")) for name in fields}
-            | {"unsure": json.dumps(row["unsure"]) if "unsure" in row else ""}
+        return lambda row: table.writerows(
+            {name: shown(each[name]) for name in fields if name in each} for each in cells(row, fields)
         )
 
-    def text(row: dict[str, Any]) -> None:
-        if "error" in row:
-            fields = [row["input"], "failed", row["error"]]
-        else:
-            fields = [row["input"], row["predicted_digit"], row["predicted_probability"]]
-            fields += ["unsure"] * bool(row.get("unsure"))
-        print(*map(shown, fields), sep="\t")
-
-    return text
-
-
-def reading_writer(kind: str, named: bool) -> Callable[[dict[str, Any]], None]:
-    """Like `writer`, for rows of readings. named: begin each line of text with the picture's name."""
-    if kind == "jsonl":
-        return writer(kind)
-    if kind == "csv":
-        fields = ["input", "line", "digit", "probability", "unsure", "x", "y", "width", "height", "error"]
-        table = csv.DictWriter(sys.stdout, fields, lineterminator="\n")
-        table.writeheader()
-
-        def digits(row: dict[str, Any]) -> None:
+    def text(row: Row) -> None:
+        for each in cells(row, fields):
+            name = row["input"] + (f"#page={row['page']}" if "page" in row else "")
             if "error" in row:
-                table.writerow({"input": shown(row["input"]), "error": shown(row["error"])})
-            for number, line in enumerate(row.get("lines", []), 1):
-                for digit in line["digits"]:
-                    cells = dict(zip(("x", "y", "width", "height"), digit["box"], strict=True))
-                    cells |= {key: digit[key] for key in ("digit", "probability")}
-                    cells |= {"input": row["input"], "line": number, "unsure": json.dumps(digit["unsure"])}
-                    table.writerow({name: shown(cell) for name, cell in cells.items()})
-
-        return digits
-
-    def text(row: dict[str, Any]) -> None:
-        if "error" in row:
-            writer("text")(row)
-            return
-        # an empty line, so that each of several pictures has a row
-        for line in row["lines"] or ([{"text": "", "unsure": False}] if named else []):
-            fields = [*([row["input"]] if named else []), line["text"], *["unsure"] * line["unsure"]]
-            print(*map(shown, fields), sep="\t")
+                line = [name, "failed", row["error"]]
+            elif "lines" in row:
+                line = [name, each["text"]] if named or "page" in row else [each["text"]] * bool(row["lines"])
+            else:
+                line = [name, row["predicted_digit"], row["predicted_probability"]]
+            if line:
+                print(*map(shown, line), *["unsure"] * bool(each.get("unsure")), sep="\t")
 
     return text
 
@@ -475,54 +432,32 @@ def arguments() -> argparse.ArgumentParser:
         description="Ask a running service which digits are in images.",
         epilog="Set the API key in the environment as DIGITS_API_KEY, so that it is not in the list of processes.",
     )
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "inputs",
         nargs="*",
         metavar="INPUT",
         help='a picture, JSON like {"image": [[...]]}, JSON Lines (.jsonl), a folder, or - for standard input',
     )
-    parser.add_argument(
-        "--url", default="http://localhost:5000", help="address of the service (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--format",
-        choices=("text", "jsonl", "csv"),
-        help="format of the rows (default: text; for a single JSON file, the service's answer)",
-    )
+    url = os.environ.get("DIGITS_URL") or "http://localhost:5000"
+    add("--url", default=url, help="address of the service (default: DIGITS_URL, or http://localhost:5000)")
+    what = "format of the rows (default: text; for a single JSON file, the service's answer)"
+    add("--format", choices=("text", "jsonl", "csv"), help=what)
     for name, kind in (("--json", "jsonl"), ("--csv", "csv")):
-        parser.add_argument(
-            name, action="store_const", const=kind, dest="format", help=f"the same as --format {kind}"
-        )
-    parser.add_argument(
-        "--read",
-        action="store_true",
-        help="read every digit in each picture, line by line; --csv writes a row per digit, --json everything",
-    )
-    parser.add_argument("--length", type=_positive, help="with --read: number of digits in each line")
-    parser.add_argument(
-        "--check", choices=("luhn",), help="with --read: each line ends with this check digit"
-    )
-    parser.add_argument(
-        "--alternatives", type=_positive, help="with --read and --json: number of other readings per line"
-    )
-    parser.add_argument("--batch", type=_positive, help="images per request (default: 64; with --read: 1)")
-    parser.add_argument(
-        "--jobs", type=_positive, default=2, help="requests at the same time (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--no-prepare", action="store_true", help="pictures have 28x28 pixels and look like MNIST's"
-    )
-    parser.add_argument("--sure", action="store_true", help="exit with 3 if any answer is unsure")
-    parser.add_argument(
-        "--timeout", type=float, default=30, help="seconds to wait for an answer (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--retries",
-        type=int,
-        default=5,
-        help="retries after 429, 502, 503 or a lost connection (default: %(default)s)",
-    )
-    parser.add_argument("--api-key", default=os.environ.get("DIGITS_API_KEY"), help="sent as a bearer token")
+        add(name, action="store_const", const=kind, dest="format", help=f"the same as --format {kind}")
+    add("--read", action="store_true", help="read every digit in each picture; --csv writes a row per line")
+    add("--digits", action="store_true", help="with --read and --csv: a row per digit")
+    add("--length", type=_positive, help="with --read: number of digits in each line")
+    add("--check", choices=("luhn",), help="with --read: each line ends with this check digit")
+    add("--alternatives", type=_positive, help="with --read and --json: number of other readings per line")
+    add("--batch", type=_positive, help="images per request (default: 64; with --read: 1)")
+    add("--jobs", type=_positive, default=2, help="requests at the same time (default: %(default)s)")
+    add("--no-prepare", action="store_true", help="pictures have 28x28 pixels and look like MNIST's")
+    add("--sure", action="store_true", help="exit with 3 if any answer is unsure")
+    add("--timeout", type=float, default=30, help="seconds to wait for an answer (default: %(default)s)")
+    retried = "retries after 429, 502, 503 or a lost connection (default: %(default)s)"
+    add("--retries", type=int, default=5, help=retried)
+    add("--api-key", default=os.environ.get("DIGITS_API_KEY"), help="sent as a bearer token")
     return parser
 
 
@@ -533,42 +468,33 @@ def _positive(text: str) -> int:
     return number
 
 
-def count_unsure(url: str, answers: Iterable[dict[str, Any]]) -> int:
+def count_unsure(url: str, answers: Iterable[Row]) -> int:
     """The number of unsure answers, rows or lines of readings.
 
     Raises Stop if the service at `url` is too old to mark unsure answers.
     """
-    answers = [answer for answer in answers if "error" not in answer]
-    answers = [part for answer in answers for part in answer.get("lines", [answer])]
-    if not all("unsure" in answer for answer in answers):
+    parts = [part for each in answers if "error" not in each for part in each.get("lines", [each])]
+    if not all("unsure" in part for part in parts):
         raise Stop(f"--sure needs a newer service: {url} does not say which answers are unsure.", 2)
-    return sum(bool(answer["unsure"]) for answer in answers)
-
-
-def make_client(args: argparse.Namespace, say: Callable[[str], None]) -> Client:
-    """Create a client from the command line's arguments."""
-    options = {name: getattr(args, name) for name in ("length", "check", "alternatives")}
-    options["prepare"] = "none" if args.no_prepare else None
-    query = urlencode({name: value for name, value in options.items() if value})
-    route = ("read" if args.read else "predict") + f"?{query}" * bool(query)
-    return Client(args.url, args.timeout, max(args.retries, 0), args.api_key, route, say)
+    return sum(bool(part["unsure"]) for part in parts)
 
 
 def run(args: argparse.Namespace) -> int:
     """Send all inputs and write their rows; returns the exit code. Raises Stop."""
-    files = find_files(args.inputs)
-    # counting lines would mean reading the files twice
-    unknown = any(file == "-" or os.path.splitext(file)[1].lower() in LINES for file in files)
-    progress = Progress(None if unknown else len(files))
-    client = make_client(args, progress.say)
+    files, skipped = find_files(args.inputs)
+    if skipped:
+        which = ", ".join(f"{count} {kind}" for kind, count in skipped.most_common())
+        print(shown(f"{skipped.total()} other files skipped ({which})"), file=sys.stderr)
     if not files:
         raise Stop("No pictures or JSON files were found.", 2)
-    # file names may contain any bytes, and are written unchanged
-    sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
-    kind = args.format or "text"
+    # counting lines would mean reading the files twice
+    unknown = any(file == "-" or file.lower().endswith(LINES) for file in files)
+    progress = Progress(None if unknown else len(files))
+    client = Client(args, progress.say)
+    fields = PREDICTION if not args.read else DIGIT if args.digits else LINE
     # with a single picture, its lines need no name
-    named = files != args.inputs or len(files) > 1 or os.path.splitext(files[0])[1].lower() in REQUESTS
-    write = reading_writer(kind, named) if args.read else writer(kind)
+    named = files != args.inputs or len(files) > 1 or files[0].lower().endswith(REQUESTS)
+    write = writer(args.format or "text", fields, named)
 
     def items() -> Iterator[Item]:
         for file in files:
@@ -584,71 +510,70 @@ def run(args: argparse.Namespace) -> int:
             for row in rows:
                 write(row)
             sys.stdout.flush()
-            progress.done += len(rows)
+            progress.done += sum(row.get("page", 1) == 1 for row in rows)
             progress.failed += sum("error" in row for row in rows)
             if args.sure:
                 unsure += count_unsure(client.url, rows)
             progress.show()
     except Stop as stop:
-        raise Stop(
-            f"{stop} ({progress.done} were done before.)" if progress.done else str(stop), stop.code
-        ) from None
+        done = f" ({progress.done} were done before.)" if progress.done else ""
+        raise Stop(f"{stop}{done}", stop.code) from None
     finally:
         progress.clear()
     if progress.failed:
         print(f"{progress.failed} of {progress.done} failed", file=sys.stderr)
     if unsure:
-        total = "lines" if args.read else f"of {progress.done}"
-        print(f"{unsure} {total} unsure", file=sys.stderr)
+        print(f"{unsure} {'lines' if args.read else f'of {progress.done}'} unsure", file=sys.stderr)
     return 1 if progress.failed else 3 if unsure else 0
 
 
-def ask_one(args: argparse.Namespace, path: Path) -> int:
+def ask_one(args: argparse.Namespace) -> int:
     """Send a JSON request unchanged and print the service's answer; returns the exit code. Raises Stop."""
+    (path,) = args.inputs
+    client = Client(args, Progress(None).say)
     try:
-        body = path.read_bytes()
-    except OSError as error:
+        answer = client.send(Path(path).read_bytes())
+        print(json.dumps(answer), flush=True)
+        unsure = args.sure and count_unsure(client.url, answer.get(client.answers, [answer]))
+    except FileNotFoundError as error:
         raise Stop(f"{path} can't be read: {error.strerror}.", 2) from None
-    client = make_client(args, Progress(None).say)
-    try:
-        answer = client.send(body)
     except Refused as refused:
         raise Stop(f"{path}: {refused}", 1) from None
-    print(json.dumps(answer), flush=True)
-    if not args.sure:
-        return 0
-    try:
-        return 3 if count_unsure(client.url, answer.get("predictions", [answer])) else 0
     except (AttributeError, TypeError):
-        raise Stop(UNEXPECTED.format(client.url), 2) from None
+        raise client.unexpected() from None
+    return 3 if unsure else 0
 
 
 def main() -> int:
     """Run the command line; returns the exit code."""
     parser = arguments()
     args = parser.parse_args()
-    try:
+    args.api_key, good = (args.api_key or "").strip(), False
+    with contextlib.suppress(ValueError):
         parts = urlsplit(args.url)
-        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        good = False
+        good = bool(parts.scheme in ("http", "https") and parts.hostname and parts.port != 0)
     if not good:
-        parser.error(f"--url {args.url} is not an address like http://host:5000")
-    args.api_key = (args.api_key or "").strip()
+        parser.error(shown(f"--url {args.url} is not an address like http://host:5000"))
     if not (args.api_key.isascii() and args.api_key.isprintable()):
         # the message must not contain the key
         parser.error("the API key contains characters that are not allowed in a header")
-    if args.read and not args.inputs:
-        parser.error("--read needs pictures")
-    if args.read and args.no_prepare:
-        parser.error("--no-prepare can't be used with --read")
-    if not args.read and (args.length or args.check or args.alternatives):
-        parser.error("--length, --check and --alternatives need --read")
-    single = args.inputs or [str(SAMPLE)]
+    if args.read and (not args.inputs or args.no_prepare):
+        parser.error("--read needs pictures, and can't be used with --no-prepare")
+    if not args.read and (args.length or args.check or args.alternatives or args.digits):
+        parser.error("--length, --check, --alternatives and --digits need --read")
+    if args.digits and args.format != "csv":
+        parser.error("--digits needs --csv")
+    args.inputs = args.inputs or [str(SAMPLE)]
+    # a terminal or pipe may not know all characters of a name
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        if len(single) == 1 and single[0].lower().endswith(".json") and not (args.format or args.read):
-            return ask_one(args, Path(single[0]))
-        args.inputs = single
+        if (
+            len(args.inputs) == 1
+            and args.inputs[0].lower().endswith(".json")
+            and not (args.format or args.read)
+        ):
+            return ask_one(args)
         return run(args)
     except Stop as stop:
         print(shown(stop), file=sys.stderr)

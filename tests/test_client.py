@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import pty
+import re
 import socket
 import subprocess
 import sys
@@ -33,7 +34,7 @@ SEVEN = {"predicted_digit": 7, "predicted_probability": 0.9}
 def run(*args: Any, url: str = "", stdin: bytes = b"", **environ: str) -> subprocess.CompletedProcess[str]:
     """Run the client, and return its output as text."""
     command = [sys.executable, str(ROOT / "predicted.py"), *map(str, args), *(["--url", url] if url else [])]
-    env = {k: v for k, v in os.environ.items() if k != "DIGITS_API_KEY"} | environ
+    env = {k: v for k, v in os.environ.items() if k not in ("DIGITS_API_KEY", "DIGITS_URL")} | environ
     done = subprocess.run(command, input=stdin, capture_output=True, timeout=60, env=env)
     return subprocess.CompletedProcess(
         command, done.returncode, done.stdout.decode("utf-8", "surrogateescape"), done.stderr.decode()
@@ -161,10 +162,19 @@ def test_lines_on_standard_input_are_answered_as_they_come(server: Server) -> No
         assert client.wait(10) == 0
 
 
-def test_a_file_name_that_is_not_utf_8_is_printed_unchanged(server: Server, tmp_path: Path) -> None:
-    name = os.fsdecode(os.fsencode(tmp_path) + b"/\xe9\xff.png")
-    Path(name).write_bytes(png())
-    assert run(name, url=server.url).stdout.startswith(f"{name}\t7\t")
+@pytest.mark.parametrize("words", [[], ["--csv"], ["--read"], ["--read", "--csv"]])
+def test_characters_of_names_that_the_output_can_not_hold_are_escaped(
+    server: Server, tmp_path: Path, words: list[str]
+) -> None:
+    for name in (b"\xe9\xff.png", "7é.png".encode(), "七.png".encode()):
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_bytes(number("7"))
+    done = run(tmp_path, *words, url=server.url, PYTHONIOENCODING="cp1252")
+    assert (done.returncode, done.stderr) == (0, "")
+    names = [re.split("[\t,]", line)[0].rpartition("/")[2] for line in done.stdout.splitlines()[-3:]]
+    assert names == ["7\udce9.png", "\\u4e03.png", "\\udce9\\udcff.png"]
+    done = run(tmp_path, "--json", *words[:-1], url=server.url, PYTHONIOENCODING="cp1252")
+    (row,) = [json.loads(line) for line in done.stdout.splitlines() if "udcff" in line]
+    assert os.fsencode(row["input"]).endswith(b"/\xe9\xff.png")
 
 
 def test_a_missing_file_is_reported_and_the_others_are_sent(server: Server, tmp_path: Path) -> None:
@@ -193,6 +203,61 @@ def test_wrong_usage_is_2(args: list[str]) -> None:
 
 def test_an_empty_folder_is_wrong_usage(tmp_path: Path) -> None:
     assert run(tmp_path).returncode == 2
+
+
+def test_a_folder_is_read_without_hidden_files_and_says_what_else_it_skips(
+    server: Server, tmp_path: Path
+) -> None:
+    (tmp_path / "scans").mkdir()
+    for name in (".ipynb_checkpoints", "@eaDir", "__MACOSX", "deep.png"):
+        (tmp_path / "scans" / name).mkdir()
+        (tmp_path / "scans" / name / "a.png").write_bytes(png())
+    for name in ("._a.png", ".hidden.png", "a.jfif", "b.PNG", "c.txt", "d.TXT", "e.xml", "f"):
+        (tmp_path / "scans" / name).write_bytes(png())
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "g.jpe").write_bytes(png())
+    (tmp_path / "scans" / "link").symlink_to(tmp_path / "linked")
+    # a folder that contains itself
+    (tmp_path / "linked" / "loop").symlink_to(tmp_path / "scans")
+    (tmp_path / "scans" / "h.png").symlink_to(tmp_path / "linked" / "g.jpe")
+    done = run(tmp_path / "scans", "--csv", url=server.url)
+    names = [os.path.relpath(row["input"], tmp_path / "scans") for row in table(done)]
+    assert names == ["a.jfif", "b.PNG", "h.png", "deep.png/a.png", "link/g.jpe"]
+    assert done.stderr == "4 other files skipped (2 .txt, 1 .xml, 1 without a suffix)\n"
+    assert done.returncode == 0
+
+
+def test_a_file_of_another_format_is_sent_if_it_is_named_and_its_row_has_the_services_reason(
+    server: Server, tmp_path: Path
+) -> None:
+    (tmp_path / "a.txt").write_text("Dear all,")
+    (tmp_path / "b.png").write_bytes(b"")
+    done = run(tmp_path / "a.txt", tmp_path / "b.png", url=server.url)
+    for line, data in zip(done.stdout.splitlines(), (b"Dear all,", b""), strict=True):
+        expected = server.ask("/predict", {"image": base64.b64encode(data).decode()})
+        assert f"failed\tThe service answered {expected.status}: {expected.json['detail']}" in line
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_a_proxy_is_not_asked_for_this_machine(server: Server, host: str) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        proxy = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        proxies = dict.fromkeys(("http_proxy", "HTTP_PROXY", "https_proxy", "all_proxy"), proxy)
+        done = run(url=f"http://{host}:{server.port}", **proxies, no_proxy="")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_proxy_is_asked_for_other_machines(flaky: Flaky) -> None:
+    done = run(url="http://digits.example", http_proxy=flaky.url, no_proxy="")
+    assert (done.returncode, json.loads(done.stdout)) == (0, SEVEN)
+
+
+def test_the_address_comes_from_the_environment_or_the_command_line(flaky: Flaky) -> None:
+    assert json.loads(run(DIGITS_URL=flaky.url).stdout) == SEVEN
+    assert json.loads(run(url=flaky.url, DIGITS_URL="http://127.0.0.1:9").stdout) == SEVEN
+    assert run(DIGITS_URL="nowhere").returncode == 2
 
 
 def test_a_closed_output_ends_the_client_silently(server: Server, tmp_path: Path) -> None:
@@ -490,7 +555,14 @@ def test_read_accepts_folders_and_patterns_and_names_each_picture(server: Server
     assert run("--read", f"{tmp_path}/*.png", url=server.url).stdout == done.stdout
 
 
-def test_read_writes_everything_as_json_and_a_row_per_digit_as_csv(server: Server, tmp_path: Path) -> None:
+def table(done: subprocess.CompletedProcess[str]) -> list[dict[str, str]]:
+    """The rows of a CSV table."""
+    return list(csv.DictReader(io.StringIO(done.stdout)))
+
+
+def test_read_writes_everything_as_json_and_a_row_per_line_or_digit_as_csv(
+    server: Server, tmp_path: Path
+) -> None:
     picture = number("4725", "316")
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_bytes(picture)
@@ -500,14 +572,34 @@ def test_read_writes_everything_as_json_and_a_row_per_digit_as_csv(server: Serve
     *read, torn = [json.loads(line) for line in done.stdout.splitlines()]
     assert read == [{"input": f"{tmp_path}/{name}"} | expected for name in ("a.png", "b.png")]
     assert torn.keys() == {"input", "error", "status"}
+
     done = run("--read", tmp_path, "--csv", url=server.url)
-    *rows, torn = csv.DictReader(io.StringIO(done.stdout))
+    assert done.stdout.splitlines()[0] == "file,page,line,text,words,probability,unsure,error"
+    *rows, failed = table(done)
+    assert [row["file"] for row in rows] == [f"{tmp_path}/{name}.png" for name in "aabb"]
+    for row, (i, line) in zip(rows, [*enumerate(expected["lines"], 1)] * 2, strict=True):
+        assert (row["page"], row["line"], row["text"]) == ("1", str(i), line["text"])
+        assert (int(row["words"]), float(row["probability"])) == (len(line["words"]), line["probability"])
+        assert json.loads(row["unsure"]) == line["unsure"]
+    assert (failed["line"], failed["error"]) == ("", torn["error"])
+
+    *rows, failed = table(run("--read", tmp_path, "--csv", "--digits", url=server.url))
     digits = [(i, digit) for i, line in enumerate(expected["lines"], 1) for digit in line["digits"]]
-    for row, (line, digit) in zip(rows, digits * 2, strict=True):
-        assert (row["line"], row["digit"]) == (str(line), str(digit["digit"]))
+    for row, (i, digit) in zip(rows, digits * 2, strict=True):
+        assert (row["page"], row["line"], row["digit"]) == ("1", str(i), str(digit["digit"]))
         assert [int(row[side]) for side in ("x", "y", "width", "height")] == digit["box"]
         assert json.loads(row["unsure"]) == digit["unsure"]
-    assert torn["error"]
+    assert failed["error"] == torn["error"]
+
+
+@pytest.mark.parametrize("words", [[], ["--digits"]])
+def test_a_blank_picture_has_a_row_in_a_table(server: Server, tmp_path: Path, words: list[str]) -> None:
+    (tmp_path / "blank.png").write_bytes(number(""))
+    (row,) = table(run("--read", tmp_path / "blank.png", "--csv", *words, url=server.url))
+    assert {name: cell for name, cell in row.items() if cell} == {
+        "file": f"{tmp_path}/blank.png",
+        "page": "1",
+    }
 
 
 def test_read_sends_its_options_and_counts_unsure_lines(server: Server, tmp_path: Path) -> None:
@@ -518,7 +610,14 @@ def test_read_sends_its_options_and_counts_unsure_lines(server: Server, tmp_path
 
 
 @pytest.mark.parametrize(
-    "args", [["--read"], ["--read", "--no-prepare", "x.png"], ["--length", "3", "x.png"]]
+    "args",
+    [
+        ["--read"],
+        ["--read", "--no-prepare", "x.png"],
+        ["--length", "3", "x.png"],
+        ["--digits", "--csv", "x.png"],
+        ["--read", "--digits", "x.png"],
+    ],
 )
 def test_options_that_exclude_each_other_are_wrong_usage(args: list[str]) -> None:
     assert run(*args).returncode == 2
