@@ -1,5 +1,5 @@
 """Fixtures of the tests: MNIST if it is available, an app in this process, and real gunicorn processes (`start`,
-`server`)."""
+`server`), and a real browser with the page (`browser`, `open_page`, `page`)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,6 +29,8 @@ collect_ignore = (
     if importlib.util.find_spec("distributed")
     else ["test_bulk.py", "test_bulk_cluster.py", "test_bulk_limits.py"]
 )
+# Debian's packages for the browser and a font
+PACKAGES = ("chromium", "fonts-dejavu-core")
 SAMPLE = json.loads((ROOT / "sample_request.json").read_text())
 
 
@@ -229,3 +232,71 @@ def mnist() -> dict[str, np.ndarray]:
         pytest.skip("needs MNIST: set MNIST_NPZ to a local mnist.npz")
     with np.load(path) as arrays:
         return {name: arrays[name] for name in arrays.files}
+
+
+def find_browser() -> str:
+    """The path of the browser. Tests are skipped if there is none."""
+    for name in (os.environ.get("CHROMIUM", ""), "chromium", "chromium-browser", "google-chrome"):
+        if name and (path := shutil.which(name)):
+            return path
+    # CI runs as root on Debian, which has a package
+    why = "not Debian, or not root"
+    if shutil.which("apt-get") and os.geteuid() == 0:
+        print("\ninstalling Debian's chromium, once: about a minute")
+        for words in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", *PACKAGES]):
+            done = subprocess.run(["apt-get", *words], check=False, capture_output=True, text=True)
+            why = f"apt-get {words[0]}: {done.stderr.strip()[-300:]}"
+        if path := shutil.which("chromium"):
+            return path
+    pytest.skip(f"needs a browser: install Debian's package chromium, or set CHROMIUM to one ({why})")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless Chromium."""
+    path = find_browser()
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        # in a container, root can't create the namespaces that the sandbox needs
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser: Any, server: Server) -> Iterator[Any]:
+    """Opens the page in a new window. Afterwards, checks that the console is empty and that there were no
+    requests to other hosts."""
+    messages: list[str] = []
+    requests: list[str] = []
+    contexts = []
+    expected: list[str] = []
+
+    def open_page(width: int = 1100, height: int = 900, **options: Any) -> Any:
+        context = browser.new_context(viewport={"width": width, "height": height}, **options)
+        contexts.append(context)
+        # a busy machine must not fail a test
+        context.set_default_timeout(30_000)
+        page = context.new_page()
+        page.on("console", lambda message: messages.append(message.text))
+        page.on("pageerror", lambda error: messages.append(str(error)))
+        page.on("request", lambda request: requests.append(request.url))
+        page.expected_messages = expected
+        page.goto(server.url)
+        page.wait_for_selector("#card dt")
+        return page
+
+    yield open_page
+    for context in contexts:
+        # answers that a test delays may still be pending
+        for page in context.pages:
+            page.unroute_all(behavior="ignoreErrors")
+        context.close()
+    assert [m for m in messages if not any(e in m for e in expected)] == []
+    assert [url for url in requests if not url.startswith((server.url, "blob:", "data:"))] == []
+
+
+@pytest.fixture
+def page(open_page: Any) -> Any:
+    return open_page()

@@ -13,7 +13,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,6 @@ from conftest import ROOT, SAMPLE, Server
 from PIL import Image
 
 pytestmark = pytest.mark.e2e
-
-# Debian's packages for the browser and a font
-PACKAGES = ("chromium", "fonts-dejavu-core")
 
 # the strokes of each digit, on a pad from 0 to 1
 DIGITS: dict[int, list[list[tuple[float, float]]]] = {
@@ -59,74 +56,6 @@ DIGITS: dict[int, list[list[tuple[float, float]]]] = {
     4: [[(0.42, 0.2), (0.34, 0.5), (0.66, 0.52)], [(0.6, 0.3), (0.58, 0.82)]],
     7: [[(0.34, 0.24), (0.64, 0.22), (0.56, 0.45), (0.46, 0.8)]],
 }
-
-
-def find_browser() -> str:
-    """The path of the browser. Tests are skipped if there is none."""
-    for name in (os.environ.get("CHROMIUM", ""), "chromium", "chromium-browser", "google-chrome"):
-        if name and (path := shutil.which(name)):
-            return path
-    # CI runs as root on Debian, which has a package
-    why = "not Debian, or not root"
-    if shutil.which("apt-get") and os.geteuid() == 0:
-        print("\ninstalling Debian's chromium, once: about a minute")
-        for words in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", *PACKAGES]):
-            done = subprocess.run(["apt-get", *words], check=False, capture_output=True, text=True)
-            why = f"apt-get {words[0]}: {done.stderr.strip()[-300:]}"
-        if path := shutil.which("chromium"):
-            return path
-    pytest.skip(f"needs a browser: install Debian's package chromium, or set CHROMIUM to one ({why})")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """A headless Chromium."""
-    path = find_browser()
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        # in a container, root can't create the namespaces that the sandbox needs
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def open_page(browser: Any, server: Server) -> Iterator[Any]:
-    """Opens the page in a new window. Afterwards, checks that the console is empty and that there were no
-    requests to other hosts."""
-    messages: list[str] = []
-    requests: list[str] = []
-    contexts = []
-    expected: list[str] = []
-
-    def open_page(width: int = 1100, height: int = 900, **options: Any) -> Any:
-        context = browser.new_context(viewport={"width": width, "height": height}, **options)
-        contexts.append(context)
-        # a busy machine must not fail a test
-        context.set_default_timeout(30_000)
-        page = context.new_page()
-        page.on("console", lambda message: messages.append(message.text))
-        page.on("pageerror", lambda error: messages.append(str(error)))
-        page.on("request", lambda request: requests.append(request.url))
-        page.expected_messages = expected
-        page.goto(server.url)
-        page.wait_for_selector("#card dt")
-        return page
-
-    yield open_page
-    for context in contexts:
-        # answers that a test delays may still be pending
-        for page in context.pages:
-            page.unroute_all(behavior="ignoreErrors")
-        context.close()
-    assert [m for m in messages if not any(e in m for e in expected)] == []
-    assert [url for url in requests if not url.startswith((server.url, "blob:", "data:"))] == []
-
-
-@pytest.fixture
-def page(open_page: Any) -> Any:
-    return open_page()
 
 
 def on_pad(page: Any) -> Callable[[tuple[float, float]], tuple[float, float]]:
@@ -693,7 +622,7 @@ def test_the_sample_of_a_number_is_read_and_its_text_copied(page: Any) -> None:
     page.get_by_alt_text("Sample of a number").click()
     says(page, "It reads 40725")
     assert page.get_by_label("A number").is_checked()
-    assert [text for text, _, _ in numbers(page)] == list("40725")
+    assert [text.removesuffix("?") for text, _, _ in numbers(page)] == list("40725")
     page.get_by_role("button", name="Copy text").click()
     page.get_by_role("button", name="Copied").wait_for()
     assert page.evaluate("navigator.clipboard.readText()") == "40725"
@@ -746,7 +675,7 @@ def test_unsure_digits_differ_by_more_than_their_colour(page: Any) -> None:
         answer["lines"][0]["unsure"] = answer["lines"][0]["digits"][1]["unsure"] = True
         route.fulfill(json=answer)
 
-    page.route("**/read", unsure)
+    page.route("**/read*", unsure)
     page.get_by_alt_text("Sample of a number").click()
     says(page, "It may read 40725")
     assert page.locator("#boxes .doubt").count() == page.locator("#text .doubt").count() > 0

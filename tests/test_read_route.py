@@ -62,6 +62,7 @@ def test_the_digits_of_a_picture_are_returned_line_by_line_with_their_boxes(serv
     assert reading["text"] == "40725\n316"
     assert [line["text"] for line in reading["lines"]] == ["40725", "316"]
     assert reading["marks"] == []
+    assert reading["size"] == list(picture.size)
     for row, line in enumerate(reading["lines"]):
         assert line.keys() == {"text", "probability", "unsure", "words", "digits"}
         assert 0 <= line["probability"] <= 1
@@ -139,7 +140,7 @@ def test_the_total_size_of_pictures_is_limited(client: Any) -> None:
 
 def test_an_empty_picture_has_no_text(client: Any) -> None:
     empty = encoded(Image.new("L", (100, 80), 255))
-    assert read(client, empty) == {"text": "", "lines": [], "marks": []}
+    assert read(client, empty) == {"text": "", "lines": [], "marks": [], "size": [100, 80]}
 
 
 def test_boxes_refer_to_the_picture_after_its_rotation(client: Any) -> None:

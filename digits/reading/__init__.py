@@ -86,12 +86,14 @@ class Line:
 class Reading:
     """The result of reading a picture.
 
-    lines: from top to bottom. marks: boxes of what is no digit, signs and letters first. found_in: seconds for
-    everything except the network. detected_in: seconds for running the network.
+    lines: from top to bottom. marks: boxes of what is no digit, signs and letters first. size: width and height in
+    pixels, after applying the Exif orientation. found_in: seconds for everything except the network. detected_in:
+    seconds for running the network.
     """
 
     lines: list[Line]
     marks: list[Box]
+    size: tuple[int, int]
     found_in: float
     detected_in: float
 
@@ -156,7 +158,8 @@ def read(
         replace(line, words=[replace(word, column=k) for word, k in zip(line.words, numbers, strict=True)])
         for line, numbers in zip(lines, columns, strict=True)
     ]
-    return Reading(lines, boxes[:MOST_MARKS], perf_counter() - begun - search.seconds, search.seconds)
+    seconds = perf_counter() - begun - search.seconds
+    return Reading(lines, boxes[:MOST_MARKS], (width, height), seconds, search.seconds)
 
 
 def _line(

@@ -130,7 +130,7 @@ def render(reading: Reading, alternatives: bool = False, columns: bool = False) 
                 for text, probability in line.alternatives
             ]
         lines.append(answer)
-    return {"text": reading.text, "lines": lines, "marks": reading.marks}
+    return {"text": reading.text, "lines": lines, "marks": reading.marks, "size": reading.size}
 
 
 def _word(word: Word, column: bool) -> dict[str, Any]:
