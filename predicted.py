@@ -45,7 +45,8 @@ SAMPLE = Path(__file__).resolve().parent / "sample_request.json"
 REQUESTS, LINES = (".json", ".jsonl", ".ndjson"), (".jsonl", ".ndjson")
 PICTURES = (
     *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".gif"),
-    *(".tif", ".tiff", ".pdf", ".heic", ".heif", ".avif"),
+    *(".tif", ".tiff", ".pdf", ".heic", ".heif", ".avif", ".jp2", ".j2k", ".jpx", ".jpf", ".j2c"),
+    *(".ico", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".tga"),
 )
 
 # far below the 32 MiB that the service accepts by default
@@ -286,12 +287,12 @@ class Client:
 
     def rows(self, batch: list[Item], answer: Row) -> Iterator[Row]:
         """A row for each answer. Raises LookupError or ValueError for the answers of another service."""
-        found = answer.get(self.answers, [answer])
-        numbers = list(itertools.accumulate(each.get("page", 1) == 1 for each in found))
-        if numbers[-1] != len(batch) or not all(self.field in each for each in found):
-            raise ValueError
-        for number, each in zip(numbers, found, strict=True):
-            yield {"input": batch[number - 1].name} | each
+        found = [answer] if len(batch) == 1 else answer[self.answers]
+        for item, each in zip(batch, found, strict=True):
+            # the answer for a file of several pages has one for each
+            for page in each.get("readings", [each]):
+                page[self.field]
+                yield {"input": item.name} | page
 
     def unexpected(self) -> Stop:
         """The error for an answer that can't be from this service."""

@@ -24,6 +24,8 @@ from PIL import Image
 
 pytestmark = pytest.mark.e2e
 
+SAMPLES = ROOT / "digits/serving/static/samples"
+
 # the strokes of each digit, on a pad from 0 to 1
 DIGITS: dict[int, list[list[tuple[float, float]]]] = {
     0: [

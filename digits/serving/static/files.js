@@ -1,7 +1,10 @@
 // Finds the pictures in what was chosen or dropped: files, and everything in folders.
 
 // the files that are taken from a folder; the service refuses those that it can't read
-export const SUFFIXES = [".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".pdf", ".heic", ".heif", ".avif"];
+const SUFFIXES = [
+  ".png .apng .jpg .jpeg .jpe .jfif .webp .bmp .dib .gif .tif .tiff .pdf .heic .heif .avif",
+  ".jp2 .j2k .jpx .jpf .j2c .ico .ppm .pgm .pbm .pnm .pfm .tga",
+].flatMap((suffixes) => suffixes.split(" "));
 const SYSTEM = ["@eaDir", "__MACOSX"];
 
 const visible = (name) => !name.startsWith(".") && !SYSTEM.includes(name);

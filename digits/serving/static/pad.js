@@ -154,7 +154,7 @@ pad.addEventListener("keydown", (event) => {
     pen.down = !pen.down;
     pen.shown = true;
     if (pen.down) begin({ x: pen.x, y: pen.y });
-  } else if (event.key === "Backspace" || (event.key === "z" && (event.ctrlKey || event.metaKey))) {
+  } else if (event.key === "Backspace" || (event.key.toLowerCase() === "z" && (event.ctrlKey || event.metaKey))) {
     undo();
   } else if (event.key === "Escape") {
     clear();

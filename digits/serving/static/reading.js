@@ -178,7 +178,7 @@ export class ReadingView extends EventTarget {
 
   #key(event) {
     if (event.ctrlKey || event.metaKey) {
-      if (event.key !== "z") return;
+      if (event.key.toLowerCase() !== "z") return;
       this.#undo();
     } else if (event.altKey) {
       return;

@@ -112,7 +112,8 @@ function describe(scan) {
 function drawThumb({ thumb, reading }, picture) {
   const [width, height] = picture ? [picture.width, picture.height] : reading.size;
   const scale = Math.min(thumb.width / width, thumb.height / height);
-  const context = thumb.getContext("2d");
+  // on the graphics card, hundreds of small canvases would be slow
+  const context = thumb.getContext("2d", { willReadFrequently: true });
   const [w, h] = [width * scale, height * scale];
   const [left, top] = [(thumb.width - w) / 2, (thumb.height - h) / 2];
   context.clearRect(0, 0, thumb.width, thumb.height);
@@ -266,10 +267,13 @@ $("scans").addEventListener("keydown", (event) => {
 // --- in and out ------------------------------------------------------------------------------------------------
 
 // found: {files, skipped}, of files.js
-export function add({ files, skipped }) {
-  for (const { name, blob } of files) read(makeScan(name, blob, 1));
+export async function add({ files, skipped }) {
   $("scans-skipped").textContent = skipped ? `${count(skipped, "other file")} skipped.` : "";
-  progress();
+  for (const [i, { name, blob }] of files.entries()) {
+    // leave the browser time to show what there is
+    if (i % 20 === 19) await new Promise((resolve) => setTimeout(resolve));
+    read(makeScan(name, blob, 1));
+  }
 }
 
 for (const id of ["scan-files", "scan-folder"]) {
