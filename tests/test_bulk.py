@@ -4,12 +4,14 @@ damaged pictures, the output, and resuming a run. `make test-bulk` runs these te
 from __future__ import annotations
 
 import base64
+import csv
 import gzip
 import io
 import json
 import os
 import re
 import tarfile
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -558,3 +560,95 @@ def test_a_store_that_can_not_be_listed_is_reported(
     (tmp_path / "file").touch()
     out = inputs.rpartition("/")[0] if "://" in inputs else tmp_path / "file" / "out"
     assert run_bulk(SAMPLES[0], "--out", out) == 2
+
+
+def test_a_csv_table_of_all_rows_is_written_on_request(
+    scans: Path, tmp_path: Path, run_bulk: Callable[..., int]
+) -> None:
+    (scans / "torn.png").write_bytes(DATA[0][:60])
+    assert run_bulk(scans, "--out", tmp_path / "out", "--format=csv", "--shard=4") == 1
+    with (tmp_path / "out" / "_digits.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert list(table[0]) == ["path", "digit", "probability", "unsure", "error", "status", "model"]
+    # the folder can still be read as Parquet
+    for row, written in zip(rows(tmp_path / "out"), sorted(table, key=lambda row: row["path"]), strict=True):
+        assert written["path"] == row["path"]
+        assert written["digit"] == ("" if row["digit"] is None else str(row["digit"]))
+        assert written["unsure"] == ("" if row["unsure"] is None else json.dumps(row["unsure"]))
+        assert written["error"] == (row["error"] or "")
+
+
+def test_a_csv_table_of_readings_has_a_row_for_each_line_and_for_a_blank_picture(
+    scans: Path, tmp_path: Path, run_bulk: Callable[..., int]
+) -> None:
+    (scans / "blank.png").write_bytes(png(np.full((60, 60), 255, np.uint8)))
+    assert run_bulk(scans, "--out", tmp_path / "out", "--format=csv", "--read") == 0
+    with (tmp_path / "out" / "_digits.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert list(table[0]) == ["path", "line", "text", "probability", "unsure", "error", "status", "model"]
+    expected = [
+        (row["path"], str(i) if row["lines"] else "", line["text"])
+        for row in rows(tmp_path / "out")
+        for i, line in enumerate(row["lines"] or [{"text": ""}], 1)
+    ]
+    assert sorted((row["path"], row["line"], row["text"]) for row in table) == sorted(expected)
+
+
+def test_names_that_are_not_utf_8_have_rows_with_escapes(job: Job, tmp_path: Path, model: Any) -> None:
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    for name, data in ((b"a.png", DATA[1]), (b"\xe9.png", DATA[2]), (b"\xff.png", DATA[3][:60])):
+        Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_bytes(data)
+    found = read_all(job, folder)
+    assert [(row["path"].rpartition("/")[2], row["digit"]) for row in found] == [
+        ("\\udce9.png", 2),
+        ("\\udcff.png", None),
+        ("a.png", 1),
+    ]
+    # the one that failed is found again
+    (shard,) = find_shards([str(folder)], "image")
+    Path(os.fsdecode(os.fsencode(folder) + b"/\xff.png")).write_bytes(DATA[3])
+    read_shard(shard, job, job.parts.name(shard))
+    assert [row["digit"] for row in rows(job.out)] == [2, 3, 1]
+
+
+def test_hidden_files_are_left_out_links_followed_and_other_files_counted(
+    scans: Path, tmp_path: Path
+) -> None:
+    for name in (".ipynb_checkpoints", "@eaDir", "__MACOSX"):
+        (scans / name).mkdir()
+        (scans / name / "x.png").write_bytes(DATA[0])
+    for name in ("._0.png", "notes.txt", "more.TXT", "README"):
+        (scans / name).write_bytes(DATA[0])
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "y.png").write_bytes(DATA[0])
+    (scans / "link").symlink_to(tmp_path / "linked")
+    (tmp_path / "linked" / "loop").symlink_to(scans)
+    (scans / "gone.png").symlink_to(tmp_path / "nothing")
+    skipped = Counter[str]()
+    shards = find_shards([str(scans)], "image", skipped=skipped)
+    assert [url.removeprefix(f"{scans}/") for shard in shards for url in shard.urls] == [
+        *(f"{i}.png" for i in range(10)),
+        "link/y.png",
+    ]
+    assert skipped == {".txt": 2, "without a suffix": 1}
+
+
+def test_a_pattern_below_a_hidden_folder_is_read(tmp_path: Path) -> None:
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / ".cache" / "a.png").write_bytes(DATA[0])
+    (shard,) = find_shards([f"{tmp_path}/.cache/*.png"], "image")
+    assert shard.pictures == 1
+
+
+def test_an_empty_file_has_the_services_error(job: Job, scans: Path, tmp_path: Path) -> None:
+    (scans / "3.png").write_bytes(b"")
+    archive = pack(tmp_path / "a.tar", {"b.png": b""})
+    for row in read_all(job, scans, archive):
+        if row["path"].endswith(("3.png", "b.png")):
+            assert (row["status"], row["error"]) == (422, f"{row['path']} is empty. Found: 0 bytes.")
+
+
+def test_the_output_folder_is_no_input(scans: Path) -> None:
+    with pytest.raises(UsageError, match="is the output folder"):
+        find_shards([str(scans)], "image", without=str(scans))

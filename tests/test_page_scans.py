@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -568,3 +569,22 @@ def test_corrections_are_told_to_other_modules(page: Any, tmp_path: Path) -> Non
         ["removed", None, 1, 4, "a.png", 1],
         ["undone", None, None, 0, "a.png", 1],
     ]
+
+
+@pytest.mark.skipif("SCREENSHOTS" not in os.environ, reason="only `make screenshots` takes them")
+def test_screenshots_of_scans(open_page: Any, tmp_path: Path) -> None:
+    page = open_page(1100, 900)
+    texts = {
+        "march-1": "40725 316\n2849",
+        "march-2": "90814\n55120 47",
+        "march-3": "73301\n1968",
+        "meter": "040725",
+    }
+    answer_unsurely(page, "90814", "040725")
+    choose(page, save(tmp_path, **texts), "4 of 4 pages read, 2 unsure")
+    page.keyboard.press("n")
+    page.keyboard.press("ArrowRight")
+    page.evaluate("scrollTo(0, 0)")
+    page.mouse.move(0, 0)
+    page.wait_for_timeout(300)
+    page.screenshot(path=ROOT / "docs/images/page-scans.png", full_page=True)

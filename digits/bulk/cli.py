@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,8 +18,9 @@ import dask
 from dask.system import CPU_COUNT
 
 from digits.bulk.apart import rows_apart, start
-from digits.bulk.inputs import Shard, UsageError, find_shards
+from digits.bulk.inputs import Shard, UsageError, find_shards, shown
 from digits.bulk.items import only
+from digits.bulk.parts import TABLE
 from digits.bulk.rows import Options
 from digits.bulk.run import Cluster, Progress, Work, read_shards
 from digits.bulk.tasks import Job, add_model
@@ -40,6 +42,12 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--out", required=True, help="folder for the Parquet files; may be s3://... or gs://...")
     add("--read", action="store_true", help="read all digits in a picture instead of one")
+    add(
+        "--format",
+        choices=["parquet", "csv"],
+        default="parquet",
+        help=f"csv: also write all rows as one table, {TABLE} in --out",
+    )
     add("--length", type=_count, help="with --read: the number of digits in each line")
     add("--check", choices=["luhn"], help="with --read: each line ends with this check digit")
     add("--sure", type=_fraction, help="probability below which an answer is unsure; default: the model's")
@@ -123,7 +131,8 @@ def _run(given: argparse.Namespace) -> int:
     path = given.model or Path(os.environ.get(setting) or MODELS / shipped)
     job = Job(given.out, add_model(load(path, compiled_only=given.read)), options)
     parts = job.parts
-    shards = find_shards(given.inputs, given.column, given.shard, parts.input_url)
+    skipped = Counter[str]()
+    shards = find_shards(given.inputs, given.column, given.shard, parts.input_url, skipped)
     keys = {shard.key for shard in shards}
     existing = parts.existing()
     stale = [name for name, (key, run) in existing.items() if run != parts.run or key not in keys]
@@ -142,6 +151,9 @@ def _run(given: argparse.Namespace) -> int:
     progress = Progress(work, total)
     if len(finished) and not given.failed:
         progress.say(f"{len(finished)} of {len(shards)} parts are already finished.")
+    if skipped:
+        which = ", ".join(f"{number:,} {shown(kind)}" for kind, number in skipped.most_common())
+        progress.say(f"{skipped.total():,} other files skipped ({which}).")
     if work:
         cluster = Cluster(given.scheduler, given.workers)
         try:
@@ -152,6 +164,8 @@ def _run(given: argparse.Namespace) -> int:
             cluster.close()
     if not failed:
         parts.remove(stale)
+    if given.format == "csv":
+        parts.write_table(options.read)
     progress.end(unread_shards=[shard.name for shard, _ in failed])
     return 1 if failed or progress.counts["failed"] else 0
 

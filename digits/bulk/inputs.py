@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import tarfile
 import tokenize
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -21,6 +23,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
 
 from digits.bulk.arrays import ArrayFile
 
@@ -32,6 +35,8 @@ KINDS = {
     # MNIST's own names; its labels are idx1
     "array": re.compile(r"(\.npy|[.-]idx[34]-ubyte(\.gz)?|\.idx(\.gz)?)$"),
 }
+# folders that systems make beside pictures, in addition to hidden ones
+SYSTEM_FOLDERS = ("@eaDir", "__MACOSX")
 # the keys by which fsspec's implementations report when a file was last changed
 TIMES = ("ETag", "etag", "mtime", "LastModified", "updated", "last_modified")
 # the number of rows of a Parquet file or an array in a shard
@@ -55,6 +60,11 @@ DAMAGE = (
 def is_damage(error: BaseException) -> bool:
     """Whether an exception of DAMAGE means that the file is damaged. Only if its store failed, it has an errno."""
     return not isinstance(error, OSError) or error.errno is None
+
+
+def shown(name: str) -> str:
+    """The name of a file for output: bytes that are not UTF-8 are written as escapes, as in \\udce9."""
+    return name.encode(errors="backslashreplace").decode()
 
 
 class UsageError(Exception):
@@ -102,18 +112,27 @@ class _File:
         return next((kind for kind, pattern in KINDS.items() if pattern.search(name)), "files")
 
 
-def find_shards(inputs: list[str], column: str, pictures: int = 1000, without: str = "") -> list[Shard]:
+def find_shards(
+    inputs: list[str],
+    column: str,
+    pictures: int = 1000,
+    without: str = "",
+    skipped: Counter[str] | None = None,
+) -> list[Shard]:
     """Divide everything that `inputs` name into shards, sorted by name.
 
     inputs: URLs, paths or globs of files and folders. column: the column of Parquet files that contains the
     pictures. pictures: the number of picture files in a shard. without: the output folder, which is skipped.
+    skipped: counts the suffixes of files that are not read.
 
     Raises UsageError for an input that does not exist or contains no pictures, and for a Parquet file without the
     column.
     """
     found: dict[str, _File] = {}
     for given in inputs:
-        files = list(_files(given, without))
+        files = list(_files(given, without, Counter() if skipped is None else skipped))
+        if not files and without and os.path.realpath(given) == os.path.realpath(without):
+            raise UsageError(f"{given} is the output folder. Set --out to another one.")
         if not files:
             raise UsageError(f"{given} contains nothing to read.")
         found |= {file.url: file for file in files}
@@ -131,15 +150,17 @@ def find_shards(inputs: list[str], column: str, pictures: int = 1000, without: s
     return shards
 
 
-def _files(given: str, without: str) -> Iterator[_File]:
+def _files(given: str, without: str, skipped: Counter[str]) -> Iterator[_File]:
     try:
         fs, path = url_to_fs(given)
         # in a web address, a question mark begins the query
         signs = "*[" if "http" in fs.protocol else "*?["
-        chosen = False
+        chosen, top = False, path
         # the name of a file may contain these characters
         if any(sign in path for sign in signs) and not fs.exists(path):
-            listed = fs.glob(path, detail=True)
+            listed, top = fs.glob(path, detail=True), re.split(r"[*?\[]", path)[0].rpartition("/")[0]
+        elif isinstance(fs, LocalFileSystem) and fs.isdir(path):
+            listed = {name: fs.info(name) for name in _local(path)}
         elif fs.isdir(path):
             listed = fs.find(path, detail=True)
         else:
@@ -150,6 +171,9 @@ def _files(given: str, without: str) -> Iterator[_File]:
         # each store has its own exceptions, mostly for missing credentials
         raise UsageError(f"{given} can't be listed: {type(error).__name__}: {error}") from None
     for name, info in sorted(listed.items()):
+        inside = name.removeprefix(top).split("/")
+        if not chosen and any(part.startswith(".") or part in SYSTEM_FOLDERS for part in inside):
+            continue
         url = str(fs.unstrip_protocol(name)).removeprefix("file://")
         if info["type"] != "file" or (without and url.startswith(f"{without}/")):
             continue
@@ -159,6 +183,22 @@ def _files(given: str, without: str) -> Iterator[_File]:
         # other files in folders are skipped; a file that the command line names is always read
         if chosen or file.kind != "files" or ending in PICTURES:
             yield file
+        else:
+            skipped[ending if "." in basename(url) else "without a suffix"] += 1
+
+
+def _local(top: str) -> Iterator[str]:
+    """The files in a folder and below, also in linked folders, each folder once."""
+    seen = set()
+    for folder, folders, files in os.walk(top, followlinks=True):
+        place = os.path.realpath(folder)
+        if place in seen:
+            folders.clear()
+            continue
+        seen.add(place)
+        folders.sort()
+        # a link to nothing can't be read
+        yield from (path for name in files if os.path.isfile(path := os.path.join(folder, name)))
 
 
 def _by_number(files: list[_File], pictures: int) -> Iterator[dict[str, Any]]:

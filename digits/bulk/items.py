@@ -23,7 +23,7 @@ from fsspec.utils import infer_compression
 from PIL import Image
 
 from digits.bulk.arrays import ArrayFile
-from digits.bulk.inputs import DAMAGE, PICTURES, Shard, is_damage
+from digits.bulk.inputs import DAMAGE, PICTURES, Shard, is_damage, shown
 from digits.imaging import PictureError
 from digits.values import blank, decode_base64
 
@@ -39,7 +39,8 @@ SHAPES = ((28, 28), (28, 28, 1), (784,))
 
 
 class Item(NamedTuple):
-    """A picture: its name, and its bytes, its 784 pixels from 0 to 255, or the error that prevents reading it."""
+    """A picture: its name for output, and its bytes, its 784 pixels from 0 to 255, or the error that prevents
+    reading it."""
 
     path: str
     value: bytes | np.ndarray | PictureError
@@ -55,10 +56,10 @@ def read_items(shard: Shard, column: str, as_pictures: bool = False) -> Iterator
     if shard.kind == "files":
         yield from _files(shard)
         return
-    (url,) = shard.urls
+    url = shown(shard.urls[0])
     try:
         for name, value in READERS[shard.kind](shard, column):
-            path = f"{url}#{name}"
+            path = f"{url}#{shown(str(name))}"
             try:
                 yield Item(path, _value(value, path, as_pictures))
             except PictureError as error:
@@ -74,11 +75,14 @@ def read_items(shard: Shard, column: str, as_pictures: bool = False) -> Iterator
 
 
 def only(shard: Shard, paths: Set[str]) -> Shard:
-    """Restrict a shard to the files in `paths`. A shard from a single file is returned unchanged."""
+    """Restrict a shard to the files in `paths`, URLs or names for output. A shard from a single file is returned
+    unchanged."""
     if shard.kind != "files":
         return shard
     files = zip(shard.urls, shard.sizes, shard.times, strict=True)
-    urls, sizes, times = zip(*(file for file in files if file[0] in paths), strict=True)
+    urls, sizes, times = zip(
+        *(file for file in files if file[0] in paths or shown(file[0]) in paths), strict=True
+    )
     return replace(shard, urls=urls, sizes=sizes, times=times, pictures=len(urls))
 
 
@@ -111,7 +115,7 @@ def _fetch(fs: Any, sizes: dict[str, int]) -> list[Item]:
     # fs.cat would expand brackets in names as globs
     contents = fs.cat_ranges([fs._strip_protocol(url) for url in urls], None, None, on_error="return")
     found: dict[str, Any] = dict(zip(urls, contents, strict=True))
-    items = [Item(url, _content(found.get(url), url, size)) for url, size in sizes.items()]
+    items = [Item(shown(url), _content(found.get(url), shown(url), size)) for url, size in sizes.items()]
     failed = [error for error in contents if isinstance(error, Exception)]
     lost = sum(isinstance(item.value, PictureError) and item.value.status == 503 for item in items)
     if lost == len(urls) > 1:
@@ -121,11 +125,11 @@ def _fetch(fs: Any, sizes: dict[str, int]) -> list[Item]:
 
 def _content(found: bytes | Exception | None, url: str, size: int) -> bytes | PictureError:
     """The bytes of a file, or the error. found: what the store returned, or None for files that were not
-    fetched."""
+    fetched. url: its name for output."""
     if found is None or (isinstance(found, bytes) and len(found) > MAX_BYTES):
         return _too_large(url, size if found is None else len(found))
     if isinstance(found, bytes):
-        return found
+        return found or PictureError(422, f"{url} is empty.", found="0 bytes")
     if isinstance(found, FileNotFoundError):
         return PictureError(404, f"{url} no longer exists.")
     if isinstance(found, PermissionError):
@@ -161,7 +165,7 @@ def _tar(shard: Shard, column: str) -> Iterator[tuple[str, Any]]:
             if not member.isfile() or name.startswith(".") or f".{name.rpartition('.')[2]}" not in PICTURES:
                 continue
             content = archive.extractfile(member) if member.size <= MAX_BYTES else None
-            yield member.name, content.read() if content else _too_large(member.name, member.size)
+            yield member.name, content.read() if content else _too_large(shown(member.name), member.size)
 
 
 def _parquet(shard: Shard, column: str) -> Iterator[tuple[int, Any]]:
@@ -253,6 +257,8 @@ def _value(value: Any, path: str, as_picture: bool) -> bytes | np.ndarray | Pict
             value = decode_base64(value)
         except ValueError as error:
             raise PictureError(422, f"{path} {error}.", found=f"{len(value)} characters") from None
+    if isinstance(value, bytes) and not value:
+        raise PictureError(422, f"{path} is empty.", found="0 bytes")
     if isinstance(value, bytes):
         return value if len(value) <= MAX_BYTES else _too_large(path, len(value))
     if isinstance(value, np.ndarray) and value.shape not in SHAPES:

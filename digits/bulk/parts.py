@@ -4,7 +4,9 @@ listing of the folder shows which shards are finished. tasks.py writes parts in 
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import os
 import re
@@ -27,6 +29,8 @@ from digits.bulk.rows import Options
 # increase it when the meaning of a row changes, so that older parts are replaced
 FORMAT = 1
 NAME = re.compile(r"([0-9]{6}-.+)-([0-9a-f]{16})-([0-9a-f]{8})\.parquet")
+# the table of all parts. Readers of the folder's Parquet files, such as pyarrow's, leave out names with _
+TABLE = "_digits.csv"
 # the number of rows in memory before they are written
 MAX_BUFFERED_ROWS = 20_000
 
@@ -120,6 +124,30 @@ class Parts:
         finally:
             temporary.unlink(missing_ok=True)
         return metadata
+
+    def write_table(self, reads: bool) -> None:
+        """Write all parts of this run as a CSV table, TABLE: a row for each picture, or if `reads`, for each line
+        of a picture, and one without a line for a picture without digits."""
+        line = ("line", "text", "probability", "unsure") if reads else ("digit", "probability", "unsure")
+        table = io.StringIO()
+        cells = csv.DictWriter(table, ("path", *line, "error", "status", "model"), extrasaction="ignore")
+        cells.writeheader()
+        temporary = f"{self._folder}/.{TABLE}.{uuid.uuid4().hex[:8]}.tmp"
+        local = isinstance(self._fs, LocalFileSystem)
+        # a store shows an upload when it is complete
+        with self._fs.open(temporary if local else f"{self._folder}/{TABLE}", "wb") as file:
+            for name, (_, run) in self.existing().items():
+                for row in self.rows(name) if run == self.run else ():
+                    lines = row.get("lines") or [row | {"probability": None}] if reads else [row]
+                    for number, each in enumerate(lines, 1):
+                        shown = row | each | ({"line": number} if row.get("lines") else {})
+                        # true and false, as in JSON
+                        cells.writerow({**shown, "unsure": json.dumps(shown["unsure"]).replace("null", "")})
+                file.write(table.getvalue().encode())
+                table.seek(0)
+                table.truncate()
+        if local:
+            Path(temporary).replace(Path(self._folder, TABLE))
 
     def remove(self, names: Iterable[str]) -> None:
         """Remove parts, and unfinished files that killed workers left."""

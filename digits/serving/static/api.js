@@ -2,7 +2,7 @@
 
 import { $ } from "./dom.js";
 
-const LONGEST = 30; // seconds; the longest wait before a request is sent again
+export const LONGEST = 30; // seconds; the longest wait before a request is sent again
 const TYPES = ["image/png", "image/jpeg", "image/webp", "image/bmp", "image/gif", "image/tiff"];
 const keyListeners = [];
 

@@ -1,6 +1,6 @@
 // Sends files to POST /read, a few at a time, and again if the service is busy or can't be reached.
 
-import { askForKey, onKey, post, reason, settle } from "./api.js";
+import { LONGEST, askForKey, onKey, post, reason, settle } from "./api.js";
 
 const AT_ONCE = 2;
 const TRIES = 8; // after that the file has failed, until someone tries it again
@@ -43,9 +43,10 @@ async function read(job) {
     }
     if (answer.status === 0 && !(await readable(job.blob))) return job.onState("failed", "The file can't be read.");
     if (!answer.wait || tried === TRIES) return job.onState("failed", reason(answer));
-    job.onState("busy", `${reason(answer)} Again in ${Math.ceil(answer.wait)} s`);
+    const wait = Math.max(answer.wait, Math.min(2 ** tried / 2, LONGEST));
+    job.onState("busy", `${reason(answer)} Again in ${Math.ceil(wait)} s`);
     // a random part, so that files that were refused together don't come again together
-    await new Promise((resolve) => setTimeout(resolve, answer.wait * 1000 * (1 + Math.random() / 4)));
+    await new Promise((resolve) => setTimeout(resolve, wait * 1000 * (1 + Math.random() / 4)));
     if (job.cancelled) return;
   }
 }
