@@ -143,8 +143,8 @@ numbers-pictures: $(VENV)/.installed  ## draw the pictures in docs/numbers.md (s
 e2e: $(VENV)/.installed reproduce  ## [develop] run the slow end-to-end tests: the pipeline, the browser, faults under load
 	$(PY) -m pytest -m e2e
 
-screenshots: $(VENV)/.installed  ## take new screenshots of the drawing page
-	SCREENSHOTS=1 $(PY) -m pytest -q -m e2e tests/test_page.py -k screenshots
+screenshots: $(VENV)/.installed  ## take new screenshots of the web page
+	SCREENSHOTS=1 $(PY) -m pytest -q -m e2e tests/test_page.py tests/test_page_scans.py -k screenshots
 
 .PHONY: e2e-docker
 e2e-docker: $(VENV)/.installed  ## test the images and docker-compose.yml with a real Docker engine

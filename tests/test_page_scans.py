@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Server
+from conftest import ROOT, Server
 from PIL import Image
 from test_page import DIGITS, SAMPLES, curve, draw, on_pad, reads, says
 from test_read_route import number
