@@ -582,7 +582,7 @@ def test_screenshots_of_scans(open_page: Any, tmp_path: Path) -> None:
     }
     answer_unsurely(page, "90814", "040725")
     choose(page, save(tmp_path, **texts), "4 of 4 pages read, 2 unsure")
-    page.keyboard.press("n")
+    page.get_by_role("button", name="Next unsure").click()
     page.keyboard.press("ArrowRight")
     page.evaluate("scrollTo(0, 0)")
     page.mouse.move(0, 0)
