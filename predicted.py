@@ -42,12 +42,13 @@ from urllib.parse import urlencode, urlsplit
 
 SAMPLE = Path(__file__).resolve().parent / "sample_request.json"
 
-REQUESTS, LINES = (".json", ".jsonl", ".ndjson"), (".jsonl", ".ndjson")
-PICTURES = (
-    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".gif"),
-    *(".tif", ".tiff", ".pdf", ".heic", ".heif", ".avif", ".jp2", ".j2k", ".jpx", ".jpf", ".j2c"),
-    *(".ico", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".tga"),
-)
+PICTURES = {
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"),
+    *(".pdf", ".heic", ".heif", ".avif", ".jp2", ".j2k", ".jpx", ".jpf", ".j2c", ".ico", ".tga"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+}
+LINES = (".jsonl", ".ndjson")
+REQUESTS = (".json", *LINES)
 
 # far below the 32 MiB that the service accepts by default
 BATCH_BYTES = 4 << 20
@@ -101,7 +102,7 @@ def find_files(paths: Iterable[str]) -> tuple[list[str], Counter[str]]:
         matches = [] if path == "-" or os.path.lexists(path) else sorted(glob.glob(path, recursive=True))
         for match in matches or [path]:
             for file in walk(match) if os.path.isdir(match) else [match]:
-                if file == match or file.lower().endswith(PICTURES + REQUESTS):
+                if file == match or file.lower().endswith((*PICTURES, *REQUESTS)):
                     found.append(file)
                 else:
                     skipped[os.path.splitext(file)[1].lower() or "without a suffix"] += 1
@@ -140,7 +141,9 @@ def read(path: str) -> Iterator[Item]:
         return
     if len(data) > FILE_BYTES:
         yield Item(name, error=f"The file is larger than {FILE_BYTES >> 20} MiB.")
-    elif path.lower().endswith(".json") or data.startswith((b"{", b"[")):
+    elif path.lower().endswith(".json") or data.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(
+        (b"{", b"[")
+    ):
         yield from requests(name, data)
     else:
         yield Item(name, "picture", b'"' + base64.b64encode(data) + b'"')
