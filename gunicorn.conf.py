@@ -1,6 +1,9 @@
 """gunicorn's configuration, which gunicorn reads on its own when it is started in this folder. The settings for
 operators are environment variables, see digits/serving/settings.py."""
 
+# its locks for metrics are never held while greenlets switch, so they need not be gevent's, which are slower
+import prometheus_client  # noqa: F401
+
 # before other imports, so that they get the patched modules; in the master too, or each worker would log an error
 # when it exits
 from gevent import monkey
@@ -44,6 +47,8 @@ sendfile = False
 control_socket_disable = True
 
 # the service uses neither the scheme nor the client's address nor a path prefix from headers, so none is trusted
+# the address of a client would only be compared with the trusted ones, so it need not be parsed
+forwarded_allow_ips = "*"
 forwarder_headers = ""
 secure_scheme_headers = {}
 

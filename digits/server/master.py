@@ -78,8 +78,8 @@ def prepare_metrics_folder(workers: int) -> None:
     """Create the folder for the metrics files, or empty the one that PROMETHEUS_MULTIPROC_DIR names, and reserve
     space for `workers` workers.
 
-    Must be called before prometheus_client is imported, because that reads the variable. Further calls do nothing.
-    Raises OSError if the folder can't be written.
+    Must be called before digits.serving.metrics is imported, because that reads the variable. Further calls do
+    nothing. Raises OSError if the folder can't be written.
     """
     global _metrics_folder
     if _metrics_folder is not None:
