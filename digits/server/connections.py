@@ -1,5 +1,5 @@
-"""Connections: accept many at a time, ask the kernel how long a request has waited and whether its client has left,
-send an answer in one piece, and answer requests that are not valid HTTP."""
+"""Connections: accept many at a time, ask the kernel how long a request has waited and whether its client has
+left, send an answer in one piece, and answer requests that are not valid HTTP."""
 
 from __future__ import annotations
 

@@ -199,7 +199,9 @@ def on_reload(server: Any) -> None:
                 log.info(
                     "compiling the model; the old one serves meanwhile", extra={"path": str(settings.model)}
                 )
-                subprocess.Popen([sys.executable, "-m", "digits.server.compile", str(settings.model)], cwd=ROOT)
+                subprocess.Popen(
+                    [sys.executable, "-m", "digits.server.compile", str(settings.model)], cwd=ROOT
+                )
                 continue
             # the next SIGHUP may try again
             compilations.discard(getattr(error, "version", ""))

@@ -45,7 +45,7 @@ FAIR_SECONDS = 1.0
 # work that needs more memory than this takes a turn among all workers
 ORDINARY_BYTES = 40_000_000
 # a process that keeps more memory than this after its work is replaced
-MAX_KEPT_BYTES = 4_000_000
+MAX_KEPT_BYTES = 16_000_000
 
 # the processes have no event loop
 _fork, _waitpid, _close = get_original("os", ["fork", "waitpid", "close"])
@@ -230,6 +230,11 @@ class Processes:
                 raise Problem(400, "The connection was closed before the request was answered.")
             if (lane.waiting and spent > FAIR_SECONDS) or time.monotonic() - begun > 10 * most:
                 raise Overloaded
+
+    def end_idle(self) -> None:
+        """End the process that has been idle longest; the worker calls it once a second."""
+        if self.idle:
+            self.idle.pop(0).end()
 
 
 def _load(reader: Any) -> Any:

@@ -52,7 +52,7 @@ class Worker(GeventWorker):
             reason = "digits.server.worker only supports HTTP/1.1"
         elif cfg.preload_app:
             # workers would keep the first model and the first API keys, whatever SIGHUP loads
-            reason = "--preload is not supported, and not needed: workers share the model that the master has loaded"
+            reason = "--preload is not supported, and not needed: workers share the master's model"
         elif metrics and not any(str(bind).rpartition(":")[2] == metrics for bind in cfg.bind):
             reason = (
                 "--bind replaces the address of DIGITS_METRICS_BIND: pass that address as another --bind, or set "
@@ -99,6 +99,7 @@ class Worker(GeventWorker):
         super().notify()
         if self.service:
             self.service.metrics.beat()
+            self.processes.end_idle()
         latest = time.monotonic() - (self.cfg.keepalive if self.alive else LAST_SECONDS)
         for client in [client for client, since in self.idle.items() if since < latest]:
             self.close_idle(client)
