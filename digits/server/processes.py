@@ -8,6 +8,7 @@ therefore share its memory. They get work and return results as pickles over a s
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 import pickle
@@ -44,6 +45,8 @@ PAUSE = 0.01
 FAIR_SECONDS = 1.0
 # work that needs more memory than this takes a turn among all workers
 ORDINARY_BYTES = 40_000_000
+# the same for a large body, so that a batch of 1,024 images as JSON is ordinary
+LARGE_BODY_BYTES = 64_000_000
 # a process that keeps more memory than this after its work is replaced
 MAX_KEPT_BYTES = 16_000_000
 
@@ -89,8 +92,9 @@ class Child:
 class Lane:
     """Work of one kind, which only waits for work of the same kind, and at most `max_wait` seconds."""
 
-    def __init__(self, count: int, max_wait: float) -> None:
+    def __init__(self, count: int, max_wait: float, most_bytes: int = ORDINARY_BYTES) -> None:
         self.turn, self.max_wait, self.waiting = BoundedSemaphore(count), max_wait, 0
+        self.most_bytes = most_bytes
 
     def __enter__(self) -> None:
         self.waiting += 1
@@ -146,7 +150,7 @@ class Processes:
         max_wait = settings.max_wait_ms / 1000
         self.lanes = {
             "shared": Lane(settings.processes, max_wait),
-            "bodies": Lane(1, max_wait),
+            "bodies": Lane(1, max_wait, LARGE_BODY_BYTES),
             "reading": Lane(1, max(max_wait, settings.cpu_seconds)),
             "huge": Lane(1, max_wait),
         }
@@ -174,7 +178,7 @@ class Processes:
         time or others waited too long, 400 if the client has left.
         """
         with suppress(MemoryError), self.lanes[lane]:
-            return self._run(work, self.lanes[lane], ORDINARY_BYTES)
+            return self._run(work, self.lanes[lane], self.lanes[lane].most_bytes)
         most, huge = self.settings.max_unpacked_bytes, self.lanes["huge"]
         # the worker has a copy of the body too
         held = getattr(request.environ["wsgi.input"], "held", 0) if has_request_context() else 0
@@ -286,10 +290,15 @@ def _work(fd: int) -> NoReturn:
                 most_bytes, work = _load(reader)
                 _limit(rest + most_bytes)
                 result, error = _attempt(work)
+                del work
                 _limit(None)
+                if data_bytes() - rest > MAX_KEPT_BYTES:
+                    # glibc keeps up to 64 MB of what was freed
+                    with suppress(AttributeError):
+                        ctypes.CDLL(None).malloc_trim(0)
                 pickle.dump((result, error, data_bytes() - rest < MAX_KEPT_BYTES), writer)
                 writer.flush()
-                del work, result, error
+                del result, error
     os._exit(0)
 
 
