@@ -1,6 +1,9 @@
 """gunicorn's configuration, which gunicorn reads on its own when it is started in this folder. The settings for
 operators are environment variables, see digits/serving/settings.py."""
 
+# its locks for metrics are never held while greenlets switch, so they need not be gevent's, which are slower
+import prometheus_client  # noqa: F401
+
 # before other imports, so that they get the patched modules; in the master too, or each worker would log an error
 # when it exits
 from gevent import monkey
@@ -12,8 +15,6 @@ import os  # noqa: E402
 from digits import logs  # noqa: E402
 from digits.server import master  # noqa: E402
 from digits.server.cpus import usable_cpus  # noqa: E402
-from digits.server.errorlog import ErrorLog  # noqa: E402
-from digits.server.options import CUT_OFF_SECONDS, WORKER_CLASS  # noqa: E402
 from digits.serving.settings import SettingError, Settings  # noqa: E402
 
 try:
@@ -28,26 +29,29 @@ except OSError as error:
 bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
 if settings.metrics_bind:
     bind = [bind, settings.metrics_bind]
-worker_class = WORKER_CLASS
+worker_class = master.WORKER_CLASS
 # a connection takes a descriptor and some kilobytes; when nearly all are in use, the longest idle one is closed
 worker_connections = master.max_connections(4096)
 
 # longer than the 60 s after which load balancers close idle connections, so that it is never the service that
 keepalive = 75
 # when the grace time ends, workers have this long to answer what still runs, before the master kills them
-graceful_timeout = settings.grace_seconds + CUT_OFF_SECONDS
+graceful_timeout = settings.grace_seconds + master.CUT_OFF_SECONDS
 timeout = 30
 
 # a heartbeat on a slow disk would get healthy workers killed (benoitc/gunicorn#1863)
 worker_tmp_dir = master.shared_memory()
+# it would go past the buffer that sends an answer's head and body together
+sendfile = False
 # not used, and it needs a writable home folder
 control_socket_disable = True
 
 # the service uses neither the scheme nor the client's address nor a path prefix from headers, so none is trusted
+# the address of a client would only be compared with the trusted ones, so it need not be parsed
+forwarded_allow_ips = "*"
 forwarder_headers = ""
 secure_scheme_headers = {}
 
-logger_class = ErrorLog
 logconfig_dict = logs.config(settings.log_level)
 
 on_starting = master.on_starting

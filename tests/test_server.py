@@ -307,6 +307,25 @@ def test_reading_a_chunked_body_is_linear_in_its_length():
     assert calls(1 << 20) < 2.2 * calls(1 << 19) < 5 * calls(1 << 18)
 
 
+def test_others_continue_while_a_form_of_many_parts_is_parsed(monkeypatch):
+    from digits.server import body
+    from digits.serving.http import FormParser
+    from digits.serving.settings import Settings
+
+    part = b'--b\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\nx\r\n'
+    form = part * 2000 + b"--b--\r\n"
+    lines = f"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {len(form)}\r\n\r\n".encode()
+    req = next(RequestParser(Config(), Sent(lines + form), ("127.0.0.1", 1)))
+    turns = []
+    monkeypatch.setattr(body.gevent, "sleep", turns.append)
+    stream = body.Body(req, body.Room(Settings()))
+    parser = FormParser(stream_factory=lambda **_: io.BytesIO(), max_form_parts=2000)
+    _, _, files = parser.parse(stream, "multipart/form-data", len(form), {"boundary": "b"})
+    assert len(files.getlist("f")) == 2000
+    # at most 250 parts at a time
+    assert len(turns) >= 8
+
+
 # refusals and waiting
 
 

@@ -29,7 +29,7 @@ from botocore.validate import ParamValidator
 from conftest import ROOT
 from test_pipeline import clone, run, small_params
 
-from digits.server.options import CUT_OFF_SECONDS
+from digits.server.master import CUT_OFF_SECONDS
 from digits.serving.settings import Settings
 
 MODULE = ROOT / "terraform"
@@ -70,7 +70,7 @@ def test_ports_paths_and_times_agree_with_the_service(client: Any) -> None:
     assert int(local("service_keepalive_seconds")) == int(gunicorn_setting("keepalive"))
     assert int(local("idle_timeout_seconds")) < int(gunicorn_setting("keepalive"))
     assert int(local("grace_seconds")) == Settings().grace_seconds
-    assert gunicorn_setting("graceful_timeout") == "settings.grace_seconds + CUT_OFF_SECONDS"
+    assert gunicorn_setting("graceful_timeout") == "settings.grace_seconds + master.CUT_OFF_SECONDS"
     assert int(local("stop_timeout")) > int(local("grace_seconds")) + CUT_OFF_SECONDS
     assert f"USER {local('user')}:" in dockerfile
     # on Fargate a volume has the permissions of its path in the image

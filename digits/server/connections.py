@@ -1,11 +1,10 @@
-"""Helpers of digits/server/worker.py for connections: accept many at a time, close idle ones, ask the kernel how
-long a request has waited and whether its client has left, and answer requests that are not valid HTTP."""
+"""Connections: accept many at a time, ask the kernel how long a request has waited and whether its client has
+left, send an answer in one piece, and answer requests that are not valid HTTP."""
 
 from __future__ import annotations
 
 import socket
 import struct
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -96,34 +95,6 @@ class Server(StreamServer):
         super().close()
 
 
-class Idle:
-    """Context manager around a connection's wait for its next request. `waiting` holds all that wait, longest
-    first.
-
-    The worker checks them once a second, which is cheaper than a gevent.Timeout for each request.
-    """
-
-    def __init__(self, waiting: dict[Idle, None]) -> None:
-        self.waiting = waiting
-
-    def __enter__(self) -> Idle:
-        self.greenlet, self.since = gevent.getcurrent(), time.monotonic()
-        self.waiting[self] = None
-        return self
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
-        self.waiting.pop(self, None)
-        return isinstance(error, gevent.Timeout)
-
-    def close_soon(self) -> None:
-        """Close the connection, unless its next request arrives before the next iteration of the event loop."""
-        gevent.get_hub().loop.run_callback(self._close)
-
-    def _close(self) -> None:
-        if self in self.waiting:
-            self.greenlet.throw(gevent.Timeout())
-
-
 def seconds_waited(client: Any) -> float:
     """Seconds for which a request has waited in the kernel; 0 if unknown."""
     if not hasattr(socket, "TCP_INFO") or client.family == socket.AF_UNIX:
@@ -148,8 +119,7 @@ class Departure:
         if hasattr(self.client, "pending"):
             # TLS can't look at bytes without reading them
             return False
-        before = self.client.gettimeout()
-        self.client.settimeout(0)
+        self.client.setblocking(False)
         try:
             if self.client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                 return True
@@ -162,7 +132,7 @@ class Departure:
         except OSError:
             return True
         finally:
-            self.client.settimeout(before)
+            self.client.setblocking(True)
 
 
 def answer_malformed(app: Callable[..., Any], client: Any, error: errors.ParseException) -> None:
@@ -193,15 +163,10 @@ class Buffered:
             self.head = b""
 
     def flush(self) -> None:
-        """Send the data that was kept, which is the head of an answer without a body or of a file."""
+        """Send the data that was kept, which is the head of an answer without a body."""
         if self.head:
             self.client.sendall(self.head)
             self.head = b""
-
-    def sendfile(self, *args: Any, **options: Any) -> int:
-        """Send a file, after the data that was kept."""
-        self.flush()
-        return self.client.sendfile(*args, **options)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.client, name)

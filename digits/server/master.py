@@ -25,7 +25,6 @@ from digits.detector import Detector
 from digits.model import Classifier, ModelError, NotCompiledError
 from digits.model import load as load_file
 from digits.registry import load
-from digits.server.options import WORKER_CLASS
 from digits.serving import keys
 from digits.serving.inherited import inherited
 from digits.serving.settings import ROOT, SettingError, Settings, unknown
@@ -33,12 +32,17 @@ from digits.version import VERSION
 
 log = logging.getLogger("digits.master")
 
+WORKER_CLASS = "digits.server.worker.Worker"
+
 # the files that prometheus_client creates for the metrics in digits/serving/metrics.py, and a size for each that
 # is several times what they need
 METRICS_FILES = ("counter", "histogram", "gauge_livesum", "gauge_liveall")
 METRICS_BYTES = 1 << 17
 # the beginning of the folder's name, and the age in seconds from which it has a lock if its service runs
 PREFIX, NEW_SECONDS = "digits-metrics-", 5.0
+
+# seconds between the end of the grace time and that of the worker
+CUT_OFF_SECONDS = 3
 
 # file descriptors for files, metrics, and connections that are being closed
 SPARE_DESCRIPTORS = 700
@@ -74,8 +78,8 @@ def prepare_metrics_folder(workers: int) -> None:
     """Create the folder for the metrics files, or empty the one that PROMETHEUS_MULTIPROC_DIR names, and reserve
     space for `workers` workers.
 
-    Must be called before prometheus_client is imported, because that reads the variable. Further calls do nothing.
-    Raises OSError if the folder can't be written.
+    Must be called before digits.serving.metrics is imported, because that reads the variable. Further calls do
+    nothing. Raises OSError if the folder can't be written.
     """
     global _metrics_folder
     if _metrics_folder is not None:
@@ -126,6 +130,39 @@ def _remove(folder: str, master: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def load_keys(settings: Settings, compiled_only: bool = True) -> None:
+    """Load the API keys."""
+    inherited.api_keys = keys.load(settings)
+
+
+def load_detector(settings: Settings, compiled_only: bool = True) -> None:
+    """Load the detector."""
+    inherited.detector = Detector(load_file(settings.detector, compiled_only=True))
+    log.info("detector loaded", extra={"detector_version": inherited.detector.version})
+
+
+def load_classifier(settings: Settings, compiled_only: bool = True) -> None:
+    """Load the classifier, and log which it is and where it came from."""
+    # imports Flask and the rest once, so that workers share the memory and start quickly
+    from digits.serving.service import warn_of_misreading
+
+    classifier = inherited.classifier = Classifier(load(settings.model, compiled_only))
+    facts = {
+        "version": VERSION,
+        "model": str(settings.model),
+        "model_version": classifier.version,
+        "sure_threshold": classifier.sure_threshold if settings.sure is None else settings.sure,
+        # a model of one's own has no card
+        "trained_on": classifier.card.get("trained_on", "unknown"),
+    }
+    log.info("model loaded", extra=facts)
+    warn_of_misreading(classifier)
+
+
+# what workers inherit, by its name in the log
+LOADED = {"API keys": load_keys, "detector": load_detector, "model": load_classifier}
+
+
 def on_starting(server: Any) -> None:
     """Load the models and the API keys. If that fails, or gunicorn runs another worker class, log why and exit."""
     if server.cfg.worker_class_str != WORKER_CLASS:
@@ -133,19 +170,13 @@ def on_starting(server: Any) -> None:
         sys.exit(1)
     try:
         settings = Settings.from_env(os.environ)
-        inherited.api_keys = keys.load(settings)
-        inherited.classifier = Classifier(load(settings.model))
-        log_model(inherited.classifier, settings)
-        inherited.detector = Detector(load_file(settings.detector, compiled_only=True))
+        for load_it in LOADED.values():
+            load_it(settings, compiled_only=False)
         for name, known in unknown(os.environ).items():
             log.warning("unknown setting %s%s", name, f": did you mean {known}?" if known else "")
     except (ModelError, SettingError) as error:
         log.critical(str(error))
         sys.exit(1)
-    # import Flask and the rest once, so that workers share the memory and start quickly
-    from digits.serving.service import warn_of_misreading
-
-    warn_of_misreading(inherited.classifier)
     gc.freeze()
 
 
@@ -156,56 +187,27 @@ def on_reload(server: Any) -> None:
     the master can still replace workers and receive signals.
     """
     from digits.serving.metrics import reload_failures
-    from digits.serving.service import warn_of_misreading
 
     settings = Settings.from_env(os.environ)
-    try:
-        inherited.api_keys = keys.load(settings)
-    except Exception as error:
-        # any exception: if it got out of here, it would end the master and with it the service
-        log.error(
-            "Reload failed; keeping the old API keys: %s", error, exc_info=not isinstance(error, SettingError)
-        )
-    try:
-        inherited.detector = Detector(load_file(settings.detector, compiled_only=True))
-        log.info("detector loaded", extra={"detector_version": inherited.detector.version})
-    except Exception as error:
-        reload_failures.inc()
-        log.error(
-            "Reload failed; keeping the old detector: %s", error, exc_info=not isinstance(error, ModelError)
-        )
-    try:
-        inherited.classifier = Classifier(load(settings.model, compiled_only=True))
-        warn_of_misreading(inherited.classifier)
-        log_model(inherited.classifier, settings)
-    except NotCompiledError as error:
-        if error.version not in compilations:
-            compilations.add(error.version)
-            log.info("compiling the model; the old one serves meanwhile", extra={"path": str(settings.model)})
-            subprocess.Popen([sys.executable, "-m", "digits.server.compile", str(settings.model)], cwd=ROOT)
-            return
-        # the next SIGHUP may try again
-        compilations.discard(error.version)
-        reload_failures.inc()
-        log.error("Reload failed; keeping the old model: %s", error)
-    except Exception as error:
-        reload_failures.inc()
-        log.error(
-            "Reload failed; keeping the old model: %s", error, exc_info=not isinstance(error, ModelError)
-        )
-
-
-def log_model(classifier: Classifier, settings: Settings) -> None:
-    """Log which model is served, and where it came from."""
-    facts = {
-        "version": VERSION,
-        "model": str(settings.model),
-        "model_version": classifier.version,
-        "sure_threshold": classifier.sure_threshold if settings.sure is None else settings.sure,
-        # a model of one's own has no card
-        "trained_on": classifier.card.get("trained_on", "unknown"),
-    }
-    log.info("model loaded", extra=facts)
+    for name, load_it in LOADED.items():
+        try:
+            load_it(settings)
+        except Exception as error:
+            # any exception: if it got out of here, it would end the master and with it the service
+            if name == "model" and isinstance(error, NotCompiledError) and error.version not in compilations:
+                compilations.add(error.version)
+                log.info(
+                    "compiling the model; the old one serves meanwhile", extra={"path": str(settings.model)}
+                )
+                subprocess.Popen(
+                    [sys.executable, "-m", "digits.server.compile", str(settings.model)], cwd=ROOT
+                )
+                continue
+            # the next SIGHUP may try again
+            compilations.discard(getattr(error, "version", ""))
+            reload_failures.inc(name != "API keys")
+            expected = isinstance(error, ModelError | SettingError)
+            log.error("Reload failed; keeping the old %s: %s", name, error, exc_info=not expected)
 
 
 def pre_fork(server: Any, worker: Any) -> None:

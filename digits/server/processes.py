@@ -8,6 +8,8 @@ therefore share its memory. They get work and return results as pickles over a s
 
 from __future__ import annotations
 
+import ctypes
+import fcntl
 import os
 import pickle
 import resource
@@ -15,8 +17,9 @@ import signal
 import socket
 import time
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
@@ -29,7 +32,6 @@ from gevent.monkey import get_original
 
 from digits.imaging.decode import data_bytes
 from digits.server.connections import Departure
-from digits.server.turns import Turns
 from digits.serving.errors import Overloaded, Problem
 from digits.serving.settings import Settings
 
@@ -37,14 +39,16 @@ from digits.serving.settings import Settings
 NICE = 5
 # seconds between two looks at running work
 TICK = 0.1
+# seconds between two attempts to take a turn
+PAUSE = 0.01
 # work may take this many CPU seconds although others wait for its process
 FAIR_SECONDS = 1.0
 # work that needs more memory than this takes a turn among all workers
 ORDINARY_BYTES = 40_000_000
+# the same for a large body, so that a batch of 1,024 images as JSON is ordinary
+LARGE_BODY_BYTES = 64_000_000
 # a process that keeps more memory than this after its work is replaced
 MAX_KEPT_BYTES = 16_000_000
-# an idle process ends after this many seconds
-IDLE_SECONDS = 30.0
 
 # the processes have no event loop
 _fork, _waitpid, _close = get_original("os", ["fork", "waitpid", "close"])
@@ -56,19 +60,14 @@ class Child:
 
     def __init__(self, nursery: Any) -> None:
         self.socket, far = gevent.socket.socketpair()
-        self.reader = self.socket.makefile("rb")
+        self.file = self.socket.makefile("rwb")
         try:
             with far:
                 socket.send_fds(nursery, [b"+"], [far.fileno()])
-            self.pid: int = _load(self.reader)
+            self.pid: int = _load(self.file)
         except BaseException:
             self.close()
             raise
-        self.used = time.monotonic()
-
-    def write(self, data: Any) -> None:
-        """Send a part of a pickle; pickle.dump calls it."""
-        self.socket.sendall(data)
 
     def cpu_seconds(self) -> float:
         """The CPU time that the process has used; on other systems than Linux, the time that has passed."""
@@ -85,15 +84,17 @@ class Child:
 
     def close(self) -> None:
         """Close the socket, at which the process ends when its work is done."""
-        self.reader.close()
+        with suppress(OSError):
+            self.file.close()
         self.socket.close()
 
 
 class Lane:
     """Work of one kind, which only waits for work of the same kind, and at most `max_wait` seconds."""
 
-    def __init__(self, count: int, max_wait: float) -> None:
+    def __init__(self, count: int, max_wait: float, most_bytes: int = ORDINARY_BYTES) -> None:
         self.turn, self.max_wait, self.waiting = BoundedSemaphore(count), max_wait, 0
+        self.most_bytes = most_bytes
 
     def __enter__(self) -> None:
         self.waiting += 1
@@ -107,6 +108,34 @@ class Lane:
         self.turn.release()
 
 
+class Turns:
+    """`count` turns that all workers share. Each is a lock on a file in `folder`, so the system returns it even if
+    its worker is killed."""
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self.files = [os.open(folder / f"turn_{i}.lock", os.O_RDWR | os.O_CREAT, 0o600) for i in range(count)]
+
+    @contextmanager
+    def take(self, max_wait: float) -> Iterator[None]:
+        """Hold a turn; a worker must not hold two. Raises Overloaded if none is free within `max_wait` seconds."""
+        deadline = time.monotonic() + max_wait
+        while (held := next(filter(_locked, self.files), None)) is None:
+            if time.monotonic() > deadline:
+                raise Overloaded
+            gevent.sleep(PAUSE)
+        try:
+            yield
+        finally:
+            fcntl.flock(held, fcntl.LOCK_UN)
+
+
+def _locked(file: int) -> bool:
+    with suppress(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
+
+
 class Processes:
     """Runs work for a worker's requests.
 
@@ -115,16 +144,16 @@ class Processes:
     for work that needs more than ORDINARY_BYTES, and takes one of the turns that all workers share.
     """
 
-    def __init__(self, app: Flask, settings: Settings, turns: Turns) -> None:
-        self.settings, self.turns = settings, turns
+    def __init__(self, app: Flask, settings: Settings, folder: Path) -> None:
+        self.app, self.settings = app, settings
+        self.turns = Turns(folder, settings.huge_pictures)
         max_wait = settings.max_wait_ms / 1000
         self.lanes = {
             "shared": Lane(settings.processes, max_wait),
-            "bodies": Lane(1, max_wait),
+            "bodies": Lane(1, max_wait, LARGE_BODY_BYTES),
             "reading": Lane(1, max(max_wait, settings.cpu_seconds)),
             "huge": Lane(1, max_wait),
         }
-        self.app = app
         self.idle: list[Child] = []
         self._start()
 
@@ -149,7 +178,7 @@ class Processes:
         time or others waited too long, 400 if the client has left.
         """
         with suppress(MemoryError), self.lanes[lane]:
-            return self._run(work, self.lanes[lane], ORDINARY_BYTES)
+            return self._run(work, self.lanes[lane], self.lanes[lane].most_bytes)
         most, huge = self.settings.max_unpacked_bytes, self.lanes["huge"]
         # the worker has a copy of the body too
         held = getattr(request.environ["wsgi.input"], "held", 0) if has_request_context() else 0
@@ -165,16 +194,15 @@ class Processes:
         try:
             begun, cpu_begun = time.monotonic(), child.cpu_seconds()
             try:
-                pickle.dump(most_bytes, child)
-                pickle.dump(work, child)
+                pickle.dump((most_bytes, work), child.file)
+                child.file.flush()
                 self._watch(child, lane, begun, cpu_begun)
-                result, error, keep = _load(child.reader)
+                result, error, keep = _load(child.file)
             except (EOFError, OSError, pickle.UnpicklingError):
                 # allocating failed where a library can't say so, or it has crashed
                 raise MemoryError from None
         finally:
             if keep:
-                child.used = time.monotonic()
                 self.idle.append(child)
             else:
                 child.end()
@@ -208,10 +236,9 @@ class Processes:
                 raise Overloaded
 
     def end_idle(self) -> None:
-        """End processes that have been idle for long; the worker calls it once a second."""
-        for child in [each for each in self.idle if time.monotonic() - each.used > IDLE_SECONDS]:
-            self.idle.remove(child)
-            child.end()
+        """End the process that has been idle longest; the worker calls it once a second."""
+        if self.idle:
+            self.idle.pop(0).end()
 
 
 def _load(reader: Any) -> Any:
@@ -260,10 +287,15 @@ def _work(fd: int) -> NoReturn:
             pickle.dump(os.getpid(), writer)
             writer.flush()
             while True:
-                most_bytes = _load(reader)
+                most_bytes, work = _load(reader)
                 _limit(rest + most_bytes)
-                result, error = _attempt(_load(reader))
+                result, error = _attempt(work)
+                del work
                 _limit(None)
+                if data_bytes() - rest > MAX_KEPT_BYTES:
+                    # glibc keeps up to 64 MB of what was freed
+                    with suppress(AttributeError):
+                        ctypes.CDLL(None).malloc_trim(0)
                 pickle.dump((result, error, data_bytes() - rest < MAX_KEPT_BYTES), writer)
                 writer.flush()
                 del result, error

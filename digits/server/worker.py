@@ -9,19 +9,19 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-import gevent
+import gevent.socket
 from gunicorn import util
 from gunicorn.http import errors
 from gunicorn.workers.ggevent import GeventWorker
 
-from digits.server import options
 from digits.server.body import Body, Room
-from digits.server.connections import Buffered, Idle, Server, answer_malformed, seconds_waited
+from digits.server.connections import Buffered, Server, answer_malformed, seconds_waited
+from digits.server.master import CUT_OFF_SECONDS
 from digits.server.processes import Processes
-from digits.server.turns import Turns
 from digits.serving.errors import Overloaded, Problem
 from digits.serving.settings import Settings
 
@@ -35,6 +35,7 @@ LATE_SECONDS = 0.1
 SWITCH_SECONDS = 0.0005
 # with fewer free connections than this, the one that has been idle longest is closed for each new one
 SPARE_CONNECTIONS = 16
+NO_TIMEOUT = nullcontext()
 
 
 class Worker(GeventWorker):
@@ -42,17 +43,37 @@ class Worker(GeventWorker):
 
     wsgi: Callable[..., Any]
 
-    check_config = staticmethod(options.check)
+    @staticmethod
+    def check_config(cfg: Any, log: Any) -> None:
+        """Log why and exit with 1 if gunicorn's configuration would break a promise of this service."""
+        reason = ""
+        metrics = Settings.from_env(os.environ).metrics_bind.rpartition(":")[2]
+        if "h2" in cfg.http_protocols or cfg.protocol != "http":
+            reason = "digits.server.worker only supports HTTP/1.1"
+        elif cfg.preload_app:
+            # workers would keep the first model and the first API keys, whatever SIGHUP loads
+            reason = "--preload is not supported, and not needed: workers share the master's model"
+        elif metrics and not any(str(bind).rpartition(":")[2] == metrics for bind in cfg.bind):
+            reason = (
+                "--bind replaces the address of DIGITS_METRICS_BIND: pass that address as another --bind, or set "
+                "HOST and PORT instead"
+            )
+        if reason:
+            log.critical(reason)
+            sys.exit(1)
 
     def init_process(self) -> None:
         # gunicorn looks up about thirty settings per request, with two calls each; in a worker they never change
         self.cfg.__dict__.update({name: setting.get() for name, setting in self.cfg.settings.items()})
-        self.cfg.__dict__["graceful_timeout"] -= options.CUT_OFF_SECONDS
+        self.cfg.__dict__["graceful_timeout"] -= CUT_OFF_SECONDS
+        # a log configuration turns the access log on, but the app logs each request
+        self.log.access = lambda *answer: None
         self.settings = Settings.from_env(os.environ)
         self.max_wait = self.settings.max_wait_ms / 1000
         self.room = Room(self.settings)
         self.answering: set[gevent.Greenlet] = set()
-        self.idle: dict[Idle, None] = {}
+        # when each connection that waits for a request began to, longest first
+        self.idle: dict[Any, float] = {}
         self.connections, self.late_since = 0, float("inf")
         sys.setswitchinterval(SWITCH_SECONDS)
         super().init_process()
@@ -69,8 +90,8 @@ class Worker(GeventWorker):
         self.app_answers, self.wsgi = self.wsgi, self.answer
         self.service = getattr(self.app_answers, "extensions", {}).get("digits")
         if self.service:
-            turns = Turns(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]), self.settings.huge_pictures)
-            self.processes = Processes(self.service.app, self.settings, turns)
+            folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+            self.processes = Processes(self.service.app, self.settings, folder)
             self.service.offload = self.processes.run
             self.service.give_way = gevent.sleep
 
@@ -79,25 +100,35 @@ class Worker(GeventWorker):
         if self.service:
             self.service.metrics.beat()
             self.processes.end_idle()
-        seconds = self.cfg.keepalive if self.alive else LAST_SECONDS
-        for idle in [idle for idle in self.idle if time.monotonic() - idle.since > seconds]:
-            idle.close_soon()
+        latest = time.monotonic() - (self.cfg.keepalive if self.alive else LAST_SECONDS)
+        for client in [client for client, since in self.idle.items() if since < latest]:
+            self.close_idle(client)
 
-    def timeout_ctx(self) -> Idle:
-        return Idle(self.idle)
+    def timeout_ctx(self) -> Any:
+        # checking the connections once a second is cheaper than a timer for each request
+        return NO_TIMEOUT
+
+    def close_idle(self, client: Any) -> None:
+        """End the wait for a connection's next request; one that has already arrived is still answered."""
+        del self.idle[client]
+        with suppress(OSError):
+            gevent.socket.socket.shutdown(client, gevent.socket.SHUT_RD)
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         self.connections += 1
         if self.connections > self.worker_connections - SPARE_CONNECTIONS and self.idle:
-            next(iter(self.idle)).close_soon()
+            self.close_idle(next(iter(self.idle)))
+        self.idle[client] = time.monotonic()
         try:
             super().handle(listener, client, addr)
         finally:
+            self.idle.pop(client, None)
             self.connections -= 1
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
         if req.version >= (1, 1) and not any(name == "HOST" for name, _ in req.headers):
             raise errors.InvalidHeader("HOST")  # RFC 9112, 3.2
+        self.idle.pop(sock, None)
         req.body = body = Body(req, self.room)
         client = Buffered(sock)
         if req.method == "POST":
@@ -118,6 +149,7 @@ class Worker(GeventWorker):
         finally:
             req.body = body.body
             self.room.leave(body)
+            self.idle[sock] = time.monotonic()
         # let others continue, even if this client's next request has arrived: a timer ends after the next poll, so
         # every connection gets its turn
         gevent.sleep(1e-6)
@@ -125,7 +157,9 @@ class Worker(GeventWorker):
     def answer(self, environ: dict[str, Any], start_response: Any) -> Any:
         """Call the app, which answers a POST with 503 if the worker is overloaded."""
         body = environ["wsgi.input"]
-        options.split_prefix(environ, self.settings.script_name)
+        prefix, path = self.settings.script_name, environ["PATH_INFO"]
+        if prefix and f"{path}/".startswith(f"{prefix}/"):
+            environ["SCRIPT_NAME"], environ["PATH_INFO"] = prefix, path.removeprefix(prefix)
         waited = environ["digits.waited"] = seconds_waited(environ["gunicorn.socket"])
         if environ["REQUEST_METHOD"] == "POST" and self.is_late(waited):
             environ["digits.problem"] = Overloaded()

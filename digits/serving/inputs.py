@@ -44,8 +44,9 @@ MAX_QUICK_PIXELS = 300 * 300
 # the same for the pictures that don't begin or go on like this, because their headers don't show what they cost
 QUICK = re.compile(rb"\x89PNG|\xff\xd8\xff|BM")
 COSTLY = re.compile(rb"zTXt|iTXt|iCCP|\xff\xc2")
-# orjson takes twelve bytes of memory for each byte of a document before it parses, Python's parser does not
-MAX_ORJSON_BYTES = 1_500_000
+# orjson takes twelve bytes of memory for each byte of a document before it parses, Python's parser does not, but
+# takes twice the time; 1,024 images of handwriting have 2.7 MB
+MAX_ORJSON_BYTES = 2_800_000
 # the most bytes of memory for each list, object, quote and value of a JSON document, and for each byte of one that
 # consists of these
 LIST, DICT, QUOTE, VALUE, GROWTH = 72, 240, 32, 36, 64
