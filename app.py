@@ -11,10 +11,21 @@ import os
 import sys
 
 import flask
-from flask import Flask, Response, request
+from flask import Flask, Response, g, request
 
 from digits import detector, model, registry
-from digits.serving import access, errors, inputs, keys, openapi, pages, query, reading, request_log
+from digits.serving import (
+    access,
+    corrections,
+    errors,
+    inputs,
+    keys,
+    openapi,
+    pages,
+    query,
+    reading,
+    request_log,
+)
 from digits.serving.http import Request, json_response
 from digits.serving.inherited import inherited
 from digits.serving.protocols import kserve, mlflow, tfserving
@@ -46,7 +57,7 @@ def create_app(
     finder = (
         finder or inherited.detector or detector.Detector(model.load(settings.detector, compiled_only=True))
     )
-    service = Service(app, classifier, finder, settings.sure)
+    service = Service(app, classifier, finder, settings)
     request_log.register(app, service.metrics, classifier.version)
     access.register(app, settings, keys.load(settings) if inherited.api_keys is None else inherited.api_keys)
     # no view or hook is a coroutine, for which Flask would check at each call
@@ -56,9 +67,11 @@ def create_app(
     def predict() -> Response:
         current: flask.Request = request._get_current_object()  # type: ignore[attr-defined]
         as_is, detail = query.is_prepared(current), query.wants_detail(current)
+        g.keep = query.is_to_be_kept(current)
         items = inputs.items_of(current, settings.max_batch)
         batch = inputs.to_batch(items, as_is)
-        predictions = service.answers(service.classify(batch), batch if detail else None)
+        probabilities = service.classify(batch, items.pictures, as_is)
+        predictions = service.answers(probabilities, batch if detail else None)
         response = json_response(predictions[0] if items.single else {"predictions": predictions})
         if items.pictures and any(answer["unsure"] for answer in predictions):
             # the picture may show several digits
@@ -69,6 +82,7 @@ def create_app(
     def read() -> Response:
         current: flask.Request = request._get_current_object()  # type: ignore[attr-defined]
         options = reading.options(current)
+        g.keep = query.is_to_be_kept(current)
         items = reading.items_of(current, settings.max_batch)
         readings = reading.read_all(items, options)
         return json_response(readings[0] if items.single else {"readings": readings})
@@ -85,7 +99,7 @@ def create_app(
             raise errors.Problem(503, "The model has not answered yet.", headers={"Retry-After": "1"})
         return json_response({"status": "ready", "model_version": classifier.version})
 
-    for blueprint in (pages.pages, tfserving.bp, kserve.bp, mlflow.bp, openapi.bp):
+    for blueprint in (pages.pages, corrections.bp, tfserving.bp, kserve.bp, mlflow.bp, openapi.bp):
         app.register_blueprint(blueprint)
     service.warm_up()
     return app
