@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, SAMPLE, Server, described_statuses
+from conftest import ROOT, SAMPLE, Server, described_statuses, find_browser
 
 from app import create_app
 from digits.serving import reading
@@ -204,7 +204,6 @@ def test_the_page_only_uses_local_files_and_nothing_inline(server: Server) -> No
 @pytest.mark.e2e
 def test_a_browser_shows_the_description_and_tries_it(server: Server) -> None:
     from playwright.sync_api import sync_playwright
-    from test_page import find_browser
 
     errors: list[str] = []
     with sync_playwright() as playwright:
