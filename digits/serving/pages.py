@@ -1,5 +1,5 @@
-"""The drawing page at `/` with its files, and the model card. app.py registers this blueprint. The page is plain
-HTML, CSS and JavaScript in digits/serving/static, and uses POST /predict like any other client."""
+"""The web page at `/` with its files, and the model card. app.py registers this blueprint. The page is plain
+HTML, CSS and JavaScript in digits/serving/static, and uses POST /predict and POST /read like any other client."""
 
 from __future__ import annotations
 
