@@ -14,7 +14,18 @@ import flask
 from flask import Flask, Response, request
 
 from digits import detector, model, registry
-from digits.serving import access, errors, inputs, keys, openapi, pages, query, reading, request_log
+from digits.serving import (
+    access,
+    corrections,
+    errors,
+    inputs,
+    keys,
+    openapi,
+    pages,
+    query,
+    reading,
+    request_log,
+)
 from digits.serving.http import Request, json_response
 from digits.serving.inherited import inherited
 from digits.serving.protocols import kserve, mlflow, tfserving
@@ -46,7 +57,7 @@ def create_app(
     finder = (
         finder or inherited.detector or detector.Detector(model.load(settings.detector, compiled_only=True))
     )
-    service = Service(app, classifier, finder, settings.sure)
+    service = Service(app, classifier, finder, settings)
     request_log.register(app, service.metrics, classifier.version)
     access.register(app, settings, keys.load(settings) if inherited.api_keys is None else inherited.api_keys)
     # no view or hook is a coroutine, for which Flask would check at each call
@@ -58,7 +69,8 @@ def create_app(
         as_is, detail = query.is_prepared(current), query.wants_detail(current)
         items = inputs.items_of(current, settings.max_batch)
         batch = inputs.to_batch(items, as_is)
-        predictions = service.answers(service.classify(batch), batch if detail else None)
+        probabilities = service.classify(batch, items.pictures, as_is)
+        predictions = service.answers(probabilities, batch if detail else None)
         response = json_response(predictions[0] if items.single else {"predictions": predictions})
         if items.pictures and any(answer["unsure"] for answer in predictions):
             # the picture may show several digits
@@ -85,7 +97,7 @@ def create_app(
             raise errors.Problem(503, "The model has not answered yet.", headers={"Retry-After": "1"})
         return json_response({"status": "ready", "model_version": classifier.version})
 
-    for blueprint in (pages.pages, tfserving.bp, kserve.bp, mlflow.bp, openapi.bp):
+    for blueprint in (pages.pages, corrections.bp, tfserving.bp, kserve.bp, mlflow.bp, openapi.bp):
         app.register_blueprint(blueprint)
     service.warm_up()
     return app

@@ -11,8 +11,8 @@ locals {
   # the public paths; the load balancer answers 404 to all others, including /metrics. An allow-list, because a
   # deny-list could be bypassed by encoding a path differently (/%6detrics)
   public_paths = [
-    "/", "/predict", "/read", "/model", "/openapi.json", "/docs", "/docs/*", "/static/*", "/health/*", "/v1/*", "/v2",
-    "/v2/*", "/ping", "/invocations",
+    "/", "/predict", "/read", "/corrections", "/model", "/openapi.json", "/docs", "/docs/*", "/static/*", "/health/*",
+    "/v1/*", "/v2", "/v2/*", "/ping", "/invocations",
   ]
 
   # the service keeps idle connections open for longer than the load balancer, so it never closes one that is in use

@@ -32,7 +32,7 @@ def register(app: Flask, settings: Settings, hashes: frozenset[bytes]) -> None:
 
 
 def _require_keys(app: Flask, hashes: frozenset[bytes]) -> None:
-    """Require a key for every POST, because these are the routes that classify."""
+    """Require a key for every POST, because these are the routes that classify or take corrections."""
 
     @app.before_request
     def check() -> None:

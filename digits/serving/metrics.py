@@ -79,6 +79,10 @@ class Metrics:
         self.shed = counter("digits_requests_shed_total", "Requests refused with 503 because of overload")
         self.dropped = counter("digits_log_lines_dropped_total", "Log lines for which there was no room")
         self._dropped_before = dropped_lines()
+        self.collected = counter("digits_collected_total", "Requests of which pictures and answers were kept")
+        dropped = counter("digits_collect_dropped_total", "Requests of which nothing could be kept", "where")
+        self.not_collected = {where: dropped.labels(where) for where in ("queue", "store")}
+        self.corrected = counter("digits_corrected_total", "Corrections that were kept")
         self.workers = gauge("digits_workers", "Running worker processes", "livesum")
         self.worker_starts = counter("digits_worker_starts_total", "Worker processes started")
         self.memory = gauge("digits_process_resident_memory_bytes", "Resident memory of a worker", "liveall")

@@ -12,6 +12,7 @@ from flask import g
 from digits.imaging.decode import open_pictures
 from digits.reading import Digit, Reading, Word, read
 from digits.serving import inputs, query
+from digits.serving.collect import sent
 from digits.serving.errors import Problem
 from digits.serving.service import service
 
@@ -78,6 +79,7 @@ def read_all(items: inputs.Items, arguments: dict[str, Any]) -> list[dict[str, A
     if len(items.pictures) > 1:
         serving.offload(partial(_check_all, items.pictures, items.names))
     answers, unsure, lines, digits = [], 0, 0, 0
+    kept: list[dict[str, Any]] = []
     for data, name in zip(items.pictures, items.names, strict=True):
         reading, answer = serving.offload(partial(_read, data, name, arguments), "reading")
         answers.append(answer)
@@ -85,8 +87,14 @@ def read_all(items: inputs.Items, arguments: dict[str, Any]) -> list[dict[str, A
         serving.metrics.read_inference.observe(reading.detected_in)
         lines += len(reading.lines)
         digits += sum(len(line.digits) for line in reading.lines)
-        unsure += sum(line.unsure for line in reading.lines)
+        doubtful = sum(line.unsure for line in reading.lines)
+        unsure += doubtful
+        if serving.collector and serving.collector.chosen(doubtful > 0):
+            kept.append({"index": len(answers) - 1, "answer": answer} | sent(data))
     serving.metrics.read_digits.inc(digits)
+    if serving.collector:
+        version = serving.detector.version
+        serving.collector.keep(g.request_id, flask.request.path, version, len(answers), kept)
     g.found = {
         "images": len(answers),
         "lines": lines,

@@ -4,19 +4,21 @@ what the log line needs. app.py creates a Service for each app; app.py and the p
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
-from flask import Flask, current_app, g
+from flask import Flask, current_app, g, request
 
 from digits.detector import Detector
 from digits.imaging import prepare
 from digits.model import Classifier, scale
+from digits.serving.collect import Collector, sent
 from digits.serving.metrics import Metrics
 from digits.serving.request_log import seconds_spent
+from digits.serving.settings import Settings
 
 # number of images to classify before other requests continue; these take about 20 ms
 BATCH_SIZE = 256
@@ -30,18 +32,21 @@ log = logging.getLogger("digits")
 class Service:
     """A classifier and a detector with their metrics and settings.
 
-    sure_threshold: in [0, 1]; an answer with a lower probability is unsure. By default the classifier's.
+    sure_threshold: in [0, 1]; an answer with a lower probability is unsure.
+    collector: keeps pictures and answers; None unless DIGITS_COLLECT is set.
     offload: calls a function that may take long, `offload(work, lane="shared")`, and returns its result. The
     function and the result must be picklable; digits/server/processes.py has the lanes, and the errors.
     give_way: lets other requests continue.
     """
 
     def __init__(
-        self, app: Flask, classifier: Classifier, detector: Detector, sure_threshold: float | None = None
+        self, app: Flask, classifier: Classifier, detector: Detector, settings: Settings | None = None
     ) -> None:
+        settings = settings or Settings()
         self.app, self.classifier, self.detector = app, classifier, detector
-        self.sure_threshold = classifier.sure_threshold if sure_threshold is None else sure_threshold
+        self.sure_threshold = classifier.sure_threshold if settings.sure is None else settings.sure
         self.metrics = Metrics(app)
+        self.collector = Collector(settings, self.metrics) if settings.collect else None
         self.ready = False
         # digits/server/worker.py replaces these two
         self.offload: Callable[..., Any] = lambda work, lane="shared": work()
@@ -55,9 +60,11 @@ class Service:
         self.metrics.started(self.classifier.version, trained_on, self.detector.version)
         self.ready = True
 
-    def classify(self, images: np.ndarray) -> np.ndarray:
+    def classify(self, images: np.ndarray, pictures: Sequence[bytes] = (), as_is: bool = False) -> np.ndarray:
         """Probabilities float32 (n, 10) for images float32 (n, 28, 28, 1) in [0, 1]; updates the metrics.
 
+        pictures: the files that the images were made from, if they are known, which are what is collected. as_is:
+        whether they were only converted to grey.
         The time since the request began, including the wait for a process, counts as decoding.
         """
         metrics, state = self.metrics, g._get_current_object()
@@ -94,7 +101,30 @@ class Service:
             "images": len(probabilities),
             "unsure": unsure,
         }
+        if self.collector:
+            self._collect(self.collector, state.request_id, images, probabilities, pictures, as_is)
         return probabilities
+
+    def _collect(
+        self,
+        collector: Collector,
+        request_id: str,
+        images: np.ndarray,
+        probabilities: np.ndarray,
+        pictures: Sequence[bytes],
+        as_is: bool,
+    ) -> None:
+        chosen = [
+            i for i, unsure in enumerate(self.unsure(probabilities).tolist()) if collector.chosen(unsure)
+        ]
+        if not chosen:
+            return
+        answers = self.answers(probabilities[chosen])
+        kept = [
+            {"index": i, "answer": answer} | sent(pictures[i] if pictures else images[i], as_is)
+            for i, answer in zip(chosen, answers, strict=True)
+        ]
+        collector.keep(request_id, request.path, self.classifier.version, len(images), kept)
 
     def unsure(self, probabilities: np.ndarray) -> np.ndarray:
         """Whether each answer is unsure, bool (n,), by probabilities float32 (n, 10)."""

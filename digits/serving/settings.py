@@ -149,6 +149,27 @@ class Settings:
     metrics_bind: str = _setting(
         "DIGITS_METRICS_BIND", "", _address, "address and port that serve /metrics and nothing else"
     )
+    collect: str = _setting(
+        "DIGITS_COLLECT",
+        "",
+        str,
+        "folder, or address like s3://bucket/digits, in which to keep answers to correct",
+    )
+    collect_share: float = _setting(
+        "DIGITS_COLLECT_SHARE", 0.01, _share, "share of the sure answers to keep; unsure ones all are"
+    )
+    collect_bytes: int = _setting(
+        "DIGITS_COLLECT_BYTES",
+        1_000_000_000,
+        _whole(1, 1 << 50),
+        "bytes that all that is kept may take; the oldest answers that nobody has corrected are removed",
+    )
+    collect_days: int = _setting(
+        "DIGITS_COLLECT_DAYS",
+        30,
+        _whole(1, 36500),
+        "days after which an answer that nobody has corrected is removed",
+    )
     cors_origins: str = _setting(
         "DIGITS_CORS_ORIGINS", "", _origins, "origins whose pages may call, separated by commas"
     )

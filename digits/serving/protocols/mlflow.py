@@ -42,7 +42,7 @@ def invocations() -> Response:
     current: Any = request._get_current_object()  # type: ignore[attr-defined]
     as_is = query.is_prepared(current)
     items = inputs.items_of(current, current_app.config["MAX_BATCH"], DECODERS)
-    answer = {"predictions": service().classify(inputs.to_batch(items, as_is))}
+    answer = {"predictions": service().classify(inputs.to_batch(items, as_is), items.pictures, as_is)}
     return json_response(answer)
 
 
