@@ -1,7 +1,7 @@
 """Trains the network: the pipeline's `train` stage. Run `make train`, which makes what is missing before, or
-`python train.py` if data/digits.npz and data/images.npz exist. The parameters are in params.yaml. It writes
-models/mnist.h5, and metrics/training.csv and training.json, which describe the run. The files are moved into place
-at the end, so that a run that is stopped or fails keeps the old model."""
+`python train.py` if data/digits.npz, data/images.npz and data/corrections.npz exist. The parameters are in
+params.yaml. It writes models/mnist.h5, and metrics/training.csv and training.json, which describe the run. The
+files are moved into place at the end, so that a run that is stopped or fails keeps the old model."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from digits.training.arrays import IMAGES, Arrays, read_both, sha256
+from digits.training.arrays import IMAGES, Arrays, read, read_both, sha256
 from digits.training.augment import batches
+from digits.training.corrected import CORRECTIONS
 from digits.training.network import NO_DIGIT, OUTPUTS, build, fold, folded, momentum, normalize
 from digits.training.stage import ROOT, StageError, outputs, read_params, run
 
@@ -64,14 +65,17 @@ class Params:
     filters: list[int]
     dense: list[int]
     dropout: list[float]
+    corrections: int
     augment: Augment
 
 
-def fit(arrays: Arrays, made: Arrays, sets: int, params: Params) -> tuple[keras.Sequential, Curves]:
+def fit(
+    arrays: Arrays, made: Arrays, corrected: Arrays, sets: int, params: Params, start: Path | None = None
+) -> tuple[keras.Sequential, Curves]:
     """Train a network with OUTPUTS outputs. Returns it, and the loss and accuracy of each epoch.
 
-    arrays, made: the contents of data/digits.npz and data/images.npz. sets: the number of sets into which the
-    outliers are divided.
+    arrays, made, corrected: the contents of data/digits.npz, data/images.npz and data/corrections.npz. sets: the
+    number of sets into which the outliers are divided. start: an .h5 of this network, with whose weights to begin.
     """
     # repeated runs give the same bytes on the same machine
     keras.utils.set_random_seed(params.seed)
@@ -79,9 +83,15 @@ def fit(arrays: Arrays, made: Arrays, sets: int, params: Params) -> tuple[keras.
 
     x, y = arrays["x_train"], arrays["y_train"]
     outliers = made["outliers"]
-    images = np.concatenate([x[made["training"]], made["digits"], outliers])
+    # one that is shown several times in an epoch is varied differently each time
+    said = {
+        name: np.repeat(corrected[name][~corrected["held_out"]], params.corrections, axis=0)
+        for name in ("images", "labels")
+    }
+    images = np.concatenate([x[made["training"]], made["digits"], said["images"], outliers])
     no_digits = np.full(len(outliers), NO_DIGIT)
-    labels = ONE_HOT[np.concatenate([y[made["training"]], made["digit_labels"], no_digits])]
+    digits = [y[made["training"]], made["digit_labels"], said["labels"], no_digits]
+    labels = ONE_HOT[np.concatenate(digits)]
     held_out = np.concatenate([made["calibration"], made["validation"]])
 
     # each epoch uses all digits and one set of outliers
@@ -92,6 +102,8 @@ def fit(arrays: Arrays, made: Arrays, sets: int, params: Params) -> tuple[keras.
         0.0, total - warmup, warmup_target=params.learning_rate, warmup_steps=warmup
     )
     network = build(params.filters, params.dense, params.dropout, momentum(total))
+    if start:
+        load_weights(network, start)
     network.compile(
         # the saved weights are a moving average, which is steadier than the last weights
         keras.optimizers.Adam(rate, use_ema=True, ema_momentum=momentum(total, params.ema_momentum)),
@@ -112,6 +124,17 @@ def fit(arrays: Arrays, made: Arrays, sets: int, params: Params) -> tuple[keras.
         verbose=1 if sys.stdout.isatty() else 2,
     )
     return network, history.history
+
+
+def load_weights(network: keras.Sequential, path: Path) -> None:
+    """Give a network the weights of the one in an .h5 that `main` has written. Raises StageError if it is another
+    network's."""
+    try:
+        # it shares the layers of `network`; weights alone contain no code
+        fold(network).load_weights(path)
+    except (ValueError, KeyError) as error:
+        reason = str(error).partition("\n")[0]
+        raise StageError(f"{path} is not an .h5 of the network in params.yaml: {reason}") from None
 
 
 def calibrate(network: keras.Sequential, images: np.ndarray, labels: np.ndarray) -> float:
@@ -153,28 +176,49 @@ def main() -> None:
         "--epochs", type=int, default=params.epochs, help="replaces the number in params.yaml"
     )
     parser.add_argument("--seed", type=int, default=params.seed, help="replaces the seed in params.yaml")
+    parser.add_argument(
+        "--learning-rate", type=float, default=params.learning_rate, help="replaces the one in params.yaml"
+    )
+    parser.add_argument("--start", type=Path, help="an .h5 of this network, with whose weights to begin")
     parser.add_argument("--images", type=Path, default=IMAGES.path, help="a file like data/images.npz")
+    parser.add_argument(
+        "--corrections", type=Path, default=CORRECTIONS.path, help="a file like data/corrections.npz"
+    )
     parser.add_argument(
         "--out",
         type=Path,
         help="folder for models/ and metrics/, by default tmp/train if another option is given",
     )
     args = parser.parse_args()
-    changed = replace(params, epochs=args.epochs, seed=args.seed)
+    changed = replace(params, epochs=args.epochs, seed=args.seed, learning_rate=args.learning_rate)
     if min(changed.epochs, changed.batch_size) < 1:
         raise StageError("params.yaml: train.epochs and train.batch_size must be at least 1.")
-    own = changed != params or args.images != IMAGES.path
+    if params.corrections < 0:
+        raise StageError("params.yaml: train.corrections must be at least 0.")
+    files = args.images, args.corrections
+    own = changed != params or files != (IMAGES.path, CORRECTIONS.path) or args.start
     out, params = args.out or (ROOT / "tmp" / "train" if own else ROOT), changed
     # Keras advises its own format
     logging.getLogger("absl").setLevel(logging.ERROR)
 
     arrays, made, facts = read_both(args.images)
+    corrected = read(CORRECTIONS, args.corrections)
+    described = {"images": facts["params"], "train": asdict(params)}
+    if len(corrected["labels"]):
+        held_out = int(corrected["held_out"].sum())
+        described["corrections"] = {
+            "sha256": sha256(args.corrections),
+            "images": len(corrected["labels"]) - held_out,
+            "held_out": held_out,
+        }
+    if args.start:
+        described["start"] = sha256(args.start)[:12]
     sets = facts["params"]["outliers"]["sets"]
     with outputs(out, "metrics/training.csv", "metrics/training.json", "models/mnist.h5") as new:
-        network, curves = fit(arrays, made, sets, params)
+        network, curves = fit(arrays, made, corrected, sets, params, args.start)
         write_curves(curves, new / "metrics" / "training.csv")
-        held_out = made["calibration"]
-        temperature = calibrate(network, arrays["x_train"][held_out], arrays["y_train"][held_out])
+        calibration = made["calibration"]
+        temperature = calibrate(network, arrays["x_train"][calibration], arrays["y_train"][calibration])
         fold(network).save(new / "models" / "mnist.h5", include_optimizer=False)
         libraries = {"python": platform.python_version(), "tensorflow": tf.__version__}
         about = {
@@ -182,7 +226,7 @@ def main() -> None:
             "data_sha256": facts["data_sha256"],
             "images_sha256": sha256(args.images),
             "libraries": libraries | {name: version(name) for name in LIBRARIES},
-            "params": {"images": facts["params"], "train": asdict(params)},
+            "params": described,
             "parameters": network.count_params(),
             "temperature": temperature,
         }

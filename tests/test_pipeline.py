@@ -90,6 +90,7 @@ def one(path: str, how: dict[str, Any] | None) -> dict[str, Any]:
 STAGES = {
     "data": ["digits.training.data"],
     "images": ["digits.training.images"],
+    "corrections": ["digits.training.corrections"],
     "train": ["train.py"],
     "compile": ["digits.training.compile", "models/mnist.h5", "models/mnist.tflite"],
     "evaluate": ["digits.training.evaluate"],
@@ -125,6 +126,30 @@ MISTAKES: dict[tuple[str, str], tuple[dict[str, Any], str]] = {
     ("images", "foreign data"): (
         one("data/digits.npz", {"copy": "data/images.npz"}),
         "digits.npz was not written by the stage `data`: see x_train in it.",
+    ),
+    ("corrections", "unknown key"): (
+        {"files": with_params("corrections", share=0.5)},
+        "params.yaml has unknown keys: corrections.share.",
+    ),
+    ("corrections", "no folder"): (
+        {"files": with_params("corrections", source="nowhere")},
+        "corrections.source is nowhere, which does not exist.",
+    ),
+    ("corrections", "no fraction"): (
+        {"files": with_params("corrections", held_out=30.0)},
+        "corrections.held_out must be from 0 to 1.",
+    ),
+    ("train", "no corrections"): (
+        one("data/corrections.npz", None),
+        "corrections.npz is missing. Run `dvc repro corrections`",
+    ),
+    ("train", "negative weight"): (
+        {"files": with_params("train", corrections=-1)},
+        "train.corrections must be at least 0.",
+    ),
+    ("train", "weights of another network"): (
+        {"files": with_params("train", filters=[8, 8, 8]), "start": True},
+        "is not an .h5 of the network in params.yaml",
     ),
     ("train", "unknown key"): (
         {"files": with_params("train", epoch=1)},
@@ -199,6 +224,9 @@ def outcomes(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
         facts = json.dumps({"params": {}, "data_sha256": "0" * 64})
         np.savez(folder / "other.npz", **(dict(file) | {"facts": np.array([facts])}))
     assert len(arrays["x_train"]) == 600
+    said = {"images": arrays["x_test"][:3], "labels": arrays["y_test"][:3]}
+    said |= {"held_out": np.array([False, False, True]), "ids": np.array(["a-0", "b-0", "c-0"])}
+    np.savez(folder / "said.npz", **said)
     few = ["--images", "few/data/images.npz", "--out", "few"]
     # by whether they need TensorFlow
     runs: dict[bool, dict[str, Any]] = {False: {}, True: {}}
@@ -215,12 +243,19 @@ def outcomes(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     runs[False]["too few"] = {"argv": ["digits.training.images", "--limit", "2"]}
     runs[True]["again"] = {"argv": ["train.py", "--out", "again"]}
     runs[True]["few"] = {"argv": ["train.py", "--epochs", "1", *few]}
+    runs[True]["corrected"] = {
+        "argv": ["train.py", "--epochs", "1", "--corrections", "said.npz", "--out", "corrected"]
+    }
+    runs[True]["started"] = {
+        "argv": ["train.py", "--epochs", "1", "--start", "models/mnist.h5", "--out", "started"]
+    }
     runs[True]["few compiled"] = {
         "argv": ["digits.training.compile", "few/models/mnist.h5", "few/models/mnist.tflite"]
     }
     runs[True]["stopped"] = {"argv": ["train.py", "--epochs", "500", "--out", "."], "stop": True}
     for (stage, what), (changes, _) in MISTAKES.items():
-        runs[stage in WITH_TENSORFLOW][f"{stage}: {what}"] = {"argv": STAGES[stage]} | changes
+        start = ["--start", "models/mnist.h5"] if changes.pop("start", False) else []
+        runs[stage in WITH_TENSORFLOW][f"{stage}: {what}"] = {"argv": [*STAGES[stage], *start]} | changes
     # images in several processes must not be forked from one with TensorFlow's threads
     found: dict[str, Any] = {}
     for each in runs.values():
@@ -371,6 +406,22 @@ def test_two_runs_with_one_seed_give_the_same_bytes(trained: Path, outcomes: dic
     assert outcomes["again"]["code"] == 0, outcomes["again"]["printed"]
     again = outcomes["folder"] / "again" / "models" / "mnist.h5"
     assert again.read_bytes() == (trained / "models" / "mnist.h5").read_bytes()
+
+
+def test_corrections_are_trained_on_and_the_card_names_them(outcomes: dict[str, Any]) -> None:
+    assert outcomes["corrected"]["code"] == 0, outcomes["corrected"]["printed"]
+    about = json.loads((outcomes["folder"] / "corrected" / "metrics" / "training.json").read_text())
+    assert about["params"]["corrections"]["images"] == 2
+    assert about["params"]["corrections"]["held_out"] == 1
+    # without any, the card says nothing of them
+    about = json.loads((outcomes["folder"] / "metrics" / "training.json").read_text())
+    assert "corrections" not in about["params"]
+
+
+def test_a_run_can_begin_with_the_weights_of_another(trained: Path, outcomes: dict[str, Any]) -> None:
+    assert outcomes["started"]["code"] == 0, outcomes["started"]["printed"]
+    about = json.loads((outcomes["folder"] / "started" / "metrics" / "training.json").read_text())
+    assert about["params"]["start"] == load(trained / "models" / "mnist.h5").version
 
 
 def test_a_run_with_a_handful_of_images_works_without_git(outcomes: dict[str, Any]) -> None:

@@ -1,0 +1,172 @@
+"""The pipeline's `corrections` stage: `python -m digits.training.corrections` fetches the corrected pictures that
+a service has collected, and writes them to data/corrections.npz, and to contact sheets for a person to look at
+before they are trained on. Without a source both are empty. docs/loop.md describes the way of a correction."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+from PIL import Image
+
+from digits.imaging import PictureError, prepare, prepare_grey
+from digits.imaging.decode import decode_grey, open_picture
+from digits.training.arrays import Arrays, write
+from digits.training.corrected import CORRECTIONS
+from digits.training.plots import SHOWN, contact_sheet
+from digits.training.stage import ROOT, StageError, outputs, read_params, run
+
+# the label of an image that shows no digit, as in digits/training/network.py, which would load TensorFlow
+NO_DIGIT = 10
+# a digit is cut out of a picture with this much around it, as a fraction of the longer side of its box
+MARGIN = 0.25
+# rows of a contact sheet
+ROWS = 40
+SHEETS = ROOT / "metrics" / "corrections"
+
+# an image, its label, and its id
+Corrected = tuple[np.ndarray, int, str]
+
+
+@dataclass(frozen=True)
+class Params:
+    """`corrections` in params.yaml. source: the folder or URL in which a service collects (DIGITS_COLLECT), or "".
+    held_out: the fraction of requests whose corrections are only for comparing models."""
+
+    source: str
+    held_out: float
+
+
+def documents(source: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The corrections in a store, by request id: the name and the content of each file, as digits/serving/store.py
+    has written it. Raises StageError if the store can't be read or has a file that is no correction."""
+    try:
+        system, root = fsspec.core.url_to_fs(source)
+        if not system.exists(root):
+            raise StageError(f"params.yaml: corrections.source is {source}, which does not exist.")
+        found = [path for path in system.find(f"{root}/corrected") if path.endswith(".json")]
+        contents = {path: system.cat_file(path) for path in found}
+    except (OSError, ValueError, ImportError) as error:
+        raise StageError(f"{source} can't be read: {error}") from None
+    for path in sorted(contents, key=lambda path: path.rsplit("/", 1)[1]):
+        try:
+            document = json.loads(contents[path])
+            yield str(document["request_id"]), document
+        except (ValueError, KeyError, TypeError):
+            raise StageError(f"{path} is not a correction. Remove it.") from None
+
+
+def images_of(request_id: str, document: dict[str, Any]) -> Iterator[Corrected]:
+    """The images of one correction. Raises PictureError for a picture in which nothing is found."""
+    for picture in document["pictures"]:
+        index, said = picture["index"], document["digits"][picture["index"]]
+        if said is None:
+            continue
+        name = f"{request_id}-{index}"
+        if "pixels" in picture:
+            pixels = base64.b64decode(picture["pixels"])
+            yield np.frombuffer(pixels, np.uint8).reshape(28, 28), _label(said), name
+            continue
+        data = base64.b64decode(picture["picture"])
+        if not isinstance(said, dict):
+            yield prepare([data], [name], picture["as_is"])[0], _label(said), name
+            continue
+        grey = decode_grey(open_picture(data, name, None).picture, name)
+        digits = "".join(said["text"].split())
+        for place, (digit, box) in enumerate(zip(digits, said["boxes"], strict=True)):
+            inside = f"{name}-{place}"
+            yield prepare_grey(cut(grey, box), inside), int(digit), inside
+
+
+def _label(said: Any) -> int:
+    return NO_DIGIT if said == "no digit" else int(said)
+
+
+def cut(grey: np.ndarray, box: list[int]) -> np.ndarray:
+    """The part of a picture in a box (x, y, width, height) and a margin around it. Raises PictureError 422 for a
+    box outside the picture."""
+    x, y, width, height = box
+    margin = round(MARGIN * max(width, height))
+    part = grey[max(0, y - margin) : y + height + margin, max(0, x - margin) : x + width + margin]
+    if not part.size:
+        raise PictureError(422, "A box is outside the picture.", field="boxes", found=str(box))
+    return part
+
+
+def is_held_out(request_id: str, fraction: float) -> bool:
+    """Whether a request's corrections are for comparing models. It depends on nothing but the id, so that it stays
+    when others are added."""
+    number = int.from_bytes(hashlib.sha256(request_id.encode()).digest()[:8], "big")
+    return number < fraction * 2**64
+
+
+def fetch(source: str, held_out: float) -> tuple[Arrays, list[str]]:
+    """The arrays of data/corrections.npz, and what is wrong with each picture that could not be used."""
+    images: list[np.ndarray] = []
+    labels, held, ids, problems = [], [], [], []
+    for request_id, document in documents(source) if source else ():
+        try:
+            for image, label, name in images_of(request_id, document):
+                images.append(image)
+                labels.append(label)
+                held.append(is_held_out(request_id, held_out))
+                ids.append(name)
+        except PictureError as error:
+            problems.append(f"{request_id}: {error}")
+        except (KeyError, IndexError, ValueError, TypeError) as error:
+            reason = type(error).__name__
+            raise StageError(f"The correction of {request_id} is damaged ({reason}). Remove it.") from None
+    arrays = {
+        "images": np.stack(images) if images else np.empty((0, 28, 28), np.uint8),
+        "labels": np.array(labels, np.uint8),
+        "held_out": np.array(held, bool),
+        "ids": np.array(ids, "U"),
+    }
+    return arrays, problems
+
+
+def sheets(arrays: Arrays) -> Iterator[Image.Image]:
+    """Contact sheets of all images, sorted by their labels."""
+    rows = {}
+    for label in range(NO_DIGIT + 1):
+        shown = arrays["images"][arrays["labels"] == label]
+        for start in range(0, len(shown), SHOWN):
+            name = "no digit" if label == NO_DIGIT else str(label)
+            rows[f"{name} ({start + 1}-)"] = shown[start : start + SHOWN]
+    names = list(rows)
+    for start in range(0, max(1, len(names)), ROWS):
+        yield contact_sheet({name: rows[name] for name in names[start : start + ROWS]})
+
+
+def main() -> None:
+    """Fetch the corrections, and write data/corrections.npz and the contact sheets."""
+    params = read_params("corrections", Params)
+    parser = argparse.ArgumentParser(description="Fetch the corrected pictures that a service has collected.")
+    parser.add_argument("--source", default=params.source, help="replaces the one in params.yaml")
+    parser.add_argument("--out", type=Path, default=CORRECTIONS.path)
+    parser.add_argument("--sheets", type=Path, default=SHEETS, help="the folder of the contact sheets")
+    args = parser.parse_args()
+    if not 0 <= params.held_out <= 1:
+        raise StageError("params.yaml: corrections.held_out must be from 0 to 1.")
+    arrays, problems = fetch(args.source, params.held_out)
+    for problem in problems:
+        print(f"not used: {problem}")
+    with outputs(args.sheets.parent, args.sheets.name) as new:
+        (new / args.sheets.name).mkdir()
+        for number, sheet in enumerate(sheets(arrays), 1):
+            sheet.save(new / args.sheets.name / f"{number}.png")
+    write(arrays, args.out)
+    held = int(arrays["held_out"].sum())
+    print(f"{len(arrays['labels']) - held} corrections to train with and {held} held out in {args.out}")
+
+
+if __name__ == "__main__":
+    run(main)
