@@ -102,6 +102,22 @@ train-quick: $(VENV)/.installed  ## train with a few images in tmp/train, to try
 	$(call run,tmp/train,--limit $(LIMIT),--epochs $(EPOCHS))
 	$(DVC) metrics show metrics/metrics.json tmp/train/metrics/metrics.json
 
+.PHONY: corrections candidate candidate-quick
+corrections: $(VENV)/.installed  ## fetch the corrected pictures that a service has collected (params.yaml: corrections.source)
+	$(DVC) repro --force --single-item corrections
+
+# the pipeline runs in a clone with this folder's changes and cache, so that dvc.lock describes the candidate
+candidate: $(VENV)/.installed  ## train with the corrections, and replace the model in models/ only if the new one is better (N=300)
+	rm -rf tmp/candidate && mkdir -p tmp && git clone --quiet . tmp/candidate
+	git diff --binary HEAD | git -C tmp/candidate apply --allow-empty
+	cd tmp/candidate && $(DVC) cache dir --quiet --local "$$(cd ../.. && $(DVC) cache dir)"
+	cd tmp/candidate && { $(DVC) checkout --quiet --allow-missing || true; } && $(DVC) repro evaluate
+	$(PY) benchmarks/candidate.py tmp/candidate $(if $(N),--n $(N))
+
+candidate-quick: $(VENV)/.installed  ## the same in minutes, beginning with the weights of the model in models/
+	$(call run,tmp/candidate,,--start models/mnist.h5 --epochs 1 --learning-rate 0.0005)
+	$(PY) benchmarks/candidate.py tmp/candidate $(if $(N),--n $(N))
+
 .PHONY: detector detector-quick
 detector: $(VENV)/.installed  ## [train] train the detector of digits (hours; stopped with Ctrl-C, it goes on at the next call)
 	$(DVC) repro calibrate

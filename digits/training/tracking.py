@@ -20,7 +20,7 @@ from digits.training.stage import ROOT
 
 # of the experiment and of the registered model
 NAME = "digits"
-ALIAS = "candidate"
+ALIAS, PROMOTED = "candidate", "champion"
 MODEL_FILES = ("mnist.h5", "mnist.tflite", "mnist.json")
 
 log = logging.getLogger("digits.train")
@@ -32,19 +32,45 @@ def log_run(out: Path, register: bool) -> None:
 
     register: also make the model a version of the registered model `digits`, with the alias `candidate`.
     """
-    if not os.environ.get("MLFLOW_TRACKING_URI"):
+    if not _wanted():
         return
-    if importlib.util.find_spec("mlflow") is None:
-        log.warning("MLFLOW_TRACKING_URI is set, but mlflow-skinny is not installed: the run is not logged")
-        return
-    # by default MLflow retries for many minutes
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     try:
         run = _logged(out, register)
         log.info("logged to MLflow", extra={"run_id": run})
     except Exception as error:
         log.warning("the run could not be logged to MLflow: %s", error)
+
+
+def promote(version: str) -> None:
+    """Move the alias `champion` to the model that has the alias `candidate`, if that is this version. Errors are
+    logged as warnings."""
+    if not _wanted():
+        return
+    try:
+        from mlflow import MlflowClient
+
+        client = MlflowClient()
+        registered = client.get_model_version_by_alias(NAME, ALIAS)
+        if registered.tags.get("version") != version:
+            log.warning("MLflow's %s is not %s: the alias %s stays", ALIAS, version, PROMOTED)
+            return
+        client.set_registered_model_alias(NAME, PROMOTED, registered.version)
+        log.info("MLflow's alias moved", extra={"alias": PROMOTED, "model_version": version})
+    except Exception as error:
+        log.warning("MLflow's alias %s could not be moved: %s", PROMOTED, error)
+
+
+def _wanted() -> bool:
+    """Whether an MLflow server is named and its client installed."""
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        return False
+    if importlib.util.find_spec("mlflow") is None:
+        log.warning("MLFLOW_TRACKING_URI is set, but mlflow-skinny is not installed: nothing is logged there")
+        return False
+    # by default MLflow retries for many minutes
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    return True
 
 
 def _logged(out: Path, register: bool) -> str:
