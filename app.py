@@ -11,7 +11,7 @@ import os
 import sys
 
 import flask
-from flask import Flask, Response, request
+from flask import Flask, Response, g, request
 
 from digits import detector, model, registry
 from digits.serving import (
@@ -67,6 +67,7 @@ def create_app(
     def predict() -> Response:
         current: flask.Request = request._get_current_object()  # type: ignore[attr-defined]
         as_is, detail = query.is_prepared(current), query.wants_detail(current)
+        g.keep = query.is_to_be_kept(current)
         items = inputs.items_of(current, settings.max_batch)
         batch = inputs.to_batch(items, as_is)
         probabilities = service.classify(batch, items.pictures, as_is)
@@ -81,6 +82,7 @@ def create_app(
     def read() -> Response:
         current: flask.Request = request._get_current_object()  # type: ignore[attr-defined]
         options = reading.options(current)
+        g.keep = query.is_to_be_kept(current)
         items = reading.items_of(current, settings.max_batch)
         readings = reading.read_all(items, options)
         return json_response(readings[0] if items.single else {"readings": readings})

@@ -211,6 +211,23 @@ def test_unsure_answers_are_kept_and_a_share_of_the_others(tmp_path: Path) -> No
     assert [picture["index"] for picture in kept(tmp_path)["both"]["pictures"]] == [1]
 
 
+def test_a_client_can_ask_to_keep_an_answer(tmp_path: Path) -> None:
+    client = create_app(Settings(collect=str(tmp_path), collect_share=0.0)).test_client()
+    number = {"image": base64.b64encode(NUMBER).decode()}
+    for path, body in (("/predict", SAMPLE), ("/read", number)):
+        for keep in ("0", "1"):
+            headers = {"X-Request-ID": f"{path[1:]}-{keep}"}
+            assert client.post(f"{path}?keep={keep}", json=body, headers=headers).status_code == 200
+        assert client.post(f"{path}?keep=yes", json=body).status_code == 422
+    until(lambda: len(kept(tmp_path)) == 2)
+    assert kept(tmp_path).keys() == {"predict-1", "read-1"}
+
+
+def test_the_summary_says_whether_the_service_collects(client: Any, tmp_path: Path) -> None:
+    assert client.get("/").json["collects"] is False
+    assert create_app(Settings(collect=str(tmp_path))).test_client().get("/").json["collects"] is True
+
+
 def test_a_store_that_fails_costs_no_answer_and_is_counted_and_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

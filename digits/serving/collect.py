@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+from flask import g
 from gevent.monkey import get_original
 
 from digits.serving.errors import Overloaded, Problem
@@ -74,8 +75,8 @@ class Collector:
         atexit.register(self.flush)
 
     def chosen(self, unsure: bool) -> bool:
-        """Whether to keep a picture: all that were answered unsure, and a share of the others."""
-        return unsure or random.random() < self.settings.collect_share  # noqa: S311
+        """Whether to keep a picture: if it is unsure or asked to be kept, and a share of the others."""
+        return unsure or g.get("keep", False) or random.random() < self.settings.collect_share  # noqa: S311
 
     def keep(
         self, request_id: str, route: str, version: str, images: int, pictures: list[dict[str, Any]]

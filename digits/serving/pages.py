@@ -43,5 +43,6 @@ def summary() -> dict[str, object]:
         "name": "digits",
         "what": "Classifies images of handwritten digits, and reads numbers.",
         "model": {"version": classifier.version, "trained_on": classifier.card.get("trained_on")},
+        "collects": service().collector is not None,
         "routes": openapi.routes(),
     }

@@ -21,6 +21,12 @@ def wants_detail(request: flask.Request) -> bool:
     return bool(request.query_string) and _choose(request, "detail", "0", "1")
 
 
+def is_to_be_kept(request: flask.Request) -> bool:
+    """Whether `?keep=1` asks a service that collects to keep this answer, so that it can be corrected. Raises
+    Problem 422 for another value."""
+    return bool(request.query_string) and _choose(request, "keep", "0", "1")
+
+
 def parameter(request: flask.Request, name: str, default: str | None = None) -> str | None:
     """The value of a parameter, or `default` without one. Raises Problem 422 if there are several."""
     values = request.args.getlist(name)
