@@ -180,21 +180,21 @@ def prepared(files: list[tuple[bytes, int]]) -> tuple[np.ndarray, np.ndarray]:
     return np.array(images, np.uint8).reshape(-1, 28, 28), np.array(labels)
 
 
-def compare(pair: Pair, count: int, arrays: Arrays, corrections: Arrays) -> Iterator[Compared]:
-    """Compare the models on everything. count: pictures of each kind."""
-    yield pair.compare("MNIST's test images", arrays["x_test"], arrays["y_test"], TEST)
+def compare(pair: Pair, count: int, margin: float, arrays: Arrays, corrections: Arrays) -> Iterator[Compared]:
+    """Compare the models on everything. count: pictures of each kind. margin: for MNIST's test images."""
+    yield pair.compare("MNIST's test images", arrays["x_test"], arrays["y_test"], margin)
     kinds = []
-    for name, files, margin in pictures(count):
+    for name, files, of_kind in pictures(count):
         images, labels = prepared(files)
         if len(images):
-            kinds.append(pair.compare(name, images, labels, margin))
+            kinds.append(pair.compare(name, images, labels, of_kind))
             yield kinds[-1]
-    for of_kind, (name, margin) in ALL.items():
+    for of_kind, (name, of_all) in ALL.items():
         same = [kind for kind in kinds if kind.margin == of_kind]
         both = (
             np.concatenate([getattr(kind, model) for kind in same]) for model in ("champion", "candidate")
         )
-        yield Compared(name, *both, margin)
+        yield Compared(name, *both, of_all)
     held_out = corrections["held_out"]
     images, labels = corrections["images"][held_out], corrections["labels"][held_out]
     yield pair.compare("corrections held out", images, labels, None)
@@ -248,6 +248,12 @@ def main() -> None:
     parser.add_argument("--champion", type=Path, default=ROOT, help="the same")
     parser.add_argument("--corrections", type=Path, default=CORRECTIONS.path)
     parser.add_argument("--n", type=int, default=300, help="pictures of each kind")
+    parser.add_argument(
+        "--test-margin",
+        type=float,
+        default=TEST,
+        help="by which the accuracy on MNIST's test images may fall",
+    )
     args = parser.parse_args()
     arrays, corrections = read(DIGITS), read(CORRECTIONS, args.corrections)
     check(args.candidate, args.corrections)
@@ -263,7 +269,7 @@ def main() -> None:
     )
     print("|---|---|---|---|---|---|---|---|")
     problems = []
-    for compared in compare(pair, args.n, arrays, corrections):
+    for compared in compare(pair, args.n, args.test_margin, arrays, corrections):
         print(compared.row(), flush=True)
         if problem := compared.problem():
             problems.append(problem)
