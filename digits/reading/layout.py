@@ -1,5 +1,5 @@
 """Orders digits by their places. `find_lines` groups them into lines of text, which may slant, and `Frame` has the
-coordinates of a line. `words_of` parts a line where its digits stand clearly apart or have something between them,
+coordinates of a line. `words_of` parts a line where its digits stand clearly apart or have a mark between them,
 and `columns_of` finds the columns that words stand under."""
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def frame_of(line: np.ndarray) -> Frame:
 def words_of(peaks: np.ndarray, between: np.ndarray, elsewhere: float = 0.9) -> list[np.ndarray]:
     """The words of a line of digits, (n, 16), from left to right: their indices. The unit is the digits' height.
 
-    between: centres of what parts two digits: marks and lines. elsewhere: the usual distance of neighbours in the
+    between: centres of the marks, which part two digits. elsewhere: the usual distance of neighbours in the
     picture's other lines, which matters for a line of few digits.
     """
     x, half = peaks[:, X], peaks[:, W] / 2
@@ -128,13 +128,8 @@ def words_of(peaks: np.ndarray, between: np.ndarray, elsewhere: float = 0.9) -> 
     usual = float(np.quantile(apart, 0.25)) if len(apart) else 0.0
     usual = (usual * len(apart) + elsewhere * ELSEWHERE) / (len(apart) + ELSEWHERE)
     ends = (apart > max(WIDER * usual, APART)) & (gap > GAP_LEAST)
-    ends |= parted(x, between)
+    ends |= np.diff(np.searchsorted(np.sort(between), x)) > 0
     return np.split(np.arange(len(x)), np.flatnonzero(ends) + 1)
-
-
-def parted(x: np.ndarray, between: np.ndarray) -> np.ndarray:
-    """Which neighbours of the sorted centres `x` have something between them, bool (n - 1,)."""
-    return np.diff(np.searchsorted(np.sort(between), x)) > 0
 
 
 def columns_of(boxes: list[list[tuple[int, int, int, int]]]) -> list[list[int]]:
