@@ -10,7 +10,7 @@ from time import perf_counter
 
 import numpy as np
 
-from digits.detector import KINDS, SCORE, Detector, W, X
+from digits.detector import KINDS, Detector, W, X
 from digits.imaging.decode import decode_grey, open_picture
 from digits.imaging.errors import PictureError
 from digits.imaging.find import shrink
@@ -25,8 +25,8 @@ __all__ = ["MOST_DIGITS", "Digit", "Line", "Reading", "Word", "read"]
 MOST_DIGITS, MOST_MARKS = 5000, 1000
 # pixels of the longer side to which pictures are reduced, and of the shorter side to which JPEGs are decoded
 FINE, DRAFT = 4000, 1200
-# a line is a number if its probability is at least this
-LEAST_LINE = 0.02
+# a line is a number if any of its digits has at least this probability
+LEAST_DIGIT = 0.6
 # the number of readings in the comparison with the best one
 RUNNERS_UP = 5
 
@@ -158,9 +158,9 @@ def _line(
     words = row.words()
     count = RUNNERS_UP + alternatives if alternatives else 1
     best, fits = best_lines(row.peaks, words, count)
-    probability = float(calibration.line(row.features(best[0].choice)))
-    if probability < LEAST_LINE:
+    if row.probabilities(best[0].choice).max() < LEAST_DIGIT:
         return None
+    probability = float(calibration.line(row.features(best[0].choice)))
     if length is not None or check is not None:
         parts = _numbers(words, best[0].choice, length)
         changed, fits = best_lines(row.peaks, parts, count, length, check)
@@ -180,13 +180,10 @@ def _line(
     ]
     out = []
     for text, word in zip(texts[0], grouped[0], strict=True):
-        indices, kinds = np.array(word).T
-        peaks = row.peaks[indices]
-        there = (peaks[:, SCORE] * peaks[np.arange(len(peaks)), KINDS + kinds]).tolist()
-        boxes = boxes_of(row.frame.outside(peaks), size)
+        boxes = boxes_of(row.frame.outside(row.peaks[[index for index, _ in word]]), size)
         digits = [
             Digit(kind, each, each < calibration.sure_digit, box)
-            for kind, each, box in zip(kinds.tolist(), there, boxes, strict=True)
+            for (_, kind), each, box in zip(word, row.probabilities(word).tolist(), boxes, strict=True)
         ]
         left, top = (min(box[side] for box in boxes) for side in (0, 1))
         right, bottom = (max(box[side] + box[side + 2] for box in boxes) for side in (0, 1))

@@ -63,17 +63,21 @@ class Row(NamedTuple):
         before = x[self.digits()].min() - x[flat]
         return bool(((before > 0) & (before < MINUS_NEAR)).any())
 
+    def probabilities(self, choice: Choice) -> np.ndarray:
+        """The probability of each digit of a choice, (n,): that one is there, and that it is this one."""
+        chosen, kinds = np.array(choice).T
+        return self.peaks[chosen, SCORE] * self.peaks[chosen, KINDS + kinds]
+
     def features(self, choice: Choice) -> np.ndarray:
         """How certain a choice of digits is, float (6,)."""
-        chosen, kinds = np.array(choice).T
+        chosen = [index for index, _ in choice]
         peaks, rest = self.peaks[chosen], np.delete(self.peaks, chosen, axis=0)
         there = peaks[:, SCORE]
         certain = -np.log(np.clip(1 - there, 1e-4, 1))
         around = rest[(rest[:, X] > peaks[0, X] - 1) & (rest[:, X] < peaks[-1, X] + 1)]
         rivals = around[:, SCORE] * (1 - around[:, KINDS + MARK])
-        every = np.concatenate([there, peaks[np.arange(len(peaks)), KINDS + kinds], 1 - rivals])
         # the probability of all if they were independent
-        right = float(every.clip(0.01, 1).prod())
+        right = float(np.concatenate([self.probabilities(choice), 1 - rivals]).clip(0.01, 1).prod())
         return np.array(
             [
                 certain.min(),
@@ -92,14 +96,13 @@ def find_rows(search: Search) -> tuple[list[Row], np.ndarray]:
     candidates = candidates[candidates[:, SCORE] > MAYBE]
     is_mark = candidates[:, KINDS + MARK] > 0.5
     marks, digits = candidates[is_mark], candidates[~is_mark]
-    lines = [digits[line] for line in find_lines(digits)]
-    spans = [span for line in lines for span in frame_of(line).spans(line)]
-    peaks: dict[Frame, list[np.ndarray]] = {span.frame: [] for span in spans}
-    for span, sizes in zip(spans, search.strips(spans), strict=True):
-        own = span.frame.inside(candidates)
-        sizes.append(own[(own[:, X] > span.start) & (own[:, X] < span.stop)])
-        peaks[span.frame].append(averaged([_beside(each) for each in sizes]))
-    rows = _apart([Row(frame, np.concatenate(parts)) for frame, parts in peaks.items()])
+    frames = [frame_of(digits[line]) for line in find_lines(digits)]
+    rows = []
+    for frame, sizes in zip(frames, search.strips(frames), strict=True):
+        own = frame.inside(candidates)
+        sizes.append(own[(own[:, X] > frame.start) & (own[:, X] < frame.stop)])
+        rows.append(Row(frame, averaged([_beside(each) for each in sizes])))
+    rows = _apart(rows)
     found = [row.frame.outside(row.peaks[row.is_mark])[:, :LOWEST] for row in rows]
     marks = np.concatenate([marks, *found])
     marks = marks[(marks[:, SCORE] > LIKELY) & best_of(marks, marks[:, SCORE], np.arange(len(marks)))]

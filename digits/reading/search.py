@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from digits.detector import KINDS, SCORE, Detector, H, W, X, Y
-from digits.reading.layout import Span
+from digits.reading.layout import Frame
 
 # pixels of the largest level that is always examined, and of all levels and all strips together
 BASE, MOST_LEVELS, MOST_STRIPS = 200_000, 4_000_000, 3_500_000
@@ -27,7 +27,7 @@ MOST_PEAKS = 8_000
 CLOSE, EQUAL, PART = (0.22, 0.35), 0.6, 0.45
 # heights in pixels of the digits in strips, of which the results are averaged, and the height of strips
 SIZES, STRIP = (26, 22, 30), 64
-# pixels around a strip on which its normalized values depend
+# pixels around a strip that only show the light
 MARGIN = 48
 # width and height of a dot, in heights of digits
 DOT = 0.35
@@ -50,7 +50,6 @@ class Search:
             levels.insert(0, cv2.resize(grey, None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR))
         # from coarse to fine
         self.levels = [(max(level.shape) / max(self.size), level) for level in levels[::-1]]
-        self._enlarged = grey.size < BASE
 
     def _detect(self, *arguments: object) -> tuple[np.ndarray, int]:
         begun = perf_counter()
@@ -61,8 +60,8 @@ class Search:
     def candidates(self) -> np.ndarray:
         """What may be a digit or a mark, (n, 16), in pixels of the picture."""
         found, fits, left, places = [np.empty((0, KINDS + 11))], [np.empty(0)], MOST_LEVELS, None
-        for number, (scale, grey) in enumerate(self.levels):
-            if grey.size > BASE or (self._enlarged and number == len(self.levels) - 1):
+        for scale, grey in self.levels:
+            if grey.size > BASE or scale > 1:
                 # look closer where digits are low, or everywhere if there is none
                 if any((peaks[:, SCORE] > LIKELY).any() for peaks in found):
                     low = found[-1][(found[-1][:, H] * scale < 2 * LOW) & (found[-1][:, SCORE] > MAYBE)]
@@ -79,33 +78,33 @@ class Search:
         every = np.concatenate(found)
         return every[best_of(every, np.concatenate(fits), group)]
 
-    def strips(self, spans: list[Span]) -> list[list[np.ndarray]]:
-        """For each span of a line, what the detector finds there at each of the sizes, in the line's units. If
-        there are too many pixels for all, the last sizes are left out."""
-        length = sum(span.stop - span.start for span in spans)
+    def strips(self, frames: list[Frame]) -> list[list[np.ndarray]]:
+        """For each line, what the detector finds there at each of the sizes, in the line's units. If there are too
+        many pixels for all, the last sizes are left out."""
+        length = sum(frame.stop - frame.start for frame in frames)
         sizes = [size for i, size in enumerate(SIZES) if STRIP * sum(SIZES[: i + 1]) * length < MOST_STRIPS]
-        found: list[list[np.ndarray]] = [[] for _ in spans]
+        found: list[list[np.ndarray]] = [[] for _ in frames]
         # one size after the other, as most of its strips have tiles of the same height
         for size in sizes:
-            for span, mine in zip(spans, found, strict=True):
-                peaks, _ = self._detect(self.strip(span, size), MARGIN)
+            for frame, mine in zip(frames, found, strict=True):
+                peaks, _ = self._detect(self.strip(frame, size), MARGIN)
                 peaks[:, Y] -= STRIP / 2
                 peaks[:, X:KINDS] /= size
-                peaks[:, X] += span.start
-                mine.append(peaks[(peaks[:, X] > span.start) & (peaks[:, X] < span.stop)])
+                peaks[:, X] += frame.start
+                mine.append(peaks[(peaks[:, X] > frame.start) & (peaks[:, X] < frame.stop)])
         return found
 
-    def strip(self, span: Span, size: int) -> np.ndarray:
-        """A span of a line in which digits are `size` pixels high, uint8 (STRIP + 2 MARGIN, width + 2 MARGIN)."""
-        fine = (level for level in self.levels if level[0] * span.frame.height >= size)
+    def strip(self, frame: Frame, size: int) -> np.ndarray:
+        """A line in which digits are `size` pixels high, uint8 (STRIP + 2 MARGIN, width + 2 MARGIN)."""
+        fine = (level for level in self.levels if level[0] * frame.height >= size)
         scale, grey = next(fine, self.levels[-1])
         # the places in the picture of the strip's corner and of the next pixels to the right and down
         places = np.zeros((3, KINDS))
-        places[:, X] = span.start + np.array([-MARGIN, 1 - MARGIN, -MARGIN]) / size
+        places[:, X] = frame.start + np.array([-MARGIN, 1 - MARGIN, -MARGIN]) / size
         places[:, Y] = (np.array([0, 0, 1]) - MARGIN - STRIP / 2) / size
-        corner, right, down = span.frame.outside(places)[:, [X, Y]] * scale
+        corner, right, down = frame.outside(places)[:, [X, Y]] * scale
         matrix = np.stack([right - corner, down - corner, corner], 1)
-        shape = int((span.stop - span.start) * size) + 1 + 2 * MARGIN, STRIP + 2 * MARGIN
+        shape = int((frame.stop - frame.start) * size) + 1 + 2 * MARGIN, STRIP + 2 * MARGIN
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         return cv2.warpAffine(grey, matrix, shape, flags=flags, borderMode=cv2.BORDER_REPLICATE)
 

@@ -74,11 +74,9 @@ def lines_of(seen: Seen, presence: Logistic) -> list[tuple[np.ndarray, bool, np.
             i >= 0 and page.labels[i] == kind and (asked == i).sum() == 1
             for i, kind in zip(owner[chosen].tolist(), kinds.tolist(), strict=True)
         ]
-        peaks = row.peaks[chosen]
-        there = peaks[:, SCORE] * peaks[np.arange(len(peaks)), KINDS + kinds]
         joined = any(_joined(page, owner[np.intersect1d(word, chosen)]) for word in words)
         right = all(digits) and of.sum() == len(asked) and not joined
-        out.append((row.features(best.choice), right, np.stack([there, digits], 1)))
+        out.append((row.features(best.choice), right, np.stack([row.probabilities(best.choice), digits], 1)))
     return out
 
 
