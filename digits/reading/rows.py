@@ -17,7 +17,7 @@ from digits.reading.search import LIKELY, LOWEST, MAYBE, Search, averaged, best_
 # a digit found around a line belongs to it if it is this near to its middle, in heights, and not higher; a mark
 # may be further away, as a comma is, and parts two digits from this objectness on
 NEAR, MOST = 0.6, 1.7
-MARK_NEAR, MARK_PARTS = 0.85, 0.25
+MARK_NEAR, MARK_PARTS = 0.85, 0.2
 # a minus is lower than this, in heights of digits, and its middle nearer than this to the first digit's
 FLAT, MINUS_NEAR = 0.4, 1.6
 # the distance of neighbouring digits, in heights, where there are none to tell

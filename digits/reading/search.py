@@ -13,7 +13,7 @@ from digits.detector import KINDS, SCORE, Detector, H, W, X, Y
 from digits.reading.layout import Frame
 
 # pixels of the largest level that is always examined, and of all levels and all strips together
-BASE, MOST_LEVELS, MOST_STRIPS = 200_000, 3_000_000, 2_500_000
+BASE, MOST_LEVELS, MOST_STRIPS = 200_000, 3_500_000, 2_000_000
 # levels have at least this many pixels on their shorter side
 SMALLEST = 24
 # digits between these heights in pixels are seen well; where there are lower ones, a finer level is examined
