@@ -17,7 +17,7 @@ from digits.imaging.contrast import normalize
 from digits.model import load
 from digits.reading import read
 from digits.reading.layout import find_lines, frame_of
-from digits.reading.search import LIKELY, Search
+from digits.reading.search import LIKELY, MARGIN, Search
 
 SEED, WIDTH = 5, 560
 
@@ -59,7 +59,7 @@ def main() -> None:
     sent = Image.open(BytesIO(content)).convert("L")
     save(sent, "picture")
     grey = np.asarray(sent)
-    search = Search(detector, grey, lambda: grey, grey.shape)
+    search = Search(detector, grey)
     found = search.candidates()
     drawn = shown(normalize(grey)).convert("RGB")
     draw = ImageDraw.Draw(drawn)
@@ -67,8 +67,8 @@ def main() -> None:
         draw.rectangle((x - w / 2, y - h / 2, x + w / 2, y + h / 2), outline="#fa0", width=3)
     save(drawn, "found")
     digits = found[(found[:, SCORE] > LIKELY) & (found[:, KINDS + MARK] < 0.5)]
-    spans = [span for line in find_lines(digits) for span in frame_of(digits[line]).spans(digits[line])]
-    strips = [shown(search.strip(span, 24)) for span in spans]
+    cut = (search.strip(frame_of(digits[line]), 26) for line in find_lines(digits))
+    strips = [shown(normalize(strip)[MARGIN:-MARGIN, MARGIN:-MARGIN]) for strip in cut]
     sheet = Image.new("L", (max(strip.width for strip in strips), sum(strip.height + 4 for strip in strips)))
     for i, strip in enumerate(strips):
         sheet.paste(strip, (0, i * (strip.height + 4)))

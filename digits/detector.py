@@ -3,7 +3,7 @@ what the network finds; digits/reading chooses the sizes of the picture, and mak
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from math import ceil
 from threading import Lock
 
@@ -20,31 +20,15 @@ cv2.setNumThreads(1)
 CLASSES, MARK = 11, 10
 # an output has a cell for 4x4 pixels with two columns, so that digits that overlap have cells of their own
 CELL, COLUMNS, VALUES = 4, 2, 16
-# maximum side of a tile in pixels, and by how much tiles overlap
-TILE, OVERLAP = 448, 48
-# both sides of a tile are multiples of this
-MULTIPLE = 16
-# pixels around a part of a picture on which its normalized values depend
+# maximum side of a tile in pixels, by how much tiles overlap, the pixels of the edge's values around it, and what
+# both of its sides are multiples of
+TILE, OVERLAP, EDGE, MULTIPLE = 448, 48, 8, 16
+# pixels around a tile on which its normalized values depend
 HALO = 100
 # minimum objectness of a peak
 LEAST = 0.1
 # columns of what `detect` returns; the probabilities of the classes follow
 SCORE, X, Y, W, H, KINDS = range(6)
-
-# gives the normalized values, float32 (bottom - top, right - left), of a part: top, bottom, left, right
-Source = Callable[[int, int, int, int], np.ndarray]
-
-
-def part_of(grey: np.ndarray) -> Source:
-    """The parts of a picture, uint8 (height, width), each normalized on its own, so that no large array of floats
-    is needed."""
-
-    def part(top: int, bottom: int, left: int, right: int) -> np.ndarray:
-        up, aside = max(0, top - HALO), max(0, left - HALO)
-        values = normalize(grey[up : bottom + HALO, aside : right + HALO])
-        return values[top - up : bottom - up, left - aside : right - aside]
-
-    return part
 
 
 class Detector:
@@ -69,44 +53,36 @@ class Detector:
             raise ModelError(f"The detector {model.version} can't be run: {error}") from None
 
     def detect(
-        self,
-        source: Source,
-        size: tuple[int, ...],
-        wanted: np.ndarray | None = None,
-        most: float = np.inf,
+        self, grey: np.ndarray, margin: int = 0, places: np.ndarray | None = None, most: float = np.inf
     ) -> tuple[np.ndarray, int]:
-        """What is found in a picture, float32 (n, 16), and the number of pixels that were examined.
+        """What is found in a picture, uint8 (h, w): float32 (n, 16), and the number of pixels that were examined.
 
         The columns are the objectness in [0, 1], the centre's x and y, width and height in pixels, and the
-        probabilities of the ten digits and of a mark. size: the picture's height and width. wanted: float (h, w),
-        a map of any size that tells how much each part is worth; parts with 0 are left out. most: maximum number
-        of pixels, spent on the parts that are worth most.
+        probabilities of the ten digits and of a mark. margin: pixels at each side that only show the light; the
+        results are relative to them. places: float (n, 3), x, y and worth of what to look at; everything without.
+        most: maximum number of pixels, spent on the tiles that are worth most.
         """
-        height, width = size
-        tiles = [(0.0, y, x) for y in _tiles(height) for x in _tiles(width)]
-        if wanted is not None:
-            fy, fx = wanted.shape[0] / height, wanted.shape[1] / width
-            tiles = [
-                (
-                    -float(wanted[int(y[0] * fy) : ceil(y[1] * fy), int(x[0] * fx) : ceil(x[1] * fx)].max()),
-                    y,
-                    x,
-                )
-                for _, y, x in tiles
-            ]
-            tiles = sorted((each for each in tiles if each[0]), key=lambda each: each[0])
+        height, width = (side - 2 * margin for side in grey.shape)
+        tiles = [(1.0, y, x) for y in _tiles(height) for x in _tiles(width)]
+        if places is not None:
+            tiles = [(_worth(places, y, x), y, x) for _, y, x in tiles]
+            tiles = sorted((tile for tile in tiles if tile[0]), key=lambda tile: -tile[0])
         found, spent = [np.empty((0, KINDS + CLASSES), np.float32)], 0
         for _, (top, bottom, first, last), (left, right, begin, end) in tiles:
-            values = source(top, bottom, left, right)
-            # pad by 8 pixels of the edge's values, and to a multiple
-            below, aside = (-(-(n + 16) // MULTIPLE) * MULTIPLE - n - 8 for n in values.shape)
-            padded = cv2.copyMakeBorder(values, 8, below, 8, aside, cv2.BORDER_REPLICATE)
-            if spent + padded.size > most:
+            shape = [-(-(n + 2 * EDGE) // MULTIPLE) * MULTIPLE for n in (bottom - top, right - left)]
+            if spent + shape[0] * shape[1] > most:
                 break
-            spent += padded.size
+            spent += shape[0] * shape[1]
+            up, aside = max(0, top + margin - HALO), max(0, left + margin - HALO)
+            values = normalize(grey[up : bottom + margin + HALO, aside : right + margin + HALO])
+            values = values[
+                top + margin - up : bottom + margin - up, left + margin - aside : right + margin - aside
+            ]
+            below, after = (n - m - EDGE for n, m in zip(shape, values.shape, strict=True))
+            padded = cv2.copyMakeBorder(values, EDGE, below, EDGE, after, cv2.BORDER_REPLICATE)
             peaks = _peaks(self._run(padded))
-            peaks[:, X] += left - 8
-            peaks[:, Y] += top - 8
+            peaks[:, X] += left - EDGE
+            peaks[:, Y] += top - EDGE
             inside = (peaks[:, X] >= begin) & (peaks[:, X] < end)
             found.append(peaks[inside & (peaks[:, Y] >= first) & (peaks[:, Y] < last)])
         return np.concatenate(found), spent
@@ -123,9 +99,12 @@ class Detector:
             return self._interpreter.get_tensor(self._out[0])[0]
 
 
-def _tiles(size: int) -> Iterator[tuple[int, int, float, float]]:
-    """Divide a side into equal tiles: where each starts and ends, and where that starts and ends in which its
-    peaks count."""
+# where a tile starts and stops, and where that starts and ends in which its peaks count
+Side = tuple[int, int, float, float]
+
+
+def _tiles(size: int) -> Iterator[Side]:
+    """Divide a side into equal tiles."""
     number = max(1, ceil((size - OVERLAP) / (TILE - OVERLAP)))
     step = (size - OVERLAP) / number
     for i in range(number):
@@ -133,6 +112,14 @@ def _tiles(size: int) -> Iterator[tuple[int, int, float, float]]:
         stop = min(size, start + ceil(step) + OVERLAP) if number > 1 else size
         first = start + OVERLAP / 2 if i else -np.inf
         yield start, stop, first, round((i + 1) * step) + OVERLAP / 2 if i < number - 1 else np.inf
+
+
+def _worth(places: np.ndarray, y: Side, x: Side) -> float:
+    """What the places in or near a tile are worth together."""
+    near = (places[:, :2] > [x[0] - OVERLAP, y[0] - OVERLAP]) & (
+        places[:, :2] < [x[1] + OVERLAP, y[1] + OVERLAP]
+    )
+    return float(places[near.all(1), 2].sum())
 
 
 def _peaks(output: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from conftest import ROOT, SAMPLE, Server
 from test_inputs import encoded
 from test_read_route import number
 
-from digits.detector import Detector
+from digits.detector import SCORE, Detector, X, Y
 from digits.imaging.contrast import normalize
 from digits.model import ModelError, load
 
@@ -58,41 +58,42 @@ def test_files_that_do_not_belong_together_are_refused(files: Path) -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 300), (300, 7), (500, 900)])
 def test_a_picture_of_any_size_is_examined_once(size: tuple[int, int]) -> None:
-    detector, values = Detector(load(SHIPPED, compiled_only=True)), np.zeros(size, np.float32)
-    asked: list[tuple[int, int, int, int]] = []
-
-    def source(top: int, bottom: int, left: int, right: int) -> np.ndarray:
-        asked.append((top, bottom, left, right))
-        return values[top:bottom, left:right]
-
-    found, spent = detector.detect(source, size)
+    grey = np.full(size, 200, np.uint8)
+    found, spent = Detector(load(SHIPPED, compiled_only=True)).detect(grey)
     assert len(found) == 0
-    assert values.size <= spent < 1.5 * values.size + 20_000
-    covered = np.zeros(size, int)
-    for top, bottom, left, right in asked:
-        covered[top:bottom, left:right] += 1
-    assert covered.min() == 1
+    assert grey.size <= spent < 1.5 * grey.size + 20_000
 
 
-def test_only_the_wanted_parts_are_examined_up_to_the_limit() -> None:
-    detector, values = Detector(load(SHIPPED, compiled_only=True)), np.zeros((1000, 1000), np.float32)
-    asked: list[tuple[int, int]] = []
+def test_only_places_worth_a_look_are_examined_up_to_the_limit() -> None:
+    detector, page = Detector(load(SHIPPED, compiled_only=True)), np.full((1000, 1000), 255, np.uint8)
+    digits = np.asarray(number("25"))
+    for corner in (0, 1000 - digits.shape[0]):
+        page[corner : corner + digits.shape[0], corner : corner + digits.shape[1]] = digits[
+            :, : 1000 - corner
+        ]
 
-    def source(top: int, bottom: int, left: int, right: int) -> np.ndarray:
-        asked.append((top, left))
-        return values[top:bottom, left:right]
+    def where(places: list[list[float]], most: float = np.inf) -> tuple[set[bool], int]:
+        found, spent = detector.detect(page, places=np.array(places), most=most)
+        return {bool(y > 500) for y in found[found[:, SCORE] > 0.5, Y]}, spent
 
-    detector.detect(source, values.shape, np.zeros((10, 10)))
-    assert asked == []
-    wanted = np.zeros((10, 10))
-    wanted[9, 9], wanted[0, 0] = 2, 1
-    _, spent = detector.detect(source, values.shape, wanted)
+    assert detector.detect(page, places=np.zeros((0, 3)))[1] == 0
+    both = [[10, 10, 1], [990, 990, 2]]
+    assert where(both[:1])[0] == {False}
+    everywhere, spent = where(both)
+    assert everywhere == {False, True}
     # what is worth most comes first
-    assert len(asked) == 2
-    assert asked[1] == (0, 0)
-    asked.clear()
-    _, less = detector.detect(source, values.shape, wanted, most=spent - 1)
-    assert less < spent
+    lower, less = where(both, spent - 1)
+    assert lower == {True}
+    assert 0 < less < spent
+
+
+def test_a_margin_only_shows_the_light() -> None:
+    detector, page = Detector(load(SHIPPED, compiled_only=True)), np.asarray(number("2023"))
+    whole = detector.detect(page)[0]
+    inner = detector.detect(np.pad(page, 48, mode="edge"), margin=48)[0]
+    sure = [found[found[:, SCORE] > 0.5] for found in (whole, inner)]
+    assert len(sure[0]) == len(sure[1])
+    assert np.abs(sure[0][:, X] - sure[1][:, X]).max() < 3
 
 
 def test_normalizing_removes_the_background_and_equalizes_the_contrast() -> None:

@@ -15,10 +15,9 @@ from PIL import Image, ImageDraw, ImageOps
 
 from digits.detector import KINDS, MARK, Detector
 from digits.imaging import PictureError
-from digits.imaging.contrast import normalize
 from digits.model import load
 from digits.reading import Reading, read
-from digits.reading.choose import Calibration, best_texts
+from digits.reading.choose import Calibration, best_choices
 from digits.reading.layout import columns_of, find_lines, words_of
 
 DETECTOR = ROOT / "models" / "detector.h5"
@@ -147,9 +146,9 @@ def uncertain(number: int, seed: int = 2) -> np.ndarray:
 @pytest.mark.parametrize(
     ("length", "check"), [(None, None), (3, None), (4, None), (None, "luhn"), (3, "luhn")]
 )
-def test_the_best_texts_are_those_that_trying_all_would_give(length: int | None, check: str | None) -> None:
+def test_the_best_choices_are_those_that_trying_all_would_give(length: int | None, check: str | None) -> None:
     candidates = uncertain(4)
-    found = best_texts(candidates, 3, length, check)
+    found = best_choices(candidates, 3, length, check)
     every: dict[str, float] = {}
     there = candidates[:, 0]
     for choice in product(range(MARK + 1), repeat=len(candidates)):
@@ -164,49 +163,50 @@ def test_the_best_texts_are_those_that_trying_all_would_give(length: int | None,
         if text and length in (None, len(text)) and (check is None or (luhn(text) and len(text) > 1)):
             every[text] = max(every.get(text, 0), float(np.prod(parts)))
     best = sorted(every, key=lambda text: -every[text])[:3]
-    assert [each.text for each in found] == best
-    assert np.exp([each.score for each in found]) == pytest.approx([every[text] for text in best], rel=1e-4)
+    assert ["".join(str(kind) for _, kind in each.choice) for each in found] == best
+    nothing = float(np.log(1 - there).sum())
+    scores = [each.score + nothing for each in found]
+    assert np.exp(scores) == pytest.approx([every[text] for text in best], rel=1e-4)
 
 
 def test_no_text_has_more_digits_than_there_are() -> None:
-    assert best_texts(uncertain(4), 5, 5) == []
+    assert best_choices(uncertain(4), 5, 5) == []
 
 
 def test_conditions_on_long_words_take_bounded_time() -> None:
     begun = process_time()
-    (best, *_) = best_texts(uncertain(200), 11, 50, "luhn")
-    assert len(best.text) == 50
-    assert luhn(best.text)
+    (best, *_) = best_choices(uncertain(200), 11, 50, "luhn")
+    assert len(best.choice) == 50
+    assert luhn("".join(str(kind) for _, kind in best.choice))
     few = process_time() - begun
     begun = process_time()
-    best_texts(uncertain(800), 11, 50, "luhn")
+    best_choices(uncertain(800), 11, 50, "luhn")
     # four times as many digits take about four times as long, and not sixteen
     assert process_time() - begun < 10 * max(few, 0.2)
 
 
 def test_a_calibration_gives_probabilities_by_its_weights() -> None:
-    card = {"calibration": {"weights": [1.0, -2.0], "bias": 0.5, "sure": 0.97, "sure_digit": 0.8}}
-    calibration = Calibration(card)
-    assert calibration.probability(np.array([1.5, 1.0])) == 0.5
-    assert (
-        calibration.probability(np.array([9.0, 0.0])) > 0.99 > calibration.probability(np.array([0.0, 9.0]))
-    )
+    given = {"presence": [[1.0], 0.0], "line": [[1.0, -2.0], 0.5], "sure": 0.97, "sure_digit": 0.8}
+    calibration = Calibration({"calibration": given})
+    half, high, low = calibration.line(np.array([[1.5, 1.0], [9.0, 0.0], [0.0, 9.0]])).tolist()
+    assert half == 0.5
+    assert high > 0.99 > low
     assert (calibration.sure, calibration.sure_digit) == (0.97, 0.8)
-    assert Calibration(card, sure=0.5).sure == 0.5
+    assert Calibration({"calibration": given}, sure=0.5).sure == 0.5
+    # nothing is sure by a card without a calibration
+    assert Calibration({}).sure > 1
 
 
 def test_a_detector_finds_the_same_in_tiles_as_at_once(detector: Detector) -> None:
-    values = normalize(np.asarray(written(["40725", "31698"] * 5, 28)))
-    tall = np.concatenate([values] * 2)
+    page = np.asarray(written(["40725", "31698"] * 5, 28))
+    tall = np.concatenate([page] * 2)
 
-    def found(values: np.ndarray) -> np.ndarray:
-        peaks, spent = detector.detect(
-            lambda top, bottom, left, right: values[top:bottom, left:right], values.shape
-        )
-        assert spent >= values.size
+    def found(grey: np.ndarray) -> np.ndarray:
+        peaks, spent = detector.detect(grey)
+        assert spent >= grey.size
         return peaks[peaks[:, 0] > 0.5]
 
-    assert abs(len(found(tall)) - 2 * len(found(values))) <= 0.05 * len(found(tall))
+    assert abs(len(found(tall)) - 2 * len(found(page))) <= 0.05 * len(found(tall))
 
 
 # whole pictures
@@ -342,6 +342,27 @@ def test_length_sets_the_number_of_digits_of_each_word(read_picture: Reader) -> 
     assert line.unsure
     (line,) = read_picture(picture, length=40).lines
     assert line.text == "2023"
+    assert line.unsure
+
+
+def test_a_number_in_groups_has_the_length_and_the_check_digit_of_the_whole(read_picture: Reader) -> None:
+    # 20238 has no correct check digit, 20238 57200 as a whole has
+    assert luhn("2023857200")
+    (line,) = read_picture(written(["20238   57200"]), length=10, check="luhn").lines
+    assert line.text == "20238 57200"
+    assert [word.text for word in line.words] == ["20238", "57200"]
+    (line,) = read_picture(written(["20238   57200"]), length=5).lines
+    assert line.text == "20238 57200"
+    (line,) = read_picture(written(["20238   57200"]), length=9).lines
+    assert len(line.digits) == 9
+
+
+@pytest.mark.parametrize("digit", ["5", "20"])
+def test_a_number_with_a_minus_before_it_is_not_sure(read_picture: Reader, digit: str) -> None:
+    picture = written([f" {digit}"])
+    ImageDraw.Draw(picture).line((36, 58, 66, 58), 0, 5)
+    (line,) = read_picture(picture, sure=0.0).lines
+    assert line.text == digit
     assert line.unsure
 
 

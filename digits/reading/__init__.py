@@ -3,35 +3,30 @@ rows.py and layout.py group them into lines and words, and choose.py decides wha
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
-from heapq import nlargest
+from itertools import groupby
 from time import perf_counter
 
 import numpy as np
 
-from digits.detector import KINDS, SCORE, Detector, H, W, X, Y
+from digits.detector import KINDS, Detector, W, X
 from digits.imaging.decode import decode_grey, open_picture
 from digits.imaging.errors import PictureError
 from digits.imaging.find import shrink
-from digits.reading.choose import Calibration, Text, best_texts
+from digits.reading.choose import Calibration, Choice, best_lines
 from digits.reading.layout import columns_of
-from digits.reading.rows import Row, find_rows
+from digits.reading.rows import Row, find_rows, judged
 from digits.reading.search import Search
 
 __all__ = ["MOST_DIGITS", "Digit", "Line", "Reading", "Word", "read"]
 
-# maximum number of digits in a picture
-MOST_DIGITS = 5000
-# pixels of the longer side to which pictures are reduced
-FINE = 4000
-# minimum width and height at which a JPEG is decoded to be searched first, and if its digits are small
-QUICK_SIDE, FULL_SIDE = 440, 1800
-# maximum number of boxes of marks that are not digits
-MOST_MARKS = 1000
-# objectness from which something is a digit, if the card has none
-THRESHOLD = 0.4
-# a line is a number if its probability is at least this
-LEAST_LINE = 0.02
+# maximum number of digits in a picture, and of boxes of marks that are not digits
+MOST_DIGITS, MOST_MARKS = 5000, 1000
+# pixels of the longer side to which pictures are reduced, and of the shorter side to which JPEGs are decoded
+FINE, DRAFT = 4000, 1200
+# a line is a number if any of its digits has at least this probability
+LEAST_DIGIT = 0.6
 # the number of readings in the comparison with the best one
 RUNNERS_UP = 5
 
@@ -127,26 +122,20 @@ def read(
     if check not in (None, "luhn"):
         raise ValueError(f"check is None or 'luhn', not {check!r}")
     begun = perf_counter()
-    full = open_picture(data, name, FULL_SIDE)
-    quick = open_picture(data, name, QUICK_SIDE)
-    drafted = quick.picture.size != full.picture.size
-    grey = shrink(decode_grey((quick if drafted else full).picture, name), FINE)
-
-    def more() -> np.ndarray:
-        return shrink(decode_grey(full.picture, name), FINE) if drafted else grey
-
+    opened = open_picture(data, name, DRAFT)
+    grey = shrink(decode_grey(opened.picture, name), FINE)
     # the size after applying the Exif orientation
-    turned = (full.size[0] > full.size[1]) != (grey.shape[1] > grey.shape[0])
-    height, width = full.size if turned else full.size[::-1]
-    search = Search(detector, grey, more, (height, width))
-    rows, marks = find_rows(search, float(detector.card.get("threshold", THRESHOLD)))
+    turned = (opened.size[0] > opened.size[1]) != (grey.shape[1] > grey.shape[0])
+    height, width = opened.size if turned else opened.size[::-1]
+    search = Search(detector, grey, (height, width))
     calibration = Calibration(detector.card, sure)
+    rows, marks = find_rows(search)
     lines: list[Line] = []
-    boxes = [_box(mark, search.size) for mark in marks]
-    for row in rows:
+    boxes = boxes_of(marks, search.size)
+    for row in judged(rows, calibration.presence):
         line = _line(row, calibration, search.size, length, check, alternatives)
         if line is None:
-            boxes += [_box(peak, search.size) for peak in row.frame.outside(row.peaks[row.digits()])]
+            boxes += boxes_of(row.frame.outside(row.peaks[row.digits()]), search.size)
         else:
             lines.append(line)
     number = sum(len(line.digits) for line in lines)
@@ -154,10 +143,8 @@ def read(
         detail = f"{name} shows more than {MOST_DIGITS:,} digits."
         raise PictureError(413, detail, field=name, found=f"{number} digits")
     columns = columns_of([[word.box for word in line.words] for line in lines])
-    lines = [
-        replace(line, words=[replace(word, column=k) for word, k in zip(line.words, numbers, strict=True)])
-        for line, numbers in zip(lines, columns, strict=True)
-    ]
+    for line, numbers in zip(lines, columns, strict=True):
+        line.words[:] = [replace(word, column=k) for word, k in zip(line.words, numbers, strict=True)]
     seconds = perf_counter() - begun - search.seconds
     return Reading(lines, boxes[:MOST_MARKS], (width, height), seconds, search.seconds)
 
@@ -173,59 +160,54 @@ def _line(
     """The best reading of a row. None if it is hardly a number."""
     words = row.words()
     count = RUNNERS_UP + alternatives if alternatives else 1
-    best = [best_texts(row.peaks[word], count) for word in words]
-    features = row.features(words, [texts[0] for texts in best])
-    probability, fits = calibration.probability(features), True
-    if probability < LEAST_LINE:
+    best, fits = best_lines(row.peaks, words, count)
+    if row.probabilities(best[0].choice).max() < LEAST_DIGIT:
         return None
+    probability = float(calibration.line(row.features(best[0].choice)))
     if length is not None or check is not None:
-        fitting = [best_texts(row.peaks[word], count, length, check) for word in words]
-        fits = all(fitting)
-        changed = [new or old for new, old in zip(fitting, best, strict=True)]
-        # how much less probable they are than the best texts
-        less = sum(new[0].score - old[0].score for new, old in zip(changed, best, strict=True))
-        best, probability = changed, probability * min(1.0, float(np.exp(less)))
-    whole = _together(best, count)
-    shares = np.exp([score - whole[0][0] for score, _ in whole])
+        parts = _numbers(words, best[0].choice, length)
+        changed, fits = best_lines(row.peaks, parts, count, length, check)
+        # the less, the less probable it is than the best one
+        probability *= min(1.0, math.exp(changed[0].score - best[0].score))
+        best = changed
+    word_of = {index: k for k, word in enumerate(words) for index in word.tolist()}
+    grouped = [
+        [list(each) for _, each in groupby(one.choice, lambda digit: word_of[digit[0]])] for one in best
+    ]
+    texts = [["".join(str(kind) for _, kind in word) for word in one] for one in grouped]
+    shares = np.exp([one.score - best[0].score for one in best])
     left = (1 - probability) / max(float(shares[1:].sum()), 1e-12)
     others = [
-        (" ".join(texts), min(float(share) * left, probability))
-        for (_, texts), share in zip(whole[1:], shares[1:], strict=True)
+        (" ".join(text), min(float(share) * left, probability))
+        for text, share in zip(texts[1:], shares[1:], strict=True)
     ]
     out = []
-    for word, texts in zip(words, best, strict=True):
-        digits = []
-        for k, kind in texts[0].choice:
-            peak = row.peaks[word[k]]
-            there = float(peak[SCORE] * peak[KINDS + kind])
-            box = _box(row.frame.outside(peak[None])[0], size)
-            digits.append(Digit(kind, there, there < calibration.sure_digit, box))
-        out.append(Word(texts[0].text, digits, _around([digit.box for digit in digits])))
-    text = " ".join(word.text for word in out)
-    unsure = probability < calibration.sure or not fits
-    return Line(text, out, probability, unsure, others[:alternatives])
+    for text, word in zip(texts[0], grouped[0], strict=True):
+        boxes = boxes_of(row.frame.outside(row.peaks[[index for index, _ in word]]), size)
+        digits = [
+            Digit(kind, each, each < calibration.sure_digit, box)
+            for (_, kind), each, box in zip(word, row.probabilities(word).tolist(), boxes, strict=True)
+        ]
+        left, top = (min(box[side] for box in boxes) for side in (0, 1))
+        right, bottom = (max(box[side] + box[side + 2] for box in boxes) for side in (0, 1))
+        out.append(Word(text, digits, (left, top, right - left, bottom - top)))
+    unsure = probability < calibration.sure or not fits or row.negative()
+    return Line(" ".join(texts[0]), out, probability, unsure, others[:alternatives])
 
 
-def _together(words: list[list[Text]], count: int) -> list[tuple[float, tuple[str, ...]]]:
-    """The most probable combinations of the words' texts: their scores and texts, the best first."""
-    out: list[tuple[float, tuple[str, ...]]] = [(0.0, ())]
-    for texts in words:
-        longer = [(score + each.score, (*before, each.text)) for score, before in out for each in texts]
-        out = nlargest(count, longer)
-    return out
+def _numbers(words: list[np.ndarray], choice: Choice, length: int | None) -> list[np.ndarray]:
+    """The words for which a length or a check digit is asked: the whole line if its number of digits is nearer to
+    the length than that of each word, as if a number is written in groups."""
+    counts = [sum(index in word for index, _ in choice) for word in words]
+    if length is None or abs(len(choice) - length) >= min(abs(count - length) for count in counts):
+        return words
+    return [np.concatenate(words)]
 
 
-def _box(peak: np.ndarray, size: tuple[int, int]) -> Box:
-    """The box of a peak in pixels of the picture, of which `size` is height and width."""
-    x, y, width, height = (float(value) for value in peak[[X, Y, W, H]])
-    left, right = (min(max(side, 0), size[1]) for side in (x - width / 2, x + width / 2))
-    top, bottom = (min(max(side, 0), size[0]) for side in (y - height / 2, y + height / 2))
-    first, upper = min(int(left), size[1] - 1), min(int(top), size[0] - 1)
-    return first, upper, max(1, round(right) - first), max(1, round(bottom) - upper)
-
-
-def _around(boxes: list[Box]) -> Box:
-    """The box around several."""
-    left, top = (min(box[side] for box in boxes) for side in (0, 1))
-    right, bottom = (max(box[side] + box[side + 2] for box in boxes) for side in (0, 1))
-    return left, top, right - left, bottom - top
+def boxes_of(peaks: np.ndarray, size: tuple[int, int]) -> list[Box]:
+    """The boxes of peaks, (n, 16), in pixels of the picture, of which `size` is height and width."""
+    limit = np.array(size[::-1])
+    first, last = (np.clip(peaks[:, X:W] + side * peaks[:, W:KINDS] / 2, 0, limit) for side in (-1, 1))
+    start = np.minimum(first.astype(int), limit - 1)
+    extent = np.maximum(1, np.round(last).astype(int) - start)
+    return [(x, y, width, height) for x, y, width, height in np.hstack([start, extent]).tolist()]

@@ -1,113 +1,134 @@
-"""Chooses what a word says. `best_texts` finds the most probable texts of a word among what may be digits, with a
-given length or check digit if wanted, and `Calibration` gives the probability that a line is right."""
+"""Chooses what a line says. `best_choices` finds the most probable numbers among what may be digits, with a given
+length or check digit if wanted, and `Calibration` gives the probability that a line is right."""
 
 from __future__ import annotations
 
-import math
-from heapq import nlargest
-from operator import itemgetter
+from collections.abc import Sequence
+from heapq import heappop, heappush, nlargest
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from digits.detector import KINDS, MARK, SCORE
 
-# most classes of a digit to try, and most texts to keep at each digit (beam search): fewer in a long word
-MOST_CLASSES, MOST_TEXTS, MOST_STEPS = 3, 100, 30_000
+# most sets of changes to try
+TRIES = 3000
 # bounds of probabilities, so that their logarithms are finite
 LEAST = 1e-5
 
+UNKNOWN = {"presence": ([1, -10, -2], 0.4), "line": ([0, 0, 0, 0, 0, 1], 0), "sure": 1.01, "sure_digit": 0.9}
+# the indices of digits among the peaks, from left to right, and their classes
+Choice = list[tuple[int, int]]
 
-class Text(NamedTuple):
-    """A reading of a word. score: the logarithm of its probability relative to other texts of the same digits.
-    choice: the indices of its digits and their classes."""
+
+class Scored(NamedTuple):
+    """A choice of digits. score: the logarithm of its probability relative to that of no digits."""
 
     score: float
-    text: str
-    choice: list[tuple[int, int]]
+    choice: Choice
 
 
-def best_texts(
+def best_choices(
     peaks: np.ndarray, count: int, length: int | None = None, check: str | None = None
-) -> list[Text]:
-    """The most probable texts of what may be digits, (n, 16), from left to right: at most `count`, the best first.
+) -> list[Scored]:
+    """The most probable numbers of what may be digits, (n, 16), from left to right: at most `count`, with
+    different texts, the best first.
 
     length: the number of digits. check: "luhn" if the last digit must be the check digit of the others.
     """
-    most = max(MOST_TEXTS // 5, min(MOST_TEXTS, MOST_STEPS // max(1, len(peaks))))
-    # from right to left, as the check digit requires: the best texts by number of digits and their sum, each with
-    # its score and its choice, of which every digit refers to the next
-    states: dict[tuple[int, int], dict[str, tuple[float, Any]]] = {(0, 0): {"": (0.0, None)}}
-    for i in range(len(peaks) - 1, -1, -1):
-        there = min(max(float(peaks[i, SCORE]), LEAST), 1 - LEAST)
-        options: list[tuple[int | None, str, float]] = [(None, "", math.log(1 - there))]
-        kinds = peaks[i, KINDS : KINDS + MARK]
-        for kind in np.argsort(-kinds)[:MOST_CLASSES].tolist():
-            # that it is hard to say which digit it is does not mean that there is none
-            options.append((kind, str(kind), math.log(there * max(float(kinds[kind] / kinds.max()), LEAST))))
-        after: dict[tuple[int, int], dict[str, tuple[float, Any]]] = {}
-        for (number, total), texts in states.items():
-            for kind, sign, score in options:
-                state = number, total
-                if kind is not None:
-                    # without a length, only whether the number is odd matters
-                    longer = number + 1 if length is not None else 1 - number % 2
-                    value = kind if number % 2 == 0 else sum(divmod(2 * kind, 10))
-                    state = (
-                        longer * (length is not None or check is not None),
-                        (total + value) % 10 * (check is not None),
-                    )
-                if length is not None and not length - i <= state[0] <= length:
-                    # too few are left, or these are too many
-                    continue
-                found = after.setdefault(state, {})
-                for text, (before, choice) in texts.items():
-                    new = sign + text
-                    if new not in found or found[new][0] < before + score:
-                        found[new] = before + score, choice if kind is None else (i, kind, choice)
-        # the best of each state first, because any of them may be the only one that fits in the end
-        ranked = [
-            (-place, *each, state)
-            for state, texts in after.items()
-            for place, each in enumerate(
-                nlargest(count + 1, ((value[0], text) for text, value in texts.items()))
+    there = np.clip(peaks[:, SCORE].astype(float), LEAST, 1 - LEAST)
+    gain = np.log(there / (1 - there))
+    offset = 0.0
+    if length is not None:
+        if length > len(peaks):
+            return []
+        # if each digit gains equally, numbers of this length keep their order, and the best one of all has it
+        order = np.sort(gain)[::-1]
+        offset = -(order[length - 1] + order[length : length + 1].max(initial=order[length - 1] - 1)) / 2
+    kinds = peaks[:, KINDS : KINDS + MARK]
+    # that it is hard to say which digit it is does not mean that there is none. The last choice is to leave it out
+    scores = np.zeros((len(peaks), MARK + 1))
+    scores[:, :MARK] = gain[:, None] + np.log(np.maximum(kinds / kinds.max(1, keepdims=True), LEAST))
+    true = scores.tolist()
+    scores[:, :MARK] += offset
+    best = scores.argmax(1)
+    less = scores.max(1, keepdims=True) - scores
+    less[np.arange(len(peaks)), best] = np.inf
+    order = np.argsort(less, axis=None, kind="stable")[:TRIES]
+    losses = less.ravel()[order].tolist()
+    changes = [divmod(place, MARK + 1) for place in order.tolist()]
+    found: dict[str, Scored] = {}
+    # sets of changes by what they lose: each begets one with the next change, and one with it in place of the last
+    sets: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
+    for _ in range(max(TRIES // 10, TRIES * 10 // max(10, len(peaks)))):
+        if not sets or len(found) == count:
+            break
+        loss, made = heappop(sets)
+        after = made[-1] + 1 if made else 0
+        if after < len(losses) and losses[after] < np.inf:
+            heappush(sets, (loss + losses[after], (*made, after)))
+            if made:
+                heappush(sets, (loss + losses[after] - losses[after - 1], (*made[:-1], after)))
+        changed = dict(changes[k] for k in made)
+        if len(changed) < len(made):
+            # two changes of one digit
+            continue
+        kept = ((i, changed.get(i, kind)) for i, kind in enumerate(best.tolist()))
+        choice = [(i, kind) for i, kind in kept if kind < MARK]
+        text = "".join(str(kind) for _, kind in choice)
+        if text and length in (None, len(text)) and (check is None or _has_check_digit(text)):
+            found.setdefault(text, Scored(sum(true[i][kind] for i, kind in choice), choice))
+    return list(found.values())
+
+
+def _has_check_digit(text: str) -> bool:
+    """Whether the last digit is the Luhn check digit of the others (ISO/IEC 7812-1, annex B)."""
+    values = [int(digit) * (1 + i % 2) for i, digit in enumerate(reversed(text))]
+    return len(text) > 1 and sum(value - 9 * (value > 9) for value in values) % 10 == 0
+
+
+def best_lines(
+    peaks: np.ndarray,
+    parts: list[np.ndarray],
+    count: int,
+    length: int | None = None,
+    check: str | None = None,
+) -> tuple[list[Scored], bool]:
+    """The most probable combinations of numbers in the parts of a line, which are indices of `peaks`, and whether
+    every part has such a number; one without is as if there were no condition."""
+    out, fits = [Scored(0.0, [])], True
+    for part in parts:
+        found = best_choices(peaks[part], count, length, check)
+        if not found:
+            found, fits = best_choices(peaks[part], count), False
+        longer = [
+            Scored(
+                before.score + each.score, before.choice + [(int(part[i]), kind) for i, kind in each.choice]
             )
+            for before in out
+            for each in found
         ]
-        states = {}
-        for _, _, text, state in nlargest(most, ranked):
-            states.setdefault(state, {})[text] = after[state][text]
-    ends = [
-        (score, text, choice)
-        for (number, total), texts in states.items()
-        if (length is None or number == length) and (check is None or total == 0)
-        for text, (score, choice) in texts.items()
-        if len(text) > (check is not None)
-    ]
-    return [
-        Text(score, text, _unlinked(choice))
-        for score, text, choice in nlargest(count, ends, key=itemgetter(0))
-    ]
+        out = nlargest(count, longer, key=lambda scored: scored.score)
+    return out, fits
 
 
-def _unlinked(choice: Any) -> list[tuple[int, int]]:
-    out = []
-    while choice is not None:
-        out.append(choice[:2])
-        choice = choice[2]
-    return out
+class Logistic:
+    """A logistic function of features: the probability of something."""
+
+    def __init__(self, weights: Sequence[float], bias: float) -> None:
+        self.weights, self.bias = np.array(weights, float), bias
+
+    def __call__(self, features: np.ndarray) -> np.ndarray:
+        """The probabilities, (n,), for features, (n, m)."""
+        return 1 / (1 + np.exp(-np.clip(features @ self.weights + self.bias, -30, 30)))
 
 
 class Calibration:
-    """The probability that a line is right, by a logistic function of its features, from the detector's card."""
+    """How sure the detector is, by its card. presence: gives the probability that something is a digit. line: that
+    a line is right. sure, sure_digit: the probabilities from which a line and a digit are sure. With a card that
+    says nothing about it, nothing is sure."""
 
     def __init__(self, card: dict[str, Any], sure: float | None = None) -> None:
-        given = card.get("calibration", {})
-        self.weights = np.array(given.get("weights", ()), float)
-        self.bias = float(given.get("bias", 0))
-        self.sure = float(given.get("sure", 0.9)) if sure is None else sure
-        self.sure_digit = float(given.get("sure_digit", 0.9))
-
-    def probability(self, features: np.ndarray) -> float:
-        """The probability for one line's features, (n,)."""
-        weights = self.weights if len(self.weights) else np.eye(1, len(features))[0]
-        return float(1 / (1 + math.exp(-np.clip(features @ weights + self.bias, -30, 30))))
+        given = UNKNOWN | card.get("calibration", {})
+        self.presence, self.line = Logistic(*given["presence"]), Logistic(*given["line"])
+        self.sure, self.sure_digit = given["sure"] if sure is None else sure, given["sure_digit"]

@@ -1,5 +1,5 @@
 """Orders digits by their places. `find_lines` groups them into lines of text, which may slant, and `Frame` has the
-coordinates of a line. `words_of` parts a line where its digits stand clearly apart or have something between them,
+coordinates of a line. `words_of` parts a line where its digits stand clearly apart or have a mark between them,
 and `columns_of` finds the columns that words stand under."""
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from digits.detector import H, W, X, Y
 MAX_SLANT, SAMPLE = 15, 250
 # digits of a line are this near to its middle, in heights, and their heights differ at most by this ratio
 LEVEL, ALIKE = 0.55, 1.9
-# how far a span extends beyond its digits, and the widest gap in it, in heights
-BEYOND, GAP = 1.5, 4.0
+# how far there may be more digits beside those of a line, in heights
+BEYOND = 1.5
 # a word ends where the next digit's centre is further away than usual by this factor, and at least by this number
 # of heights, and its edge by this
 WIDER, APART, GAP_LEAST = 1.7, 1.2, 0.4
@@ -26,12 +26,15 @@ ELSEWHERE = 3
 class Frame(NamedTuple):
     """The coordinates of a line of text: x along the line, and y from its middle, in heights of its digits.
 
-    slope: dy / dx. across: the line's y where x is 0, divided by the cosine. height: of digits, in pixels.
+    slope: dy / dx. across: the line's y where x is 0, divided by the cosine. height: of digits, in pixels. start,
+    stop: where the line may have digits.
     """
 
     slope: float
     across: float
     height: float
+    start: float = 0
+    stop: float = 0
 
     def inside(self, peaks: np.ndarray) -> np.ndarray:
         """Peaks in these coordinates, from those in pixels of the picture, (n, 16)."""
@@ -49,21 +52,6 @@ class Frame(NamedTuple):
         x, y = out[:, X].copy(), out[:, Y].copy()
         out[:, X], out[:, Y] = (x - y * slope) * cosine, (y + x * slope) * cosine + down
         return out
-
-    def spans(self, line: np.ndarray) -> list[Span]:
-        """The parts of the line, of which the digits are given, (n, 16) in pixels. Where there is none for a long
-        way, a new part begins."""
-        x = np.sort(self.inside(line)[:, X])
-        parts = np.split(x, np.flatnonzero(np.diff(x) > GAP) + 1)
-        return [Span(self, float(part[0]) - BEYOND, float(part[-1]) + BEYOND) for part in parts]
-
-
-class Span(NamedTuple):
-    """A part of a line of text, in the units of its frame."""
-
-    frame: Frame
-    start: float
-    stop: float
 
 
 def slope_of(peaks: np.ndarray) -> float:
@@ -113,13 +101,15 @@ def frame_of(line: np.ndarray) -> Frame:
     x, y, height = line[:, X].mean(), line[:, Y].mean(), float(np.median(line[:, H]))
     dx, dy = line[:, X] - x, line[:, Y] - y
     slope = float(np.clip((dx * dy).sum() / ((dx * dx).sum() + (1.5 * height) ** 2), -0.3, 0.3))
-    return Frame(slope, float(y - slope * x) / np.sqrt(1 + slope**2), height)
+    frame = Frame(slope, float(y - slope * x) / np.sqrt(1 + slope**2), height)
+    places = frame.inside(line)[:, X]
+    return frame._replace(start=float(places.min()) - BEYOND, stop=float(places.max()) + BEYOND)
 
 
 def words_of(peaks: np.ndarray, between: np.ndarray, elsewhere: float = 0.9) -> list[np.ndarray]:
     """The words of a line of digits, (n, 16), from left to right: their indices. The unit is the digits' height.
 
-    between: centres of what parts two digits: marks and lines. elsewhere: the usual distance of neighbours in the
+    between: centres of the marks, which part two digits. elsewhere: the usual distance of neighbours in the
     picture's other lines, which matters for a line of few digits.
     """
     x, half = peaks[:, X], peaks[:, W] / 2
@@ -128,13 +118,8 @@ def words_of(peaks: np.ndarray, between: np.ndarray, elsewhere: float = 0.9) -> 
     usual = float(np.quantile(apart, 0.25)) if len(apart) else 0.0
     usual = (usual * len(apart) + elsewhere * ELSEWHERE) / (len(apart) + ELSEWHERE)
     ends = (apart > max(WIDER * usual, APART)) & (gap > GAP_LEAST)
-    ends |= parted(x, between)
+    ends |= np.diff(np.searchsorted(np.sort(between), x)) > 0
     return np.split(np.arange(len(x)), np.flatnonzero(ends) + 1)
-
-
-def parted(x: np.ndarray, between: np.ndarray) -> np.ndarray:
-    """Which neighbours of the sorted centres `x` have something between them, bool (n - 1,)."""
-    return np.diff(np.searchsorted(np.sort(between), x)) > 0
 
 
 def columns_of(boxes: list[list[tuple[int, int, int, int]]]) -> list[list[int]]:
