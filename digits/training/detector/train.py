@@ -54,7 +54,10 @@ class Trainer:
     def __init__(self, params: dict[str, Any]) -> None:
         keras.utils.set_random_seed(params["seed"])
         self.params = params
+        # the weights stay float32, and so does the network that is saved
+        keras.config.set_dtype_policy(params["precision"])
         self.network = build(params["network"])
+        keras.config.set_dtype_policy("float32")
         # holds the moving average
         self.averaged = build(params["network"])
         self.averaged.set_weights(self.network.get_weights())
