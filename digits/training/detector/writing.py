@@ -48,8 +48,8 @@ def word(rng: Rng) -> str:
 
 
 def number(rng: Rng) -> str:
-    """A number with signs or letters: a decimal, fraction, amount, date, time, sum, percentage, telephone number, or
-    digits with letters, units and signs between them."""
+    """A number with signs or letters: a decimal, fraction, amount, date, time, sum, percentage, telephone number,
+    or digits with letters, units and signs between them."""
     d = digits
     way = int(rng.integers(17))
     if way == 0:
