@@ -3,7 +3,6 @@ calibrate.py makes the card from it."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+from digits.training.arrays import sha256
 
 
 def write_card(

@@ -53,5 +53,5 @@ def build(
     x = residual(merged(fine, x, params["head"]), params["head"])
     # objectness begins at .02, as most cells are empty
     bias = keras.initializers.Constant(([-4.0] + [0.0] * (VALUES - 1)) * 2)
-    answer = layers.Conv2D(2 * VALUES, 1, bias_initializer=bias, name="answer")(x)
+    answer = layers.Conv2D(2 * VALUES, 1, bias_initializer=bias, dtype="float32", name="answer")(x)
     return keras.Model(picture, answer, name="detector")

@@ -195,7 +195,9 @@ def hand(stock: Stock, rng: Rng, size: float, weights: dict[str, float], tone: f
         font = stock.print(rng)
         slanted = float(rng.uniform(0.1, 0.25)) if rng.random() < 0.15 else 0.0
         return Hand(font, font, stock.strokes, pen, size, slanted, wide, 0.0, lut)
-    letters = None if rng.random() < 0.35 else stock.hand(rng)
+    way = rng.random()
+    # printed letters beside written digits are what a form has
+    letters = None if way < 0.3 else stock.print(rng) if way < 0.45 else stock.hand(rng)
     source: Digits | Font | None = stock.digits if kind == "mnist" else None
     if kind == "font":
         letters = source = stock.hand(rng)

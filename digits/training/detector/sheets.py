@@ -12,10 +12,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import yaml
 
 from digits.training.detector.pages import ASKED, HEIGHT, MARK, WIDTH, Page, Pages
-from digits.training.stage import PARAMS, ROOT, outputs, run
+from digits.training.detector.params import detector_params
+from digits.training.stage import ROOT, outputs, run
 
 COLUMNS, ROWS = 3, 4
 # pages of each kind whose hash is taken, half of them held out
@@ -60,7 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Draw contact sheets of the detector's pages.")
     parser.add_argument("--out", type=Path, default=ROOT, help="the folder that gets metrics/")
     out = parser.parse_args().out
-    params = yaml.safe_load(PARAMS.read_text())["detector"]["pages"]
+    params = detector_params()["pages"]
     drawn, held = (Pages(params, ROOT / "data", held) for held in (False, True))
     hashes = {}
     with outputs(out, "metrics/detector/pages", "metrics/detector/pages.json") as new:

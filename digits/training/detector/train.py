@@ -30,7 +30,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import tensorflow as tf
-import yaml
 
 from digits.training.detector import state as states
 from digits.training.detector.card import write_card
@@ -39,9 +38,10 @@ from digits.training.detector.feeder import batches
 from digits.training.detector.losses import losses
 from digits.training.detector.network import build
 from digits.training.detector.pages import Page, Pages
+from digits.training.detector.params import detector_params
 from digits.training.detector.scores import scores
 from digits.training.detector.state import State
-from digits.training.stage import PARAMS, ROOT
+from digits.training.stage import PARAMS, ROOT, outputs
 
 SAVE_EVERY = 120  # seconds
 # the files in the data folder that pages are made from
@@ -54,7 +54,10 @@ class Trainer:
     def __init__(self, params: dict[str, Any]) -> None:
         keras.utils.set_random_seed(params["seed"])
         self.params = params
+        # the weights stay float32, and so does the network that is saved
+        keras.config.set_dtype_policy(params["precision"])
         self.network = build(params["network"])
+        keras.config.set_dtype_policy("float32")
         # holds the moving average
         self.averaged = build(params["network"])
         self.averaged.set_weights(self.network.get_weights())
@@ -148,7 +151,9 @@ def train(
                     f"digits {row['f1']:.4f}, strings {row['strings']:.4f} of the held-out pages", flush=True
                 )
                 if latest:
-                    write(Path(latest), compiled(trainer.averaged, params["network"]))
+                    path = Path(latest)
+                    with outputs(path.parent, path.name) as new:
+                        (new / path.name).write_bytes(compiled(trainer.averaged, params["network"]))
             if step == trainer.stable_steps:
                 states.save(folder / "stable.npz", trainer.state(step, curve, recent))
             if time.monotonic() - saved > SAVE_EVERY:
@@ -175,14 +180,6 @@ def progress(recent: list[list[float]], trainer: Trainer, step: int, first: int,
     )
 
 
-def write(path: Path, content: bytes) -> None:
-    """Write a file at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_bytes(content)
-    temporary.replace(path)
-
-
 def main() -> None:
     """Train by params.yaml and write the model."""
     parser = argparse.ArgumentParser(description="Train the detector.")
@@ -198,7 +195,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT, help="the folder that gets models and metrics")
     parser.add_argument("--params", type=Path, default=PARAMS, help="another params.yaml")
     args = parser.parse_args()
-    params = yaml.safe_load(args.params.read_text())["detector"]
+    params = detector_params(args.params)
     if args.pages:
         params["pages_in_all"] = args.pages
     # before the first operation; more threads than this wait for each other
@@ -222,19 +219,20 @@ def main() -> None:
 
 def finish(trainer: Trainer, final: State, params: dict[str, Any], files: list[Path], out: Path) -> None:
     """Write the model, its compiled form, its card and the learning curve."""
-    models, metrics = out / "models", out / "metrics" / "detector"
-    models.mkdir(parents=True, exist_ok=True)
-    metrics.mkdir(parents=True, exist_ok=True)
     # Keras would advise another format than .h5
     logging.getLogger("absl").setLevel(logging.ERROR)
-    trainer.averaged.save(models / "detector.h5")
-    write(models / "detector.tflite", compiled(trainer.averaged, params["network"]))
-    write_card(metrics / "trained.json", models, trainer.averaged.count_params(), params, files, final.curve)
-    (metrics / "metrics.json").write_text(json.dumps(final.curve[-1], indent=2) + "\n")
-    with (metrics / "curve.tsv").open("w", newline="") as file:
-        rows = csv.DictWriter(file, list(final.curve[-1]), delimiter="\t", lineterminator="\n")
-        rows.writeheader()
-        rows.writerows(final.curve)
-    print(
-        f"{models / 'detector.h5'}: digits {final.curve[-1]['f1']:.4f}, strings {final.curve[-1]['strings']:.4f}"
-    )
+    names = [f"models/detector.{suffix}" for suffix in ("h5", "tflite")]
+    names += [f"metrics/detector/{name}" for name in ("trained.json", "metrics.json", "curve.tsv")]
+    with outputs(out, *names) as new:
+        models, metrics = new / "models", new / "metrics" / "detector"
+        trainer.averaged.save(models / "detector.h5")
+        (models / "detector.tflite").write_bytes(compiled(trainer.averaged, params["network"]))
+        write_card(
+            metrics / "trained.json", models, trainer.averaged.count_params(), params, files, final.curve
+        )
+        (metrics / "metrics.json").write_text(json.dumps(final.curve[-1], indent=2) + "\n")
+        with (metrics / "curve.tsv").open("w", newline="") as file:
+            rows = csv.DictWriter(file, list(final.curve[-1]), delimiter="\t", lineterminator="\n")
+            rows.writeheader()
+            rows.writerows(final.curve)
+    print(f"{out / names[0]}: digits {final.curve[-1]['f1']:.4f}, strings {final.curve[-1]['strings']:.4f}")

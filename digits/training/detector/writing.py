@@ -48,9 +48,10 @@ def word(rng: Rng) -> str:
 
 
 def number(rng: Rng) -> str:
-    """A number with signs: a decimal, fraction, amount, date, time, sum, percentage or telephone number."""
+    """A number with signs or letters: a decimal, fraction, amount, date, time, sum, percentage, telephone number,
+    or digits with letters, units and signs between them."""
     d = digits
-    way = int(rng.integers(14))
+    way = int(rng.integers(17))
     if way == 0:
         return d(rng, 1, 3) + rng.choice([".", ","]) + d(rng, 1, 3)
     if way == 1:
@@ -78,7 +79,19 @@ def number(rng: Rng) -> str:
         return d(rng, 1, 4) + LONE[rng.integers(len(LONE))]
     if way == 12:
         return d(rng, 2, 4) + "-" + d(rng, 2, 5)
+    if way == 13:
+        return d(rng, 1, 2) + "/" + d(rng, 1, 2)
+    if way in (14, 15):
+        return "".join(d(rng, 1, 4) + between(rng) for _ in range(int(rng.integers(1, 4)))) + d(rng, 0, 3)
     return d(rng, 1, 2) + str(rng.choice([".", ")"]))
+
+
+def between(rng: Rng) -> str:
+    """A letter, a unit or a sign that stands between digits."""
+    way = rng.random()
+    if way < 0.3:
+        return LONE[rng.integers(len(LONE))]
+    return SHORT[rng.integers(len(SHORT))] if way < 0.6 else str(rng.choice(list("+=-/:x()%~")))
 
 
 def gap(rng: Rng) -> tuple[float, float]:
