@@ -13,8 +13,8 @@ function withKey(headers) {
 
 export const hasKey = () => sessionStorage.getItem("key") !== null;
 
-// returns {ok, status, body, wait}: status 0 if the service can't be reached; wait: seconds until the request may
-// succeed, or null if it will not. Throws if `signal` aborts.
+// returns {ok, status, body, wait, id}: status 0 if the service can't be reached; wait: seconds until the request may
+// succeed, or null if it will not; id: the request's. Throws if `signal` aborts.
 async function ask(path, options) {
   let response;
   let body = {};
@@ -28,7 +28,7 @@ async function ask(path, options) {
   }
   const busy = [429, 502, 503, 504].includes(response.status);
   const wait = busy ? Math.min(Number(response.headers.get("Retry-After")) || 1, LONGEST) : null;
-  return { ok: response.ok, status: response.status, body, wait };
+  return { ok: response.ok, status: response.status, body, wait, id: response.headers.get("X-Request-ID") };
 }
 
 export const get = (path) => ask(path, { headers: withKey({}) });
@@ -37,6 +37,13 @@ export const get = (path) => ask(path, { headers: withKey({}) });
 export function post(path, blob, signal) {
   const headers = withKey({ "Content-Type": TYPES.includes(blob.type) ? blob.type : "image/png" });
   return ask(path, { method: "POST", headers, body: blob, signal });
+}
+
+// said: what the only picture of an earlier request shows
+export function correct(id, said) {
+  const headers = withKey({ "Content-Type": "application/json" });
+  const body = JSON.stringify({ request_id: id, digits: [said] });
+  return ask("corrections", { method: "POST", headers, body });
 }
 
 // why a request has no answer, for the user

@@ -1,6 +1,7 @@
 // Shows the answer of POST /predict: the digit, the probability of each, and the pixels that the network saw.
 
 import { $, make, percent } from "./dom.js";
+import * as say from "./say.js";
 
 export const PATH = "predict?detail=1";
 
@@ -23,8 +24,9 @@ function fill(probabilities) {
   });
 }
 
-// returns the state and what to say
-export function show(found) {
+// returns the state and what to say. source: the picture
+export function show(found, source) {
+  say.offerDigit(source.blob);
   const { predicted_digit: digit, predicted_probability: probability, unsure } = found;
   $("as-number").hidden = !unsure;
   $("digit").textContent = unsure ? "?" : digit;
@@ -43,6 +45,7 @@ export function show(found) {
 export const command = () => ({ path: "predict?prepare=none", data: $("seen").toDataURL("image/png").split(",")[1] });
 
 export function clear() {
+  say.hide();
   $("digit").textContent = "?";
   $("as-number").hidden = true;
   $("seen").getContext("2d").clearRect(0, 0, 28, 28);

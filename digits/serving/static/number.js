@@ -4,6 +4,7 @@ import { $, copy, percent } from "./dom.js";
 import { Reading } from "./corrections.js";
 import * as pad from "./pad.js";
 import { ReadingView } from "./reading.js";
+import * as say from "./say.js";
 
 export const PATH = "read?alternatives=3";
 
@@ -19,6 +20,7 @@ $("reading").append(view.element);
 
 // returns the state and what to say. source: the picture
 export function show(found, source) {
+  say.offerReading(source.blob);
   view.show(new Reading(found, source));
   const [line] = found.lines;
   const unsure = found.lines.filter((each) => each.unsure).length;
@@ -36,6 +38,7 @@ export async function command(blob) {
 }
 
 export function clear() {
+  say.hide();
   view.clear();
   $("reading").hidden = true;
 }
