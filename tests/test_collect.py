@@ -271,6 +271,7 @@ def test_while_the_store_hangs_answers_go_on_and_what_has_no_room_is_dropped(
         os.kill(pid, signal.SIGCONT)
     until(lambda: not collector.held)
     # and then it goes on
+    monkeypatch.setattr(collect, "STORE_SECONDS", 10)
     assert client.post("/corrections", json={"request_id": "hung-0", "digits": [1]}).status_code == 200
 
 

@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import orjson
-from flask import g
 from gevent.monkey import get_original
 
 from digits.serving.errors import Overloaded, Problem
@@ -30,8 +29,9 @@ from digits.serving.settings import ROOT, Settings
 
 # bytes and number of the items that may wait in a worker
 MOST_BYTES, MOST_ITEMS = 16 << 20, 1000
-# items that are sent to the store's process at once
-AT_ONCE = 64
+# items that are sent to the store's process at once, and seconds to wait for more, because each call to another
+# process takes longer than an item
+AT_ONCE, GATHER_SECONDS = 256, 0.1
 # an item may still be in the queue of another worker, so a correction looks for it again after so many seconds
 AGAIN = (0.05, 0.1, 0.2, 0.4, 0.8)
 # seconds within which the store must take a correction
@@ -74,9 +74,9 @@ class Collector:
         threading.Thread(target=self._run, daemon=True).start()
         atexit.register(self.flush)
 
-    def chosen(self, unsure: bool) -> bool:
+    def chosen(self, unsure: bool, asked: bool = False) -> bool:
         """Whether to keep a picture: if it is unsure or asked to be kept, and a share of the others."""
-        return unsure or g.get("keep", False) or random.random() < self.settings.collect_share  # noqa: S311
+        return unsure or asked or random.random() < self.settings.collect_share  # noqa: S311
 
     def keep(
         self, request_id: str, route: str, version: str, images: int, pictures: list[dict[str, Any]]
@@ -141,6 +141,8 @@ class Collector:
             with self.more:
                 while not self.waiting:
                     self.more.wait()
+            time.sleep(GATHER_SECONDS)
+            with self.more:
                 items = [self.waiting.popleft() for _ in range(min(AT_ONCE, len(self.waiting)))]
             replies = self._replies(items)
             for item in items:
@@ -153,7 +155,7 @@ class Collector:
         """Send items to the store's process, and return an iterator of its replies, which may end early."""
         try:
             store, replies = self.store or self._start()
-            store.sendall(b"".join(item.line for item in items))
+            store.sendall(b"%d\n" % len(items) + b"".join(item.line for item in items))
             for _ in items:
                 yield json.loads(replies.readline())
         except (OSError, ValueError):

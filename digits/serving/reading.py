@@ -89,7 +89,7 @@ def read_all(items: inputs.Items, arguments: dict[str, Any]) -> list[dict[str, A
         digits += sum(len(line.digits) for line in reading.lines)
         doubtful = sum(line.unsure for line in reading.lines)
         unsure += doubtful
-        if serving.collector and serving.collector.chosen(doubtful > 0):
+        if serving.collector and serving.collector.chosen(doubtful > 0, g.get("keep", False)):
             kept.append({"index": len(answers) - 1, "answer": answer} | sent(data))
     serving.metrics.read_digits.inc(digits)
     if serving.collector:

@@ -102,29 +102,18 @@ class Service:
             "unsure": unsure,
         }
         if self.collector:
-            self._collect(self.collector, state.request_id, images, probabilities, pictures, as_is)
+            asked = state.get("keep", False)
+            # for a single image NumPy would take longer
+            each = self.unsure(probabilities).tolist() if len(images) > 1 else [unsure > 0]
+            if chosen := [i for i, doubt in enumerate(each) if self.collector.chosen(doubt, asked)]:
+                answers = self.answers(probabilities[chosen])
+                kept = [
+                    {"index": i, "answer": answer} | sent(pictures[i] if pictures else images[i], as_is)
+                    for i, answer in zip(chosen, answers, strict=True)
+                ]
+                version = self.classifier.version
+                self.collector.keep(state.request_id, request.path, version, len(images), kept)
         return probabilities
-
-    def _collect(
-        self,
-        collector: Collector,
-        request_id: str,
-        images: np.ndarray,
-        probabilities: np.ndarray,
-        pictures: Sequence[bytes],
-        as_is: bool,
-    ) -> None:
-        chosen = [
-            i for i, unsure in enumerate(self.unsure(probabilities).tolist()) if collector.chosen(unsure)
-        ]
-        if not chosen:
-            return
-        answers = self.answers(probabilities[chosen])
-        kept = [
-            {"index": i, "answer": answer} | sent(pictures[i] if pictures else images[i], as_is)
-            for i, answer in zip(chosen, answers, strict=True)
-        ]
-        collector.keep(request_id, request.path, self.classifier.version, len(images), kept)
 
     def unsure(self, probabilities: np.ndarray) -> np.ndarray:
         """Whether each answer is unsure, bool (n,), by probabilities float32 (n, 10)."""

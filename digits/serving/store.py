@@ -2,8 +2,9 @@
 collected/DAY has what is kept of one request; once that is corrected, a file in corrected/DAY has both. Each is
 written whole.
 
-A process of its own has the store, so that a slow or hanging one delays no answer. It reads lines of JSON from
-descriptor 0, a socket, and answers each in order with a line of JSON (digits/serving/collect.py).
+A process of its own has the store, so that a slow or hanging one delays no answer. From descriptor 0, a socket,
+it reads a number and so many lines of JSON, and answers each in order with a line of JSON
+(digits/serving/collect.py).
 
     python -m digits.serving.store ADDRESS MOST_BYTES MOST_DAYS
 """
@@ -246,8 +247,9 @@ def main() -> None:
         store = opened()
         threading.Thread(target=sweep_now_and_then, args=[store], daemon=True).start()
     with open(0, "rb", closefd=False) as asked, open(0, "wb", closefd=False) as replies:
-        for line in asked:
-            replies.write(json.dumps(answer(store, line)).encode() + b"\n")
+        while count := asked.readline():
+            for _ in range(int(count)):
+                replies.write(json.dumps(answer(store, asked.readline())).encode() + b"\n")
             replies.flush()
 
 
