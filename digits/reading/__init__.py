@@ -88,7 +88,7 @@ class Reading:
 
     lines: from top to bottom. marks: boxes of what is no digit, signs and letters first. size: width and height in
     pixels, after applying the Exif orientation. found_in: seconds for everything except the network. detected_in:
-    seconds for running the network.
+    seconds for running the network. pages: of the file.
     """
 
     lines: list[Line]
@@ -96,6 +96,7 @@ class Reading:
     size: tuple[int, int]
     found_in: float
     detected_in: float
+    pages: int = 1
 
     @property
     def text(self) -> str:
@@ -112,8 +113,9 @@ def read(
     check: str | None = None,
     alternatives: int = 0,
     sure: float | None = None,
+    page: int = 1,
 ) -> Reading:
-    """Read the digits in the picture `data`.
+    """Read the digits in the picture `data`, or in this page of it.
 
     name: what to call the picture in error messages. length: return the best reading of each word with this number
     of digits. check: "luhn" returns the best reading whose last digit is the Luhn check digit of the others
@@ -127,8 +129,8 @@ def read(
     if check not in (None, "luhn"):
         raise ValueError(f"check is None or 'luhn', not {check!r}")
     begun = perf_counter()
-    full = open_picture(data, name, FULL_SIDE)
-    quick = open_picture(data, name, QUICK_SIDE)
+    full = open_picture(data, name, FULL_SIDE, page)
+    quick = open_picture(data, name, QUICK_SIDE, page)
     drafted = quick.picture.size != full.picture.size
     grey = shrink(decode_grey((quick if drafted else full).picture, name), FINE)
 
@@ -159,7 +161,7 @@ def read(
         for line, numbers in zip(lines, columns, strict=True)
     ]
     seconds = perf_counter() - begun - search.seconds
-    return Reading(lines, boxes[:MOST_MARKS], (width, height), seconds, search.seconds)
+    return Reading(lines, boxes[:MOST_MARKS], (width, height), seconds, search.seconds, full.pages)
 
 
 def _line(
