@@ -117,7 +117,7 @@ def _inside(grey: np.ndarray, box: Box) -> np.ndarray | None:
     size = max(bottom - top, right - left) * scale
     grow = int(GROW * size)
     width = max(3, int(THICK_STROKE * size) | 1)
-    smooth, paper = cv2.medianBlur(small, 3), cv2.medianBlur(small, width)
+    smooth, paper = cv2.medianBlur(small, 3), cv2.medianBlur(small, int(size) | 1)
     dark, bright = (
         cv2.norm(np.ascontiguousarray(departs[rows, columns]))
         for departs in (cv2.subtract(paper, smooth), cv2.subtract(smooth, paper))
@@ -161,8 +161,8 @@ def components(mask: np.ndarray) -> Components:
 
 def _only(strength: np.ndarray, labels: np.ndarray, kept: np.ndarray) -> np.ndarray:
     """An ink map with nothing but the components that are kept and their faint edges."""
-    near = cv2.dilate(np.concatenate([[False], kept]).astype(np.uint8)[labels], np.ones((5, 5), np.uint8))
-    return cv2.copyTo(strength, near)
+    mask = (labels > 0 if kept.all() else np.append(False, kept)[labels]).astype(np.uint8)
+    return cv2.copyTo(strength, cv2.dilate(mask, np.ones((5, 5), np.uint8)))
 
 
 def ink_box(strength: np.ndarray) -> tuple[int, int, int, int]:
@@ -178,5 +178,8 @@ def shrink(grey: np.ndarray, longest: int) -> np.ndarray:
     if ratio >= 1:
         return grey
     size = (max(1, round(width * ratio)), max(1, round(height * ratio)))
-    # the faster way uses every pixel if the picture is at most halved
-    return cv2.resize(grey, size, interpolation=cv2.INTER_AREA if ratio < 0.5 else cv2.INTER_LINEAR)
+    # averages of whole pixels are much faster than of parts of pixels, and so is the rest, which at most halves it
+    if (times := int(1 / ratio)) > 1 and min(height, width) >= times:
+        whole = grey[: height // times * times, : width // times * times]
+        grey = cv2.resize(whole, (width // times, height // times), interpolation=cv2.INTER_AREA)
+    return cv2.resize(grey, size, interpolation=cv2.INTER_LINEAR)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 from digits.detector import KINDS, SCORE, Detector, H, W, X, Y
@@ -12,12 +13,19 @@ from digits.reading.search import Search
 LEAST, SECOND = 0.3, 0.6
 # the second one's height relative to the first one's
 SIMILAR = 0.6
+# paper around the picture, as a part of its longer side
+MARGIN = 4
 
 
 def locate(detector: Detector, grey: np.ndarray) -> Box | None:
     """The box of the digit in a picture, uint8 (height, width), in its pixels: left, top, right, bottom. Of
     several digits, the box around all, except those that the picture's border cuts off. None if there is none."""
-    peaks = Search(detector, grey, lambda: grey, grey.shape).candidates()
+    # a digit that fills its picture is seen better with paper around it
+    margin = max(grey.shape) // MARGIN
+    paper = float(np.median(np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])))
+    padded = cv2.copyMakeBorder(grey, *[margin] * 4, cv2.BORDER_CONSTANT, value=paper)
+    peaks = Search(detector, padded, lambda: padded, padded.shape).candidates()
+    peaks[:, [X, Y]] -= margin
     probable = peaks[:, SCORE] * (1 - peaks[:, KINDS + 10])
     if probable.max(initial=0) < LEAST:
         return None
