@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
 from digits.detector import KINDS, SCORE, Detector, H, W, X, Y
@@ -22,8 +21,8 @@ def locate(detector: Detector, grey: np.ndarray) -> Box | None:
     several digits, the box around all, except those that the picture's border cuts off. None if there is none."""
     # a digit that fills its picture is seen better with paper around it
     margin = max(grey.shape) // MARGIN
-    paper = float(np.median(np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])))
-    padded = cv2.copyMakeBorder(grey, *[margin] * 4, cv2.BORDER_CONSTANT, value=paper)
+    paper = int(np.median(np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])))
+    padded = np.pad(grey, margin, constant_values=paper)
     peaks = Search(detector, padded, lambda: padded, padded.shape).candidates()
     peaks[:, [X, Y]] -= margin
     probable = peaks[:, SCORE] * (1 - peaks[:, KINDS + 10])

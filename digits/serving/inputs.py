@@ -7,9 +7,7 @@ Pixels, as JSON or raw bytes, are only scaled. Pictures are prepared by digits/i
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,11 +17,10 @@ import numpy as np
 import orjson
 from flask import current_app
 
-from digits.imaging import CostlyPictures, Prepared, prepare_pages
 from digits.imaging.formats import TYPES, format_of
 from digits.model import scale
-from digits.reading.single import locate
 from digits.serving.errors import Problem
+from digits.serving.pictures import prepared
 from digits.serving.service import service
 from digits.values import blank, decode_base64
 
@@ -42,10 +39,6 @@ MAX_NAME = 80
 MAX_QUICK_BYTES = 1 << 16
 # still larger ones only wait for each other, so that pictures and ordinary batches do not wait for them
 MAX_SHARED_BYTES = 1 << 20
-# larger pictures are prepared in another process, and several too
-MAX_QUICK_PIXELS = 300 * 300
-# the same for pictures that contain this, because their headers don't show what they cost
-COSTLY = re.compile(rb"zTXt|iTXt|iCCP|\xff\xc2")
 # orjson takes twelve bytes of memory for each byte of a document before it parses, Python's parser does not, but
 # takes twice the time; 1,024 images of handwriting have 2.7 MB
 MAX_ORJSON_BYTES = 2_800_000
@@ -142,35 +135,11 @@ def to_pages(items: Items, as_is: bool = False) -> tuple[np.ndarray, list[dict[s
     """
     pixels = items.values
     if isinstance(pixels, list):
-        pictures = pixels
-        if len(pictures) == 1 and is_quick(pictures[0]):
-            with suppress(CostlyPictures):
-                return _batch(prepare_pages(pictures, items.names, as_is, max_pixels=MAX_QUICK_PIXELS))
-        return _batch(service().offload(partial(_prepare, pictures, items.names, as_is)))
+        return prepared(pixels, items.names, as_is)
     if problem := blank(pixels):
         name = items.names[problem[0]]
         raise Problem(422, f"{name} {problem[1]}", field=name, found="an empty image")
     return scale(pixels), []
-
-
-def _prepare(pictures: list[bytes], names: list[str], as_is: bool) -> list[Prepared]:
-    # runs in another process, and the detector can't be pickled
-    return prepare_pages(pictures, names, as_is, partial(locate, service().detector))
-
-
-def _batch(prepared: list[Prepared]) -> tuple[np.ndarray, list[dict[str, int]]]:
-    images = np.stack([each.image for each in prepared])
-    return scale(images), [
-        {"page": each.page, "pages": each.pages} if each.pages > 1 else {} for each in prepared
-    ]
-
-
-def is_quick(picture: bytes) -> bool:
-    """Whether a picture's cost is bounded by its number of bytes and of pixels."""
-    if len(picture) > MAX_QUICK_BYTES:
-        return False
-    kind = format_of(picture)
-    return kind is not None and kind.quick and not COSTLY.search(picture)
 
 
 def limit(n: int, max_batch: int) -> None:
