@@ -49,6 +49,7 @@ def create_app(
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.config["MAX_BATCH"] = settings.max_batch
     app.config["MAX_UNPACKED_BYTES"] = settings.max_unpacked_bytes
+    app.config["CPU_SECONDS"] = settings.cpu_seconds
     # Werkzeug's limit of 1,000 parts is lower than the default batch; twice the batch leaves room for our own
     # error
     app.config["MAX_FORM_PARTS"] = max(app.config["MAX_FORM_PARTS"], 2 * settings.max_batch)
@@ -69,9 +70,11 @@ def create_app(
         as_is, detail = query.is_prepared(current), query.wants_detail(current)
         g.keep = query.is_to_be_kept(current)
         items = inputs.items_of(current, settings.max_batch)
-        batch = inputs.to_batch(items, as_is)
+        batch, pages = inputs.to_pages(items, as_is)
         probabilities = service.classify(batch, items.pictures, as_is)
         predictions = service.answers(probabilities, batch if detail else None)
+        for answer, page in zip(predictions, pages, strict=False):
+            answer.update(page)
         response = json_response(predictions[0] if items.single else {"predictions": predictions})
         if items.pictures and any(answer["unsure"] for answer in predictions):
             # the picture may show several digits
@@ -84,8 +87,8 @@ def create_app(
         options = reading.options(current)
         g.keep = query.is_to_be_kept(current)
         items = reading.items_of(current, settings.max_batch)
-        readings = reading.read_all(items, options)
-        return json_response(readings[0] if items.single else {"readings": readings})
+        answers = reading.read_all(items, options)
+        return json_response(answers[0] if items.single else {"readings": answers})
 
     @app.get("/health/live")
     def live() -> Response:

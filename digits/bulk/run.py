@@ -24,7 +24,7 @@ from distributed.security import Security
 
 from digits.bulk.apart import rows_apart
 from digits.bulk.inputs import Shard, UsageError
-from digits.bulk.tasks import Job, add_model, models, read_shard
+from digits.bulk.tasks import Job, add_model, read_shard
 from digits.model import Model
 
 # the number of shards submitted per worker: while one is read, the next one is sent
@@ -210,7 +210,8 @@ def read_shards(
         client = cluster.client()
         try:
             if client is not prepared:
-                client.register_plugin(ModelPlugin(models[job.version]))
+                for model in job.models:
+                    client.register_plugin(ModelPlugin(model))
                 prepared = client
             workers = client.nthreads()
             while waiting and len(running) < AHEAD * max(len(workers), 2):

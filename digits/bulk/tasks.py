@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from digits.bulk.inputs import Shard
@@ -13,23 +14,38 @@ from digits.bulk.items import Item, only, read_items
 from digits.bulk.parts import Parts, run_key
 from digits.bulk.rows import Options, rows_of
 from digits.detector import Detector
+from digits.imaging.find import Locate
 from digits.model import Classifier, Model
+from digits.reading.single import locate
 
 
 @dataclass(frozen=True)
 class Job:
     """What all shards have in common: the output folder, the model's version and the options.
 
-    It is sent with every shard. The model has a megabyte, and is sent once to every worker (run.py)."""
+    finder: the version of the detector that locates single digits which don't stand out clearly, or "" for none.
+    It is sent with every shard. The models have some megabytes, and are sent once to every worker (run.py)."""
 
     out: str
     version: str
     options: Options
+    finder: str = ""
 
     @property
     def parts(self) -> Parts:
         """The parts in the output folder."""
-        return Parts(self.out, run_key(self.version, self.options))
+        return Parts(self.out, run_key(self.version + self.finder, self.options))
+
+    @property
+    def models(self) -> list[Model]:
+        """The models that this process has for the job."""
+        return [models[version] for version in (self.version, self.finder) if version]
+
+    def networks(self) -> tuple[Classifier | Detector, Locate | None]:
+        """The network, and what locates single digits."""
+        finder = network(self.finder, reads=True) if self.finder else None
+        found = partial(locate, finder) if isinstance(finder, Detector) else None
+        return network(self.version, self.options.read), found
 
 
 RowsFrom = Callable[[Shard, Job, frozenset[str] | None], Iterator[list[dict[str, Any]]]]
@@ -49,7 +65,9 @@ def network(version: str, reads: bool) -> Classifier | Detector:
     """The network of one of the models, which is created once in each process. reads: whether it is a detector,
     which reads whole pictures."""
     if version not in _networks:
-        _networks.clear()
+        # a job has at most two
+        if len(_networks) > 1:
+            _networks.clear()
         _networks[version] = Detector(models[version]) if reads else Classifier(models[version])
     return _networks[version]
 
@@ -68,7 +86,7 @@ def rows_here(
     options = job.options
     items = read_items(only(shard, wanted) if wanted else shard, options.column, options.read)
     selected = (item for item in items if not wanted or item.path in wanted)
-    return rows_of(watch(selected), network(job.version, options.read), options, before)
+    return rows_of(watch(selected), *job.networks(), options, before)
 
 
 def read_shard(

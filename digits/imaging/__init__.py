@@ -1,56 +1,111 @@
 """Converts pictures to MNIST's format with Pillow, OpenCV and NumPy. `prepare` takes the bytes of files, and
-`prepare_grey` an array: decode.py reads the brightness from a file's bytes, find.py separates the digit's ink from
-the background, and normalize.py scales it to 28x28 pixels. errors.py has the exceptions."""
+`prepare_grey` an array: decode.py reads the brightness from a file's bytes, find.py and ink.py separate the
+digit's ink from the background, and normalize.py scales it to 28x28 pixels. formats.py has the formats of files,
+and errors.py the exceptions."""
 
 from __future__ import annotations
 
+from typing import NamedTuple, NoReturn
+
 import numpy as np
 
-from digits.imaging.decode import DRAFT_SIDE, decode_grey, open_pictures
-from digits.imaging.errors import HugePictures, PictureError
-from digits.imaging.find import MIN_CONTRAST, find_digit
+from digits.imaging.decode import DRAFT_SIDE, Opened, decode_grey, open_picture, open_pictures
+from digits.imaging.errors import CostlyPictures, PictureError
+from digits.imaging.find import Locate, find_digit
+from digits.imaging.ink import MIN_CONTRAST
 from digits.imaging.normalize import to_mnist
 
-__all__ = ["HugePictures", "PictureError", "prepare", "prepare_grey"]
+__all__ = ["CostlyPictures", "PictureError", "Prepared", "prepare", "prepare_grey", "prepare_pages"]
+
+
+class Prepared(NamedTuple):
+    """A picture in MNIST's format.
+
+    image: uint8 (28, 28), with bright ink on black. page: the page of the file that it shows, from 1. pages: the
+    number of pages in the file.
+    """
+
+    image: np.ndarray
+    page: int = 1
+    pages: int = 1
 
 
 def prepare(
-    data: list[bytes], names: list[str], as_is: bool = False, *, max_pixels: int | None = None
+    data: list[bytes], names: list[str], as_is: bool = False, locate: Locate | None = None
 ) -> np.ndarray:
-    """Convert the pictures in `data` to uint8 (n, 28, 28), with bright ink on black.
+    """Convert the pictures in `data` to uint8 (n, 28, 28), like `prepare_pages`."""
+    return np.stack([each.image for each in prepare_pages(data, names, as_is, locate)])
+
+
+def prepare_pages(
+    data: list[bytes],
+    names: list[str],
+    as_is: bool = False,
+    locate: Locate | None = None,
+    *,
+    max_pixels: int | None = None,
+) -> list[Prepared]:
+    """Convert the pictures in `data`. Of a file of several pages, the first one that shows a digit is taken.
 
     names: what to call each picture in error messages. as_is: only convert pictures of 28x28 pixels to grey.
-    max_pixels: raise HugePictures, before anything is decoded, if decoding needs more pixels than this in memory.
-    An event loop sets it, and on HugePictures repeats the call without it elsewhere. JPEGs are decoded at a
-    reduced size, which is the size that counts.
+    locate: like that of `find_digit`. max_pixels: raise CostlyPictures if decoding needs more pixels than this in
+    memory, before anything is decoded, or if a digit must be located. An event loop sets it, and on CostlyPictures
+    repeats the call without it elsewhere. JPEGs are decoded at a reduced size, which is the size that counts.
 
     Raises PictureError: 413 for too many pixels, 415 for another format, 422 for a damaged picture, for one
     without a digit, or for another size with as_is. Raises MemoryError if decoding would exceed RLIMIT_DATA.
     """
-    opened = open_pictures(data, names, None if as_is else DRAFT_SIDE)
+    side = None if as_is else DRAFT_SIDE
+    opened = open_pictures(data, names, side)
     held = sum(each.held for each in opened)
-    if max_pixels is not None and held > max_pixels:
-        raise HugePictures(held)
-    out = np.empty((len(opened), 28, 28), np.uint8)
-    for i, ((picture, _, _), name) in enumerate(zip(opened, names, strict=True)):
-        if as_is and picture.size != (28, 28):
-            size = f"{picture.width}x{picture.height}"
-            raise PictureError(
-                422, f"{name} must have 28x28 pixels with prepare=none.", field=name, found=size
-            )
-        grey = decode_grey(picture, name)
-        out[i] = grey if as_is else prepare_grey(grey, name)
-    return out
+    if max_pixels is not None:
+        if held > max_pixels:
+            raise CostlyPictures
+        locate = _too_costly
+    return [
+        _first(each, content, name, as_is, locate)
+        for each, content, name in zip(opened, data, names, strict=True)
+    ]
 
 
-def prepare_grey(grey: np.ndarray, name: str = "image") -> np.ndarray:
+def _too_costly(grey: np.ndarray) -> NoReturn:
+    raise CostlyPictures
+
+
+def _first(opened: Opened, data: bytes, name: str, as_is: bool, locate: Locate | None) -> Prepared:
+    """The first page that shows a digit."""
+    pages, page = opened.pages, 1
+    while True:
+        try:
+            return Prepared(_prepare_page(opened, name, as_is, locate), page, pages)
+        except PictureError:
+            if pages == 1:
+                raise
+        if page == pages:
+            detail = f"{name} shows no digit on any of its {pages} pages."
+            raise PictureError(422, detail, field=name, found=f"{pages} pages without a digit")
+        page += 1
+        opened = open_picture(data, name, None if as_is else DRAFT_SIDE, page)
+
+
+def _prepare_page(opened: Opened, name: str, as_is: bool, locate: Locate | None) -> np.ndarray:
+    picture = opened.picture
+    if as_is and picture.size != (28, 28):
+        size = f"{picture.width}x{picture.height}"
+        raise PictureError(422, f"{name} must have 28x28 pixels with prepare=none.", field=name, found=size)
+    grey = decode_grey(picture, name)
+    return grey if as_is else prepare_grey(grey, name, locate)
+
+
+def prepare_grey(grey: np.ndarray, name: str = "image", locate: Locate | None = None) -> np.ndarray:
     """Convert a grey picture, uint8 (height, width), to uint8 (28, 28), with bright ink on black.
 
-    name: what to call the picture in error messages. Raises PictureError 422 for a picture without a digit.
+    name: what to call the picture in error messages. locate: like that of `find_digit`. Raises PictureError 422
+    for a picture without a digit.
     """
-    found = find_digit(grey)
+    found = find_digit(grey, locate)
     if found is not None:
-        return to_mnist(found[0])
+        return to_mnist(found)
     plain = np.ptp(grey) < MIN_CONTRAST
     reason = (
         "is blank: its pixels hardly differ"

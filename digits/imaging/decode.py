@@ -5,8 +5,8 @@ strips, because a copy of a picture of 50 megapixels in a wider type would doubl
 
 from __future__ import annotations
 
+import math
 import os
-import re
 import resource
 from collections.abc import Callable, Iterator
 from io import BytesIO
@@ -17,14 +17,10 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from digits.imaging.errors import PictureError
-from digits.imaging.structure import MAX_EXIF_BYTES, check_structure, tiff_unit
+from digits.imaging.formats import NAMES, Format, format_of
+from digits.imaging.pdf import PdfPage
+from digits.imaging.structure import MAX_EXIF_BYTES, MAX_PAGES, Tags, check_structure, tiff_pages, tiff_unit
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
-# the first bytes of a picture's file
-SIGNATURES = re.compile(
-    rb"(?s)(?P<png>\x89PNG\r\n\x1a\n)|(?P<jpeg>\xff\xd8\xff[\xc0-\xfe])|(?P<webp>RIFF.{4}WEBP)|(?P<bmp>BM.{4}\0{4})"
-    rb"|(?P<gif>GIF8[79]a)|(?P<tiff>II\*\0|MM\0\*)"
-)
 MAX_SIDE = 10_000
 # the limit on the size in the header; even a JPEG that is decoded at a reduced size is read completely
 MAX_DECLARED_PIXELS = 80_000_000
@@ -38,8 +34,6 @@ MAX_GREY_PIXELS = 16_000_000
 # pixels, and a request can have a thousand files
 MAX_PIXELS_TOGETHER = 64_000_000
 MAX_DECLARED_TOGETHER = 200_000_000
-# libwebp has three canvases in addition to Pillow's
-COPIES = {"WEBP": 4}
 # minimum width and height of a reduced JPEG, enough for a digit of a quarter of its size
 DRAFT_SIDE = 640
 # the tag of the Exif orientation
@@ -48,55 +42,91 @@ ORIENTATION = 0x0112
 RUN_LENGTH = (1, 2)
 # pixels that are converted to grey at a time
 STRIP = 500_000
+# in 16 bits, differences below this fraction of the range are not increased further
+LEAST_RANGE = 1 / 8
+# pixels of the longer side of the small copy in which contrasts are compared
+SAMPLE_SIDE = 64
+# colour is used if it varies this many times as much as brightness does
+MORE_COLOUR = 3
 
 # OpenCV would describe each damaged picture on standard error
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
+try:
+    # an optional package
+    from pillow_heif import register_heif_opener
+except ImportError:
+    HEIF = False
+else:
+    register_heif_opener(thumbnails=False)
+    HEIF = True
+READ = [name for name in NAMES if HEIF or name != "HEIF"]
+
+
 class Opened(NamedTuple):
-    """A picture of which only the header has been read.
+    """A page of a picture of which only the header has been read.
 
     held: the number of pixels of four bytes in memory while decoding it. size: width and height in its header.
+    pages: the number of pages in the file.
     """
 
-    picture: Image.Image
+    picture: Image.Image | PdfPage
     held: int
     size: tuple[int, int]
+    pages: int = 1
 
 
-def open_picture(data: bytes, name: str, side: int | None = DRAFT_SIDE) -> Opened:
+def open_picture(data: bytes, name: str, side: int | None = DRAFT_SIDE, page: int = 1) -> Opened:
     """Read the header of a picture, and refuse it if it is over a limit.
 
     side: decode JPEGs at the smallest available size with at least this width and height; None for the full size.
+    page: of a TIFF or PDF, from 1; other formats have one.
     Raises PictureError: 413 over a limit, 415 for another format, 422 for a damaged header, or for one with more
     parts than any program writes. Raises MemoryError if decoding would exceed RLIMIT_DATA.
     """
     data, scans = check_structure(data, name)
-    try:
-        picture = Image.open(BytesIO(data), formats=FORMATS)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise _too_large(name, "a picture of enormous size") from None
-    except Exception:
-        if begins := SIGNATURES.match(data):
-            kind = str(begins.lastgroup).upper()
+    kind = format_of(data)
+    if kind is None or (kind.name == "HEIF" and not HEIF):
+        reason = (
+            "is in HEIC, for which the service needs pillow-heif. Other" if kind else "is not a picture. The"
+        )
+        detail = f"{name} {reason} formats that can be read are {', '.join(READ[:-1])} and {READ[-1]}."
+        raise PictureError(415, detail, field=name, formats=READ)
+    pages, tags = 1, Tags()
+    picture: Image.Image | PdfPage
+    if kind.name == "PDF":
+        picture = document = PdfPage(data, name, page)
+        pages = document.pages
+    else:
+        try:
+            picture = Image.open(BytesIO(data), formats=[kind.name])
+            if kind.name == "TIFF":
+                found = tiff_pages(data)
+                pages, (number, tags) = len(found), found[page - 1]
+                picture.seek(number)
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+            raise _too_large(name, "a picture of enormous size") from None
+        except Exception:
             detail = f"{name} is a damaged picture, or a variant of its format that is not supported."
-            raise PictureError(422, detail, field=name, found=kind) from None
+            raise PictureError(422, detail, field=name, found=kind.name) from None
+    if pages > MAX_PAGES:
         raise PictureError(
-            415, f"{name} is not a picture in a supported format.", field=name, formats=list(FORMATS)
-        ) from None
+            413, f"{name} has more than {MAX_PAGES} pages.", field=name, found=f"{pages} pages"
+        )
     width, height = picture.size
     declared = width * height
     if max(width, height) > MAX_SIDE or declared > MAX_DECLARED_PIXELS:
         raise _too_large(name, f"{width}x{height} pixels")
-    if picture.format == "JPEG" and side is not None:
+    if kind.name == "JPEG" and side is not None and not isinstance(picture, PdfPage):
         picture.draft(None, (side, side))
-    unit = tiff_unit(data) if picture.format == "TIFF" else 0
-    held = _held(picture, declared, scans) + unit // 4
+    unit = tiff_unit(tags)
+    held = _held(picture, kind, declared, scans) + unit // 4
     if picture.width * picture.height > MAX_PIXELS or held > MAX_HELD_PIXELS:
         parts = f", in a strip or tile of {unit} bytes" if unit else ""
         raise _too_large(name, f"{width}x{height} pixels{parts}")
     _check_room(picture, held)
-    return Opened(picture, held, (width, height))
+    return Opened(picture, held, (width, height), pages)
 
 
 def open_pictures(data: list[bytes], names: list[str], side: int | None = DRAFT_SIDE) -> list[Opened]:
@@ -106,7 +136,7 @@ def open_pictures(data: list[bytes], names: list[str], side: int | None = DRAFT_
     """
     opened = [open_picture(content, name, side) for content, name in zip(data, names, strict=True)]
     pixels = sum(each.picture.width * each.picture.height for each in opened)
-    declared = sum(width * height for _, _, (width, height) in opened)
+    declared = sum(width * height for _, _, (width, height), _ in opened)
     if pixels > MAX_PIXELS_TOGETHER or declared > MAX_DECLARED_TOGETHER:
         detail = "The pictures in the request have too many pixels in total."
         raise PictureError(413, detail, field=names[0], found=f"{declared} pixels")
@@ -122,7 +152,7 @@ def data_bytes() -> int:
         return 0
 
 
-def _check_room(picture: Image.Image, held: int) -> None:
+def _check_room(picture: Image.Image | PdfPage, held: int) -> None:
     """Raise MemoryError if decoding would exceed the limit on this process's memory (RLIMIT_DATA). Some decoders
     would call the picture damaged."""
     limit = resource.getrlimit(resource.RLIMIT_DATA)[0]
@@ -130,16 +160,16 @@ def _check_room(picture: Image.Image, held: int) -> None:
         return
     pixels = picture.width * picture.height
     grey = pixels // 4 if pixels > MAX_GREY_PIXELS else pixels
-    narrow = picture.format != "JPEG" and picture.mode in ("1", "L", "P")
+    narrow = picture.format in ("PNG", "BMP", "GIF", "TIFF") and picture.mode in ("1", "L", "P")
     if data_bytes() + (held if narrow else 4 * held) + grey + 16 * STRIP > limit:
         raise MemoryError
 
 
-def _held(picture: Image.Image, declared: int, scans: int) -> int:
+def _held(picture: Image.Image | PdfPage, kind: Format, declared: int, scans: int) -> int:
     """The number of pixels of four bytes in memory while decoding. scans: of a JPEG."""
     pixels = picture.width * picture.height
-    if picture.format != "JPEG":
-        return pixels * COPIES.get(picture.format or "", 1)
+    if kind.name != "JPEG":
+        return pixels * kind.copies
     if scans == 1 and "progressive" not in picture.info:
         return pixels
     # libjpeg keeps all coefficients of a file of several scans in memory, two bytes each, even for a reduced size
@@ -153,19 +183,20 @@ def _too_large(name: str, found: str) -> PictureError:
     return PictureError(413, detail, field=name, found=found)
 
 
-def decode_grey(picture: Image.Image, name: str) -> np.ndarray:
+def decode_grey(picture: Image.Image | PdfPage, name: str) -> np.ndarray:
     """The picture's brightness, uint8 (height, width), after applying its Exif orientation. Transparent pixels
-    become light or dark, whichever contrasts with the ink. Closes the picture.
+    become light or dark, whichever contrasts with the ink. If only colours differ, these are used in place of
+    brightness. Closes the picture.
 
     Raises PictureError 422 for a damaged picture, or for pixels that are NaN or infinite.
     """
     try:
+        if isinstance(picture, PdfPage):
+            picture = picture.rendered()
         if picture.format == "BMP" and picture.info.get("compression") in RUN_LENGTH:
             return _run_length(picture)
         picture.load()
-        if len(picture.info.get("exif", b"")) > MAX_EXIF_BYTES:
-            del picture.info["exif"]
-        orientation = picture.getexif().get(ORIENTATION, 1)
+        orientation = _orientation(picture)
         grey = _grey(picture, name)
         if orientation != 1:
             grey.getexif()[ORIENTATION] = orientation
@@ -173,20 +204,31 @@ def decode_grey(picture: Image.Image, name: str) -> np.ndarray:
         return np.asarray(grey)
     except (PictureError, MemoryError):
         raise
-    except Exception:
+    except Exception as error:
         # damaged files can raise almost any exception, from OSError to struct.error
-        raise PictureError(422, f"{name} is a damaged picture.", field=name, found=picture.format) from None
+        cut = isinstance(error, OSError) and "truncated" in str(error)
+        reason = "is incomplete: the end of the file is missing" if cut else "is a damaged picture"
+        raise PictureError(422, f"{name} {reason}.", field=name, found=picture.format) from None
     finally:
         picture.close()
+
+
+def _orientation(picture: Image.Image) -> int:
+    """The Exif orientation, from 1 to 8. The pixels do not need Exif data, so damaged ones count as 1."""
+    try:
+        if len(picture.info.get("exif", b"")) > MAX_EXIF_BYTES:
+            del picture.info["exif"]
+        return int(picture.getexif().get(ORIENTATION, 1))
+    except Exception:
+        return 1
 
 
 def _run_length(picture: Image.Image) -> np.ndarray:
     """The brightness of a run-length-encoded BMP. Pillow decodes it in Python, which takes 40 times as long."""
     data = np.frombuffer(picture.fp.getvalue(), np.uint8)  # type: ignore[attr-defined]
     grey = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)
-    if grey is None:
-        raise ValueError("OpenCV can't decode it")
-    return grey
+    # of the two, only Pillow reads codes that skip pixels
+    return np.asarray(picture.convert("L")) if grey is None else grey
 
 
 def _grey(picture: Image.Image, name: str) -> Image.Image:
@@ -194,14 +236,39 @@ def _grey(picture: Image.Image, name: str) -> Image.Image:
     byte a pixel."""
     if picture.mode in ("I", "F") or "16" in picture.mode:
         return _in_strips(picture, _from_wide(picture, name))
-    if "A" in picture.getbands() or "transparency" in picture.info:
+    if ("A" in picture.getbands() or "transparency" in picture.info) and _is_transparent(picture):
         return _in_strips(picture, _on_paper(picture))
+    weights = None if picture.mode in ("1", "L", "LA") else _colour_weights(picture)
+    if weights is not None:
+        return _in_strips(picture, lambda strip: strip.convert("RGB").convert("L", weights))
     if picture.width * picture.height > MAX_GREY_PIXELS:
         return _in_strips(picture, lambda strip: strip.convert("L"))
     grey = picture.convert("L")
     # free its pixels of four bytes each
     picture.close()
     return grey
+
+
+def _is_transparent(picture: Image.Image) -> bool:
+    """Whether some of it is transparent, but not all: some programs leave the channel empty."""
+    alphas = [np.asarray(strip.convert("RGBA").getchannel("A")) for _, strip in _strips(picture)]
+    return min(alpha.min() for alpha in alphas) < 255 and max(alpha.max() for alpha in alphas) > 0
+
+
+def _colour_weights(picture: Image.Image) -> tuple[float, float, float, float] | None:
+    """The weights of red, green and blue, and an offset, with which the colours differ most, for a picture whose
+    brightness hardly differs; else None. The weights are the first principal component."""
+    step = max(1, max(picture.size) // SAMPLE_SIDE)
+    sample = picture.reduce(step) if picture.mode != "P" else picture.convert("RGB").reduce(step)
+    pixels = np.asarray(sample.convert("RGB"), np.float32).reshape(-1, 3)
+    middle = pixels.mean(0)
+    values, vectors = np.linalg.eigh(np.cov(pixels - middle, rowvar=False))
+    brightness = float((pixels @ np.array([0.299, 0.587, 0.114], np.float32)).std())
+    if float(np.sqrt(max(values[-1], 0))) < max(MORE_COLOUR * brightness, 1):
+        return None
+    first = vectors[:, -1]
+    red, green, blue = (float(weight) for weight in first)
+    return red, green, blue, 127.5 - float(middle @ first)
 
 
 def _in_strips(picture: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
@@ -244,9 +311,9 @@ def _from_wide(picture: Image.Image, name: str) -> Callable[[Image.Image], Image
     low, high = min(each[0] for each in ranges), max(each[1] for each in ranges)
     start, scale = 0.0, 1.0
     if low < 0 or high > 255:
-        # the format does not say which value is white, so guess it from the range
-        start, end = min(low, 0.0), 65535.0 if low >= 0 and high <= 65535 else high
-        scale = 255 / (end - start)
+        # neither the format nor the file says which value is white: programs use 9 to 16 bits
+        full = 2.0 ** math.ceil(math.log2(high + 1)) - 1 if low >= 0 and high <= 65535 else high - low
+        start, scale = low, 255 / max(high - low, LEAST_RANGE * full)
     elif picture.mode == "F" and high <= 1:
         scale = 255.0
 

@@ -1,5 +1,5 @@
 """The exceptions for pictures that can't be read. digits/serving/errors.py converts `PictureError` to problem
-details. `HugePictures` tells the caller that decoding takes more than it wants to spend where it is."""
+details. `CostlyPictures` tells the caller that preparing them takes more than it wants to spend where it is."""
 
 from __future__ import annotations
 
@@ -24,12 +24,5 @@ class PictureError(ValueError):
         return self.detail
 
 
-class HugePictures(Exception):
-    """Decoding the pictures would need more pixels in memory than `max_pixels`. None has been decoded.
-
-    pixels: the number of pixels in total.
-    """
-
-    def __init__(self, pixels: int) -> None:
-        super().__init__(f"the pictures decode to {pixels} pixels")
-        self.pixels = pixels
+class CostlyPictures(Exception):
+    """Preparing the pictures takes more time or memory than the caller wants to spend where it is."""

@@ -1,75 +1,52 @@
-"""Separates the digit's ink from the background. The background consists of a plane that is fitted along the
-picture's border, for soft shadows, and of everything too wide for a stroke, for hard shadows and sheets of paper.
-Pixels that differ from both are ink (`ink`). Connected components of ink are kept or dropped by size and place
-(`pick_digit`). A surface with writing on it is examined alone, and so is the place of a small digit
-(`find_digit`)."""
+"""Finds a digit's ink in a picture. If one thing clearly stands out from the background, it is taken (`_plain`).
+Otherwise, as on a sheet in front of something, in the light and shadow of a photograph, or among lines, `locate`
+says where the digit is, and ink is what is thin there (`_inside`): shadows and the edges of paper are not."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-# there already is a worker process for each CPU, so OpenCV's threads would only compete
-cv2.setNumThreads(1)
+from digits.imaging.ink import MIN_CONTRAST, from_border, scaled
+
+# left, top, right, bottom in pixels
+Box = tuple[float, float, float, float]
+# gives the box of the digit in a picture, uint8 (height, width), or None
+Locate = Callable[[np.ndarray], Box | None]
 
 # pixels of the longer side at which a digit is examined, more than four for each pixel of the network's input
 WORK_SIZE = 128
 # the same for large pictures, in which the digit has to be found first
 FIRST_SIZE = 480
-# minimum contrast of writing, of 255
-MIN_CONTRAST = 14
-# maximum stroke width, as a fraction of the picture's longer side; a digit that fills the picture and is drawn
-# with a marker is this wide where strokes meet
-WIDE_STROKE = 0.6
-# the same for a digit on an uneven background, which must be small for the background to be visible
-NARROW_STROKE = 0.08
-# threshold of an ink map for components, which must not be connected by blurred edges
-INK = 0.3
-# the same for the digit's box, which includes faint ends
-EDGE = 0.25
+# thresholds of an ink map for components, which blurred edges must not connect, and for the digit's box, which
+# includes faint ends
+INK, EDGE = 0.3, 0.25
 # components smaller than this fraction of the largest one's area are specks
 MIN_AREA = 0.06
-# minimum size of the digit, as a fraction of the picture's side
-MIN_DIGIT = 0.06
-# minimum size of a frame, which need not touch the border
+# pictures up to this number of pixels are taken for a digit without a margin
+NATIVE = 32
+# a component that touches the border, or is larger than this fraction of both sides, may be a frame
 FRAME = 0.84
-# a frame is within a 7th of the picture's size from the border; the ring of a round 0 that touches all sides is
-# not, because its distance from the corners is 0.146 of the sides
-FRAME_MARGIN = 7
-# the lines of a table may be further inside, if they surround a component larger than this fraction of the
-# picture, which a dot in a 0 is not
-TABLE_MARGIN = 4
-MIN_IN_TABLE = 0.36
-# maximum thickness of a ruled line as a fraction of the shorter side, and relative to the strokes
-MAX_RULE = 0.04
-THINNER = 0.7
-# a component inside has at least this distance from the border, as a fraction of the picture's sides
-MARGIN = 0.08
-# maximum fraction of ink on the border; if there is more, it is light and shadow in a photograph
-MAX_BORDER = 0.25
-# a component that fills more than this fraction of its box, and is larger than MIN_GROUND, may be a surface with
-# writing on it, such as a sheet of paper; a thick 8 fills as much, but its holes are smaller than MIN_WRITTEN
-GROUND_FILL = 0.72
-MIN_GROUND = 0.25
-MIN_WRITTEN = 0.4
-
-# the lines of a cell, which may be cut and slanted, are within this fraction of its side
-CELL_RIM = 0.08
-# minimum fraction of paper on the border inside these lines
-MIN_PAPER = 0.8
-# minimum size of a digit in a cell, as a fraction of the cell's side
-MIN_IN_CELL = 0.25
-
-LEVELS = np.arange(256, dtype=np.float32)
+# in a plain picture, at most this fraction of the border is ink, and at least this fraction of all ink is one
+# component, which is this dark on average, and whose thickness and the root of whose area are at most these
+# fractions of its longer side. Light and shadow and sheets of paper are paler or thicker
+MAX_BORDER, MIN_ONE, MIN_DARK, MAX_THICK, MAX_AREA = 0.02, 0.85, 0.6, 0.35, 0.7
+# what is examined around a digit's box, as a fraction of its longer side
+AROUND = 0.4
+# how far a digit may reach beyond its box, as a fraction of the box's longer side
+GROW = 0.1
+# maximum width of strokes as a fraction of a digit's longer side
+THICK_STROKE = 0.5
 
 
 class Components(NamedTuple):
-    """Connected components (8 neighbours).
+    """Connected components (8 neighbours) of a mask.
 
-    labels: uint16 or int32 (height, width), 0 for the background. boxes: int32 (n, 4): left, top, right, bottom.
-    areas: int32 (n,), in pixels. Row i of boxes and areas belongs to label i + 1.
+    labels: uint16 (height, width), 0 for the background. boxes: int32 (n, 4): left, top, right, bottom. areas:
+    int32 (n,), in pixels. Row i of boxes and areas belongs to label i + 1.
     """
 
     labels: np.ndarray
@@ -77,267 +54,121 @@ class Components(NamedTuple):
     areas: np.ndarray
 
 
+def find_digit(grey: np.ndarray, locate: Locate | None = None) -> np.ndarray | None:
+    """The digit's ink, float32 in [0, 1], cropped to its box. None if there is no digit.
+
+    grey: uint8 (height, width) of any size. locate: where a digit is that does not stand out clearly, which may be
+    called once; without it, or if it finds none, everything that differs from the background is taken.
+    """
+    strength, plain = _plain(grey)
+    if plain and strength is not None:
+        scale = max(grey.shape) / max(strength.shape)
+        left, top, right, bottom = (side * scale for side in ink_box(strength))
+        if scale > 1 and max(right - left, bottom - top) < WORK_SIZE / 2 * scale:
+            # examine a small digit in a large picture with more pixels
+            closer, plain = _plain(_around(grey, (left, top, right, bottom))[0])
+            strength = strength if closer is None else closer
+    if not plain and locate is not None and np.ptp(grey) >= MIN_CONTRAST and (box := locate(grey)):
+        inside = _inside(grey, box)
+        strength = strength if inside is None else inside
+    if strength is None:
+        return None
+    left, top, right, bottom = ink_box(strength)
+    return strength[top:bottom, left:right]
+
+
+def _plain(grey: np.ndarray) -> tuple[np.ndarray | None, bool]:
+    """The ink of a picture without specks, and whether it is one digit that clearly stands out."""
+    strength = from_border(shrink(grey, FIRST_SIZE if max(grey.shape) > 4 * WORK_SIZE else WORK_SIZE))
+    if strength is None:
+        return None, False
+    mask = (strength > INK).astype(np.uint8)
+    labels, boxes, areas = components(mask)
+    if not areas.size:
+        return None, False
+    main = int(areas.argmax())
+    left, top, right, bottom = boxes[main].tolist()
+    border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]]).mean()
+    height, width = mask.shape
+    frame = left == 0 or top == 0 or right == width or bottom == height
+    frame |= min((right - left) / width, (bottom - top) / height) > FRAME
+    around = mask[max(0, top - 1) : bottom + 1, max(0, left - 1) : right + 1]
+    # the distance to the nearest pixel without ink
+    depth = cv2.minMaxLoc(cv2.distanceTransform(around, cv2.DIST_L2, 3))[1]
+    longer = max(right - left, bottom - top)
+    thin = 2 * depth <= MAX_THICK * longer and areas[main] <= (MAX_AREA * longer) ** 2
+    one = areas[main] >= MIN_ONE * areas.sum()
+    dark = cv2.mean(strength, mask)[0] >= MIN_DARK
+    plain = border <= MAX_BORDER and not frame and thin and one and dark
+    return _only(strength, labels, areas >= MIN_AREA * areas[main]), plain or max(grey.shape) <= NATIVE
+
+
+def _inside(grey: np.ndarray, box: Box) -> np.ndarray | None:
+    """The ink of the digit in a box. None if there is none.
+
+    Paper is the median of the surroundings, and ink is darker or brighter, whichever differs more. It is thinner
+    than shadows: dark ink is what a closing fills, and bright ink what it fills in the negative (top-hat; Serra
+    1982, "Image Analysis and Mathematical Morphology").
+    """
+    part, (left, top, right, bottom) = _around(grey, box)
+    small = shrink(part, WORK_SIZE)
+    scale = max(small.shape) / max(part.shape)
+    rows, columns = slice(int(top * scale), int(bottom * scale)), slice(int(left * scale), int(right * scale))
+    size = max(bottom - top, right - left) * scale
+    grow = int(GROW * size)
+    width = max(3, int(THICK_STROKE * size) | 1)
+    smooth, paper = cv2.medianBlur(small, 3), cv2.medianBlur(small, int(size) | 1)
+    dark, bright = (
+        cv2.norm(np.ascontiguousarray(departs[rows, columns]))
+        for departs in (cv2.subtract(paper, smooth), cv2.subtract(smooth, paper))
+    )
+    if bright > dark:
+        small, smooth = cv2.bitwise_not(small), cv2.bitwise_not(smooth)
+    kernel = np.ones((width, width), np.uint8)
+    strength = scaled(cv2.subtract(cv2.morphologyEx(smooth, cv2.MORPH_CLOSE, kernel), small))
+    if strength is None:
+        return None
+    mask = (strength > INK).astype(np.uint8)
+    # lines that go on further are cut off
+    grown = np.zeros_like(mask)
+    grown[
+        max(0, rows.start - grow) : rows.stop + grow, max(0, columns.start - grow) : columns.stop + grow
+    ] = 1
+    labels, _, areas = components(cv2.multiply(mask, grown))
+    inside = np.bincount(labels[rows, columns].ravel(), minlength=areas.size + 1)[1:]
+    if not inside.any():
+        return None
+    kept = (inside > areas / 2) & (inside >= MIN_AREA * inside.max())
+    return _only(strength, labels, kept if kept.any() else inside == inside.max())
+
+
+def _around(grey: np.ndarray, box: Box) -> tuple[np.ndarray, Box]:
+    """The part of a picture in and around a box, and the box in it."""
+    left, top, right, bottom = box
+    margin = AROUND * max(right - left, bottom - top)
+    x, y = max(0, int(left - margin)), max(0, int(top - margin))
+    part = grey[y : int(bottom + margin) + 1, x : int(right + margin) + 1]
+    return part, (max(0, left - x), max(0, top - y), right - x, bottom - y)
+
+
 def components(mask: np.ndarray) -> Components:
-    """The components of a mask, bool or uint8 (height, width)."""
-    # 16-bit labels take half the time; they suffice if the mask has less than 2^18 pixels
-    kind = cv2.CV_16U if mask.size < 1 << 18 else cv2.CV_32S
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8, ltype=kind)
+    """The components of a mask, uint8 (height, width)."""
+    # 16-bit labels take half the time, and suffice for less than 2^18 pixels
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8, ltype=cv2.CV_16U)
     left, top, width, height, areas = stats[1:].T
     return Components(labels, np.stack([left, top, left + width, top + height], 1), areas)
 
 
-def fit_background(grey: np.ndarray) -> tuple[np.ndarray, int]:
-    """Fit a plane to the brightness along the border of `grey`, uint8 (height, width). Returns its slope, float32
-    (height, width), which is 0 in the middle, and its level there, 0 to 255.
-
-    The least median of squares (Rousseeuw 1984, doi:10.1080/01621459.1984.10477105) tolerates ink on nearly half
-    of the border. More ink than that on the border is rare, even in a tight crop.
-    """
-    height, width = grey.shape
-    step = max(1, max(height, width) // 24)
-    # places (x, y) along the four sides
-    x, y = np.arange(0, width, step, dtype=np.float32), np.arange(0, height, step, dtype=np.float32)
-    places = np.zeros((2 * (x.size + y.size), 2), np.float32)
-    places[: x.size, 0] = places[x.size : 2 * x.size, 0] = x
-    places[x.size : 2 * x.size, 1] = height - 1
-    places[2 * x.size : -y.size, 1] = places[-y.size :, 1] = y
-    places[-y.size :, 0] = width - 1
-    levels = np.concatenate([grey[0, ::step], grey[-1, ::step], grey[::step, 0], grey[::step, -1]])
-    # OpenCV fits affine maps robustly, so fit the map that moves each place aside by its brightness
-    moved = places.copy()
-    moved[:, 0] += levels
-    fit, _ = cv2.estimateAffine2D(places, moved, method=cv2.LMEDS)
-    if fit is None:
-        return np.zeros(grey.shape, np.float32), int(np.median(levels))
-    a, b, c = (fit[0] - (1, 0, 0)).tolist()
-    across = (np.arange(width, dtype=np.float32) - np.float32(width / 2)) * np.float32(a)
-    down = (np.arange(height, dtype=np.float32) - np.float32(height / 2)) * np.float32(b)
-    level = round(min(max(c + a * width / 2 + b * height / 2, 0), 255))
-    return down[:, None] + across, level
+def _only(strength: np.ndarray, labels: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """An ink map with nothing but the components that are kept and their faint edges."""
+    mask = (labels > 0 if kept.all() else np.append(False, kept)[labels]).astype(np.uint8)
+    return cv2.copyTo(strength, cv2.dilate(mask, np.ones((5, 5), np.uint8)))
 
 
-def ink(grey: np.ndarray, max_stroke: float = WIDE_STROKE, flat: bool = True) -> np.ndarray | None:
-    """How much each pixel is ink, float32 (height, width) in [0, 1]. None if there is no writing.
-
-    grey: uint8 (height, width). max_stroke: maximum stroke width, as a fraction of the longer side. flat: whether
-    the light is even. If so, ink is darker or brighter than the border's plane, whichever differs more from it,
-    else whichever has more thin strokes. Dark ink is what a closing fills (black top-hat; Serra 1982, "Image
-    Analysis and Mathematical Morphology"), and bright ink what it fills in the negative.
-    """
-    kernel = np.ones((int(max_stroke * max(grey.shape)) | 1,) * 2, np.uint8)
-    level = 0
-    if flat:
-        slope, level = fit_background(cv2.medianBlur(grey, 3))
-        grey = cv2.subtract(grey, slope, dtype=cv2.CV_8U)
-        levels = np.full_like(grey, level)
-        dark, bright = cv2.subtract(levels, grey), cv2.subtract(grey, levels)
-    else:
-        # strokes are thinner than the gaps between them, or between them and a shadow's edge
-        smooth, thin = cv2.medianBlur(grey, 3), kernel[::2, ::2]
-        dark = cv2.morphologyEx(smooth, cv2.MORPH_BLACKHAT, thin)
-        bright = cv2.morphologyEx(smooth, cv2.MORPH_TOPHAT, thin)
-    if cv2.norm(bright) > cv2.norm(dark):
-        grey, level = cv2.bitwise_not(grey), 255 - level
-    # the median keeps a noisy pixel from changing its surroundings; outside the border, assume paper
-    background = cv2.dilate(
-        cv2.medianBlur(grey, 3), kernel, borderType=cv2.BORDER_CONSTANT, borderValue=level
-    )
-    background = cv2.erode(background, kernel)
-    return _strength(cv2.subtract(background, grey))
-
-
-def _strength(departs: np.ndarray) -> np.ndarray | None:
-    """Scale the differences from the background, uint8, so that the paper's noise is 0 and ink is 1."""
-    counts = cv2.calcHist([departs], [0], None, [256], [0, 256]).ravel()
-    # use the few pixels that differ most, because a single one may be a scratch
-    few = max(4, departs.size // 16_000)
-    strong = 255 - int(np.searchsorted(np.cumsum(counts[::-1]), few))
-    # estimate the noise from the paper only, because a tight crop is mostly ink
-    paper = np.cumsum(counts[: max(1, strong // 2)])
-    noise = int(np.searchsorted(paper, paper[-1] / 2))
-    if strong < max(MIN_CONTRAST, 5 * noise):
-        return None
-    low = max(0.12 * strong, min(2.5 * noise, 0.4 * strong))
-    table = np.clip((LEVELS - np.float32(low)) * np.float32(1 / (0.85 * strong - low)), 0, 1)
-    return cv2.LUT(departs, table)
-
-
-class Found(NamedTuple):
-    """The digit's ink in a picture.
-
-    strength: float32 (height, width) in [0, 1], like the result of `ink`. box: left, top, right, bottom of the
-    largest component. area: its area in pixels. share: its size as a fraction of the picture's side. clear:
-    whether it does not touch the border. scale: the picture's size relative to that of `strength`. left, top:
-    where `strength` begins in the picture, in the picture's pixels.
-    """
-
-    strength: np.ndarray
-    box: list[int]
-    area: int
-    share: float
-    clear: bool
-    scale: float = 1.0
-    left: float = 0.0
-    top: float = 0.0
-
-    def border(self) -> float:
-        """The fraction of the picture's border that is ink."""
-        ink_mask = self.strength > INK
-        sides = ink_mask[0], ink_mask[-1], ink_mask[:, 0], ink_mask[:, -1]
-        return float(np.concatenate(sides).mean())
-
-
-def pick_digit(strength: np.ndarray | None, may_have_rules: bool = True) -> Found | None:
-    """The digit in an ink map, float32 (height, width), without specks, frames and neighbours. None if there is no
-    ink."""
-    if strength is None:
-        return None
-    height, width = strength.shape
-    mask = (strength > INK).astype(np.uint8)
-    labels, boxes, areas = components(mask)
-    if not areas.size:
-        return None
-    left, top, right, bottom = boxes.T
-    share = np.maximum((right - left) / width, (bottom - top) / height)
-    touches = (left == 0) | (top == 0) | (right == width) | (bottom == height)
-    inside = np.minimum(left / width, top / height) > MARGIN
-    inside &= np.maximum(right / width, bottom / height) < 1 - MARGIN
-    inside &= share > MIN_DIGIT
-    size = areas.copy()
-    if areas.size > 1 and inside.any() and not inside.all():
-        # unlike a frame and the lines of a table, a digit that fills its picture is also in the middle; unlike a
-        # cut off neighbour, it is not smaller than the components inside
-        part = TABLE_MARGIN if share[inside].max() > MIN_IN_TABLE else FRAME_MARGIN
-        y, x = height // part, width // part
-        aside = np.ones(areas.size + 1, bool)
-        aside[labels[y : height - y, x : width - x]] = False
-        frame = (touches | (share > FRAME)) & aside[1:]
-        size[frame | (touches & (areas < areas[inside].max() / 2))] = 0
-    main = int(size.argmax())
-    spans = (left[main] == 0 and right[main] == width) or (top[main] == 0 and bottom[main] == height)
-    if spans and may_have_rules and (rules := find_rules(mask)).any():
-        return pick_digit(_without(strength, mask, rules), may_have_rules=False)
-    drop = np.zeros(areas.size + 1, np.uint8)
-    drop[1:] = size < MIN_AREA * size[main]
-    if drop.any():
-        strength = _without(strength, mask, drop[labels])
-    return Found(strength, boxes[main].tolist(), int(areas[main]), float(share[main]), not touches[main])
-
-
-def find_rules(mask: np.ndarray) -> np.ndarray:
-    """The pixels of a mask, uint8 (height, width), that belong to ruled lines, also uint8.
-
-    A ruled line is straight, goes from border to border, and is thinner than the remaining strokes. Where a stroke
-    crosses it, the pixels belong to the stroke.
-    """
-    rules = np.zeros_like(mask)
-    most = max(2, round(MAX_RULE * min(mask.shape)))
-    # a vertical line is a horizontal one in the transposed picture
-    for seen, out in ((mask, rules), (np.ascontiguousarray(mask.T), rules.T)):
-        width = seen.shape[1]
-        thin = seen - cv2.morphologyEx(seen, cv2.MORPH_OPEN, np.ones((most + 1, 1), np.uint8))
-        # connect lines across the strokes that interrupt them
-        joined = cv2.morphologyEx(thin, cv2.MORPH_CLOSE, np.ones((1, width // 3 | 1), np.uint8))
-        labels, boxes, areas = components(joined)
-        is_rule = np.zeros(areas.size + 1, bool)
-        is_rule[1:] = (boxes[:, 0] <= 1) & (boxes[:, 2] >= width - 1)
-        is_rule[1:] &= boxes[:, 3] - boxes[:, 1] <= 2 * most + width // 16
-        out[is_rule[labels] & (thin == 1)] = 1
-    strokes, lines = (cv2.distanceTransform(each, cv2.DIST_L1, 3).max() for each in (mask - rules, rules))
-    return rules if lines <= THINNER * strokes else np.zeros_like(mask)
-
-
-def _without(strength: np.ndarray, mask: np.ndarray, drop: np.ndarray) -> np.ndarray:
-    """Remove the pixels `drop` of the ink `mask`, both uint8 (height, width), from an ink map, together with
-    their faint edges. The edges of the remaining ink are kept."""
-    dropped = cv2.dilate(drop, np.ones((5, 5), np.uint8))
-    kept = cv2.dilate(mask - drop, np.ones((3, 3), np.uint8))
-    return np.where((dropped == 1) & (kept == 0), np.float32(0), strength)
-
-
-def find_digit(grey: np.ndarray) -> tuple[np.ndarray, tuple[float, float, float, float]] | None:
-    """The digit's ink, float32 in [0, 1], cropped to its box, and the box in the picture's pixels: left, top,
-    right, bottom. None if there is no digit.
-
-    grey: uint8 (height, width) of any size.
-    """
-    found = _look(grey) or _look_in_cell(grey)
-    if found is None:
-        return None
-    x, y, width, height = _ink_box(found.strength)
-    left, top, scale = found.left, found.top, found.scale
-    box = left + x * scale, top + y * scale, left + (x + width) * scale, top + (y + height) * scale
-    return found.strength[y : y + height, x : x + width], box
-
-
-def _look_in_cell(grey: np.ndarray) -> Found | None:
-    """Find the digit in a cell of a form that was cut out along its lines, so that there is no paper on the
-    border."""
-    rim = int(CELL_RIM * min(grey.shape))
-    cell = grey[rim : grey.shape[0] - rim, rim : grey.shape[1] - rim]
-    border = np.concatenate([cell[0], cell[-1], cell[:, 0], cell[:, -1]]).astype(np.int16)
-    if np.mean(np.abs(border - np.median(border)) <= MIN_CONTRAST) < MIN_PAPER:
-        return None
-    found = _look(cell)
-    if found is None or not found.clear or found.share <= MIN_IN_CELL:
-        return None
-    return found._replace(left=found.left + rim, top=found.top + rim)
-
-
-def _look(grey: np.ndarray) -> Found | None:
-    small = shrink(grey, FIRST_SIZE if max(grey.shape) > 4 * WORK_SIZE else WORK_SIZE)
-    found, flat = pick_digit(ink(small)), True
-    # not for small pictures, because they may be crops, in which the digit may cover much of the border
-    if max(small.shape) > WORK_SIZE and (found is None or found.border() > MAX_BORDER):
-        uneven = pick_digit(ink(small, NARROW_STROKE, flat=False))
-        if uneven is not None and uneven.clear:
-            found, flat = uneven, False
-    if found is None:
-        return None
-    scale = max(grey.shape) / max(small.shape)
-    left, top, right, bottom = found.box
-    longer = max(right - left, bottom - top)
-    fill = found.area / ((right - left) * (bottom - top))
-    if fill > GROUND_FILL and longer > MIN_GROUND * max(small.shape) and min(small.shape) > WORK_SIZE / 4:
-        # leave out the edge of the surface
-        inset = 0.03 * longer
-        top, bottom = int((top + inset) * scale), int((bottom - inset) * scale)
-        left, right = int((left + inset) * scale), int((right - inset) * scale)
-        written = _look(grey[top:bottom, left:right]) if top < bottom and left < right else None
-        if written is not None and written.border() < MAX_BORDER / 2 and written.share > MIN_WRITTEN:
-            return written._replace(left=written.left + left, top=written.top + top)
-    if scale > 1 and longer < WORK_SIZE / 2:
-        closer = _look_closer(grey, found, scale, flat)
-        if closer is not None:
-            return closer
-    return found._replace(scale=scale)
-
-
-def _look_closer(grey: np.ndarray, found: Found, scale: float, flat: bool) -> Found | None:
-    """Examine a small digit in a large picture with more pixels. scale: the picture's size relative to that in
-    which the digit was found."""
-    x, y, width, height = _ink_box(found.strength)
-    margin = int(0.4 * max(width, height))
-    rows = slice(max(0, y - margin), y + height + margin + 1)
-    columns = slice(max(0, x - margin), x + width + margin + 1)
-    top, left = int(rows.start * scale), int(columns.start * scale)
-    part = grey[top : int(rows.stop * scale), left : int(columns.stop * scale)]
-    strength = ink(shrink(part, WORK_SIZE), WIDE_STROKE if flat else WIDE_STROKE / 2, flat)
-    if strength is None:
-        return None
-    # don't restore what was removed before, such as a frame around the digit
-    seen = cv2.dilate((found.strength[rows, columns] > 0).astype(np.uint8), np.ones((5, 5), np.uint8))
-    size = strength.shape[1], strength.shape[0]
-    closer = pick_digit(strength * cv2.resize(seen, size, interpolation=cv2.INTER_NEAREST))
-    if closer is None:
-        return None
-    return closer._replace(scale=max(part.shape) / max(strength.shape), left=left, top=top)
-
-
-def _ink_box(strength: np.ndarray) -> tuple[int, int, int, int]:
-    """Left, top, width and height of the ink."""
+def ink_box(strength: np.ndarray) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of the ink."""
     x, y, width, height = cv2.boundingRect((strength > EDGE).astype(np.uint8))
-    return x, y, width, height
+    return x, y, x + width, y + height
 
 
 def shrink(grey: np.ndarray, longest: int) -> np.ndarray:
@@ -347,5 +178,8 @@ def shrink(grey: np.ndarray, longest: int) -> np.ndarray:
     if ratio >= 1:
         return grey
     size = (max(1, round(width * ratio)), max(1, round(height * ratio)))
-    # the faster way uses every pixel if the picture is at most halved
-    return cv2.resize(grey, size, interpolation=cv2.INTER_AREA if ratio < 0.5 else cv2.INTER_LINEAR)
+    # averages of whole pixels are much faster than of parts of pixels, and so is the rest, which at most halves it
+    if (times := int(1 / ratio)) > 1 and min(height, width) >= times:
+        whole = grey[: height // times * times, : width // times * times]
+        grey = cv2.resize(whole, (width // times, height // times), interpolation=cv2.INTER_AREA)
+    return cv2.resize(grey, size, interpolation=cv2.INTER_LINEAR)

@@ -25,6 +25,10 @@ MAX_EXIF_SEGMENTS = 16
 MAX_EXIF_BYTES = 1 << 20
 # the chunks of a PNG, the blocks before a GIF's first frame, the values of a TIFF's tag, and bytes of no meaning
 MAX_BLOCKS = 100_000
+# pages of a file
+MAX_PAGES = 50
+# the side of an icon
+MAX_ICON = 1024
 
 # what follows 0xFF in a JPEG: any marker except restart markers, which belong to the data of a scan
 MARKER = re.compile(rb"\xff([\xc0-\xcf\xd8-\xfe])")
@@ -38,15 +42,18 @@ BARE = frozenset({0xC8, 0xD8, 0xD9, *range(0xF0, 0xFE)})
 INTEGERS = {1: "B", 3: "H", 4: "L", 6: "b", 8: "h", 9: "l", 16: "Q", 17: "q"}
 COMPACT = frozenset({1, 2, 7})
 WIDTH, HEIGHT, BITS, SAMPLES, ROWS, TILE_WIDTH, TILE_HEIGHT = 256, 257, 258, 277, 278, 322, 323
-SIZES = frozenset({WIDTH, HEIGHT, BITS, SAMPLES, ROWS, TILE_WIDTH, TILE_HEIGHT})
+SUBFILE = 254
+SIZES = frozenset({WIDTH, HEIGHT, BITS, SAMPLES, ROWS, TILE_WIDTH, TILE_HEIGHT, SUBFILE})
+# bits of SUBFILE: a page at a lower resolution, and a mask
+NO_PAGE = 1 | 4
 
 # a JPEG in a strip or tile of a TIFF has one scan, or one for each channel
 os.environ.setdefault("LIBTIFF_JPEG_MAX_ALLOWED_SCAN_NUMBER", "5")
 
 
 def check_structure(data: bytes, name: str) -> tuple[bytes, int]:
-    """The bytes that Pillow should open: of a PNG without the chunks that don't change its pixels, else `data`.
-    And the number of scans, which is 1 for all but JPEGs.
+    """The bytes that Pillow should open: of a PNG without the chunks that don't change its pixels, of an icon its
+    largest picture, else `data`. And the number of scans, which is 1 for all but JPEGs.
 
     Raises PictureError 422 for more parts than any program writes, 413 for more scans than the size allows.
     """
@@ -131,52 +138,87 @@ def _gif(data: bytes, name: str) -> tuple[bytes, int]:
     return data, 1
 
 
+def _ico(data: bytes, name: str) -> tuple[bytes, int]:
+    """The largest picture of an icon, if it is a PNG."""
+    sizes = []
+    for at in range(6, 6 + 16 * min(int.from_bytes(data[4:6], "little"), MAX_BLOCKS), 16):
+        width, height, depth, length, begins = struct.unpack("<BB4xHLL", data[at : at + 16].ljust(16, b"\0"))
+        picture = data[begins : begins + length]
+        if picture.startswith(b"\x89PNG"):
+            sizes.append(((width or 256) * (height or 256), depth, _png(picture, name)[0]))
+        elif len(picture) >= 12:
+            # a BMP with twice its height
+            sides = struct.unpack_from("<ll", picture, 4)
+            if not 0 < sides[0] <= MAX_ICON or not 0 < sides[1] <= 2 * MAX_ICON:
+                _refuse(name, f"{MAX_ICON} pixels on a side", f"an icon of {sides[0]}x{sides[1]} pixels")
+            sizes.append(((width or 256) * (height or 256), depth, data))
+    return max(sizes, default=(0, 0, data), key=lambda each: each[:2])[2], 1
+
+
 def _tiff(data: bytes, name: str) -> tuple[bytes, int]:
-    """Count the values of each tag of the first page."""
-    tags = tiff_tags(data)
-    if max((count for count, _ in tags.values()), default=0) > MAX_BLOCKS:
+    """Count the pages, and the values of each tag of a page."""
+    pages = tiff_pages(data)
+    if len(pages) > MAX_PAGES:
+        _refuse(name, f"{MAX_PAGES} pages", "a TIFF with more pages")
+    if max((count for _, tags in pages for count, _ in tags.values()), default=0) > MAX_BLOCKS:
         _refuse(
             name, f"{MAX_BLOCKS} values in a tag", "a TIFF with more strips or tiles than any program writes"
         )
     return data, 1
 
 
-def tiff_tags(data: bytes) -> dict[int, tuple[int, int]]:
-    """The tags of a TIFF's first page: for each the number of its values, or 0 if they are not expanded, and the
-    largest of its first four values if it is one of SIZES. What can't be read is left out."""
+# the values of a tag: their number, or 0 if they are not expanded, and the largest of the first four if it is one
+# of SIZES
+Tags = dict[int, tuple[int, int]]
+
+
+def tiff_pages(data: bytes) -> list[tuple[int, Tags]]:
+    """The pages of a TIFF, at most one more than MAX_PAGES: the number of each among all of its images, from 0,
+    and its tags. Images of a lower resolution and masks are no pages. What can't be read is left out."""
     order = "<" if data[:2] == b"II" else ">"
-    large = 43 in data[2:4]
-    tags: dict[int, tuple[int, int]] = {}
+    long = order + ("Q" if 43 in data[2:4] else "L")
+    images: list[Tags] = []
     try:
-        (at,) = struct.unpack_from(order + ("Q" if large else "L"), data, 8 if large else 4)
-        (n,) = struct.unpack_from(order + ("Q" if large else "H"), data, at)
-        at, entry, inline = (at + 8, "HHQ", 8) if large else (at + 2, "HHL", 4)
-        for _ in range(min(n, MAX_BLOCKS)):
-            tag, kind, count = struct.unpack_from(order + entry, data, at)
-            at += struct.calcsize(order + entry)
-            largest = 0
-            if tag in SIZES and kind in INTEGERS and count:
-                values = f"{order}{min(count, 4)}{INTEGERS[kind]}"
-                place = at
-                if count * struct.calcsize(order + INTEGERS[kind]) > inline:
-                    (place,) = struct.unpack_from(order + ("Q" if large else "L"), data, at)
-                largest = max(struct.unpack_from(values, data, place))
-            before = tags.get(tag, (0, 0))
-            # of duplicates, Pillow and libtiff might choose different ones
-            tags[tag] = max(before[0], 0 if kind in COMPACT else count), max(before[1], largest)
-            at += inline
+        (at,) = struct.unpack_from(long, data, 8 if "Q" in long else 4)
+        seen = {0}
+        while at not in seen and len(images) <= 3 * MAX_PAGES:
+            seen.add(at)
+            images.append({})
+            at = _tiff_tags(data, order, at, images[-1])
     except (struct.error, OverflowError):
         pass
-    return tags
+    pages = [(i, tags) for i, tags in enumerate(images) if not tags.get(SUBFILE, (0, 0))[1] & NO_PAGE]
+    return pages[: MAX_PAGES + 1] or [(0, images[0] if images else {})]
 
 
-def tiff_unit(data: bytes) -> int:
-    """The size in bytes of the largest strip or tile of a TIFF's first page, which libtiff has in memory."""
+def _tiff_tags(data: bytes, order: str, at: int, tags: Tags) -> int:
+    """Read the tags of the image at this place, and return the place of the next one. Raises struct.error."""
+    large = 43 in data[2:4]
+    (n,) = struct.unpack_from(order + ("Q" if large else "H"), data, at)
+    at, entry, inline = (at + 8, "HHQ", 8) if large else (at + 2, "HHL", 4)
+    for _ in range(min(n, MAX_BLOCKS)):
+        tag, kind, count = struct.unpack_from(order + entry, data, at)
+        at += struct.calcsize(order + entry)
+        largest = 0
+        if tag in SIZES and kind in INTEGERS and count:
+            values = f"{order}{min(count, 4)}{INTEGERS[kind]}"
+            place = at
+            if count * struct.calcsize(order + INTEGERS[kind]) > inline:
+                (place,) = struct.unpack_from(order + ("Q" if large else "L"), data, at)
+            largest = max(struct.unpack_from(values, data, place))
+        before = tags.get(tag, (0, 0))
+        # of duplicates, Pillow and libtiff might choose different ones
+        tags[tag] = max(before[0], 0 if kind in COMPACT else count), max(before[1], largest)
+        at += inline
+    return int(struct.unpack_from(order + ("Q" if large else "L"), data, at)[0])
+
+
+def tiff_unit(tags: Tags) -> int:
+    """The size in bytes of the largest strip or tile of a TIFF's page, which libtiff has in memory."""
 
     def value(tag: int, default: int) -> int:
         return tags.get(tag, (0, 0))[1] or default
 
-    tags = tiff_tags(data)
     rows = min(value(ROWS, 2**32), value(HEIGHT, 0))
     pixels = max(value(WIDTH, 0) * rows, value(TILE_WIDTH, 0) * value(TILE_HEIGHT, 0))
     return math.ceil(pixels * value(BITS, 1) * value(SAMPLES, 1) / 8)
@@ -189,4 +231,5 @@ CHECKS: dict[bytes, Callable[[bytes, str], tuple[bytes, int]]] = {
     b"GIF8": _gif,
     b"II": _tiff,
     b"MM": _tiff,
+    b"\0\0\1\0": _ico,
 }

@@ -83,7 +83,7 @@ class Reading:
 
     lines: from top to bottom. marks: boxes of what is no digit, signs and letters first. size: width and height in
     pixels, after applying the Exif orientation. found_in: seconds for everything except the network. detected_in:
-    seconds for running the network.
+    seconds for running the network. pages: of the file.
     """
 
     lines: list[Line]
@@ -91,6 +91,7 @@ class Reading:
     size: tuple[int, int]
     found_in: float
     detected_in: float
+    pages: int = 1
 
     @property
     def text(self) -> str:
@@ -107,8 +108,9 @@ def read(
     check: str | None = None,
     alternatives: int = 0,
     sure: float | None = None,
+    page: int = 1,
 ) -> Reading:
-    """Read the digits in the picture `data`.
+    """Read the digits in the picture `data`, or in this page of it.
 
     name: what to call the picture in error messages. length: return the best reading of each word with this number
     of digits. check: "luhn" returns the best reading whose last digit is the Luhn check digit of the others
@@ -122,7 +124,7 @@ def read(
     if check not in (None, "luhn"):
         raise ValueError(f"check is None or 'luhn', not {check!r}")
     begun = perf_counter()
-    opened = open_picture(data, name, DRAFT)
+    opened = open_picture(data, name, DRAFT, page)
     grey = shrink(decode_grey(opened.picture, name), FINE)
     # the size after applying the Exif orientation
     turned = (opened.size[0] > opened.size[1]) != (grey.shape[1] > grey.shape[0])
@@ -146,7 +148,7 @@ def read(
     for line, numbers in zip(lines, columns, strict=True):
         line.words[:] = [replace(word, column=k) for word, k in zip(line.words, numbers, strict=True)]
     seconds = perf_counter() - begun - search.seconds
-    return Reading(lines, boxes[:MOST_MARKS], (width, height), seconds, search.seconds)
+    return Reading(lines, boxes[:MOST_MARKS], (width, height), seconds, search.seconds, opened.pages)
 
 
 def _line(

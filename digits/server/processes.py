@@ -316,7 +316,8 @@ def _attempt(work: Callable[[], Any]) -> tuple[Any, BaseException | None]:
         # orjson can't say that it has no memory
         return None, MemoryError()
     except cv2.error as error:
-        return None, MemoryError() if error.code == cv2.Error.StsNoMem else error
+        no_memory = error.code == cv2.Error.StsNoMem or "bad_alloc" in str(error)
+        return None, MemoryError() if no_memory else error
     except Exception as error:
         # the traceback is not pickled, but its text is
         error.add_note(traceback.format_exc())

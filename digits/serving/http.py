@@ -13,18 +13,11 @@ from werkzeug.formparser import FormDataParser
 from werkzeug.utils import cached_property
 from werkzeug.wsgi import LimitedStream
 
+from digits.imaging.formats import TYPES
 from digits.serving.errors import Problem
 
 # common names of accepted types besides the registered ones
-ALIASES = {
-    "image/jpg": "image/jpeg",
-    "image/pjpeg": "image/jpeg",
-    "image/x-png": "image/png",
-    "image/x-bmp": "image/bmp",
-    "image/x-ms-bmp": "image/bmp",
-    "image/tif": "image/tiff",
-    "text/json": "application/json",
-}
+ALIASES = TYPES | {"text/json": "application/json"}
 
 
 class BodyTooLarge(RequestEntityTooLarge):

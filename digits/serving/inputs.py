@@ -7,9 +7,7 @@ Pixels, as JSON or raw bytes, are only scaled. Pictures are prepared by digits/i
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,10 +17,10 @@ import numpy as np
 import orjson
 from flask import current_app
 
-from digits.imaging import HugePictures, prepare
-from digits.imaging.decode import SIGNATURES
+from digits.imaging.formats import TYPES, format_of
 from digits.model import scale
 from digits.serving.errors import Problem
+from digits.serving.pictures import prepared
 from digits.serving.service import service
 from digits.values import blank, decode_base64
 
@@ -30,7 +28,9 @@ SIDE = 28
 PIXELS = SIDE * SIDE
 IMAGE_FORMATS = "28 rows of 28 numbers from 0 to 255 (or 28x28x1, or 784 numbers), or a picture in base64"
 FORM = "multipart/form-data"
-PICTURES = ("image/png", "image/jpeg", "image/webp", "image/bmp", "image/gif", "image/tiff")
+PICTURES = tuple(dict.fromkeys(TYPES.values()))
+# a picture's bytes say what its format is, so its type need not; SageMaker's clients send the last one
+ANY_PICTURE = "image/", "application/pdf", "application/x-image"
 # wider types of numbers that clients send as raw pixels
 WIDE = ("f8", "f4", "i8", "i4")
 # longest name of a form's field in a problem
@@ -39,11 +39,6 @@ MAX_NAME = 80
 MAX_QUICK_BYTES = 1 << 16
 # still larger ones only wait for each other, so that pictures and ordinary batches do not wait for them
 MAX_SHARED_BYTES = 1 << 20
-# larger pictures are prepared in another process, and several too
-MAX_QUICK_PIXELS = 300 * 300
-# the same for the pictures that don't begin or go on like this, because their headers don't show what they cost
-QUICK = re.compile(rb"\x89PNG|\xff\xd8\xff|BM")
-COSTLY = re.compile(rb"zTXt|iTXt|iCCP|\xff\xc2")
 # orjson takes twelve bytes of memory for each byte of a document before it parses, Python's parser does not, but
 # takes twice the time; 1,024 images of handwriting have 2.7 MB
 MAX_ORJSON_BYTES = 2_800_000
@@ -85,10 +80,11 @@ def items_of(request: flask.Request, max_batch: int, decoders: Mapping[str, Deco
     decoders = DECODERS if decoders is None else decoders
     if kind == FORM:
         return from_form(request, max_batch)
+    if kind.startswith(ANY_PICTURE):
+        return from_picture(request.get_data(cache=False), max_batch)
     if kind in decoders:
         body = request.get_data(cache=False)
-        decode = partial(decoders[kind], body, max_batch)
-        return decode() if kind in PICTURES else offload_if_large(body, decode)
+        return offload_if_large(body, partial(decoders[kind], body, max_batch))
     accepted = [*decoders, FORM]
     raise Problem(
         415,
@@ -126,29 +122,24 @@ def unpacked_bytes(body: bytes) -> int:
 
 
 def to_batch(items: Items, as_is: bool = False) -> np.ndarray:
-    """float32 (n, 28, 28, 1) in [0, 1] from a request's images. Another process prepares large or several
-    pictures.
+    """float32 (n, 28, 28, 1) in [0, 1] from a request's images, like `to_pages`."""
+    return to_pages(items, as_is)[0]
+
+
+def to_pages(items: Items, as_is: bool = False) -> tuple[np.ndarray, list[dict[str, int]]]:
+    """float32 (n, 28, 28, 1) in [0, 1] from a request's images, and for each picture `page` and `pages` if its
+    file has several pages. Another process prepares large or several pictures.
 
     as_is: use pictures of 28x28 pixels without preparing them. Raises PictureError, and Problem 422 for pixels
     that are blank.
     """
     pixels = items.values
     if isinstance(pixels, list):
-        pictures = pixels
-        work = partial(prepare, pictures, items.names, as_is)
-        if len(pictures) == 1 and is_quick(pictures[0]):
-            with suppress(HugePictures):
-                return scale(work(max_pixels=MAX_QUICK_PIXELS))
-        return scale(service().offload(work))
+        return prepared(pixels, items.names, as_is)
     if problem := blank(pixels):
         name = items.names[problem[0]]
         raise Problem(422, f"{name} {problem[1]}", field=name, found="an empty image")
-    return scale(pixels)
-
-
-def is_quick(picture: bytes) -> bool:
-    """Whether a picture's cost is bounded by its number of bytes and of pixels."""
-    return len(picture) <= MAX_QUICK_BYTES and bool(QUICK.match(picture)) and not COSTLY.search(picture)
+    return scale(pixels), []
 
 
 def limit(n: int, max_batch: int) -> None:
@@ -215,8 +206,8 @@ def from_raw(body: bytes, max_batch: int) -> Items:
 
 def refuse_picture(body: bytes) -> None:
     """Raise Problem 415 if raw bytes are a picture's file."""
-    if begins := SIGNATURES.match(body):
-        kind = f"image/{begins.lastgroup}"
+    if found := format_of(body):
+        kind = next(iter(found.types), "image/bmp")
         raise Problem(415, f"The body is a picture. Send it with Content-Type: {kind}.", found=kind)
 
 

@@ -1,8 +1,8 @@
 """The description of the API, as OpenAPI 3.1 at /openapi.json and as Swagger UI at /docs, whose files come from
-the package flask-swagger-ui. Its source is openapi.yaml in this folder. This module fills in what depends on the
-settings: the versions, the maximum number of images in a request, and whether predictions require an API
-key. app.py registers the blueprint, and pages.py lists the routes from here. Tests compare the description with
-the routes and with the running service.
+the package flask-swagger-ui. Its source is openapi.yaml in this folder. This module fills in the types of
+pictures, and what depends on the settings: the versions, the maximum number of images in a request, and
+whether predictions require an API key. app.py registers the blueprint, and pages.py lists the routes from here.
+Tests compare the description with the routes and with the running service.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import yaml
 from flask import Blueprint, Response, abort, current_app, send_from_directory
 
 from digits.serving.access import protected
+from digits.serving.inputs import PICTURES
 from digits.serving.service import service
 from digits.version import VERSION
 
@@ -97,7 +98,11 @@ def describe(version: str, max_images: int, guarded: bool = False) -> dict[str, 
 def _filled(part: Any, values: dict[str, object]) -> Any:
     """A copy of a part of the document, with placeholders replaced by their values."""
     if isinstance(part, dict):
-        return {name: _filled(inner, values) for name, inner in part.items()}
+        return {
+            each: _filled(inner, values)
+            for name, inner in part.items()
+            for each in (PICTURES if name == "PICTURE" else [name])
+        }
     if isinstance(part, list):
         return [_filled(inner, values) for inner in part]
     return values.get(part, part) if isinstance(part, str) else part

@@ -4,10 +4,11 @@ its own, its metrics and its answers. app.py has the route."""
 from __future__ import annotations
 
 from functools import partial
+from time import process_time
 from typing import Any, NoReturn
 
 import flask
-from flask import g
+from flask import current_app, g
 
 from digits.imaging.decode import open_pictures
 from digits.reading import Digit, Reading, Word, read
@@ -71,25 +72,42 @@ def _whole(request: flask.Request, name: str, maximum: int) -> int | None:
 
 
 def read_all(items: inputs.Items, arguments: dict[str, Any]) -> list[dict[str, Any]]:
-    """Read the pictures one by one, update the metrics and return the answers. Raises PictureError.
+    """Read the pictures page by page, update the metrics and return the answers. The answer to a file of several
+    pages is `{"readings": [...]}`, with `page` in each. Raises PictureError, and Problem 422 if all pages of a
+    file together take too long.
 
     arguments: what `options` returns.
     """
     serving = service()
     if len(items.pictures) > 1:
         serving.offload(partial(_check_all, items.pictures, items.names))
+    most = current_app.config["CPU_SECONDS"]
     answers, unsure, lines, digits = [], 0, 0, 0
     kept: list[dict[str, Any]] = []
     for data, name in zip(items.pictures, items.names, strict=True):
-        reading, answer = serving.offload(partial(_read, data, name, arguments), "reading")
-        answers.append(answer)
-        serving.metrics.find.observe(reading.found_in)
-        serving.metrics.read_inference.observe(reading.detected_in)
-        lines += len(reading.lines)
-        digits += sum(len(line.digits) for line in reading.lines)
-        doubtful = sum(line.unsure for line in reading.lines)
+        pages: list[dict[str, Any]] = []
+        page, number, spent, doubtful = 0, 1, 0.0, 0
+        while page < number:
+            page += 1
+            reading, answer, seconds = serving.offload(partial(_read, data, name, arguments, page), "reading")
+            number = reading.pages
+            pages.append({"page": page} | answer)
+            serving.metrics.find.observe(reading.found_in)
+            serving.metrics.read_inference.observe(reading.detected_in)
+            lines += len(reading.lines)
+            digits += sum(len(line.digits) for line in reading.lines)
+            doubtful += sum(line.unsure for line in reading.lines)
+            spent += seconds
+            if spent > most and page < number:
+                detail = (
+                    f"{name} has {number} pages, which take more than the {most} s of CPU time that all "
+                    "pages of a file may use. Send fewer pages."
+                )
+                raise Problem(422, detail, field=name, found=f"{page} pages read in {spent:.1f} s")
         unsure += doubtful
-        if serving.collector and serving.collector.chosen(doubtful > 0, g.get("keep", False)):
+        answers.append({"readings": pages} if number > 1 else answer)
+        # corrections have no pages
+        if serving.collector and number == 1 and serving.collector.chosen(doubtful > 0, g.get("keep", False)):
             kept.append({"index": len(answers) - 1, "answer": answer} | sent(data))
     serving.metrics.read_digits.inc(digits)
     if serving.collector:
@@ -110,12 +128,15 @@ def _check_all(pictures: list[bytes], names: list[str]) -> None:
     open_pictures(pictures, names)
 
 
-def _read(data: bytes, name: str, arguments: dict[str, Any]) -> tuple[Reading, dict[str, Any]]:
+def _read(
+    data: bytes, name: str, arguments: dict[str, Any], page: int
+) -> tuple[Reading, dict[str, Any], float]:
     # runs in another process, so it must not use requests or metrics
+    begun = process_time()
     columns = arguments["columns"]
     options = {option: value for option, value in arguments.items() if option != "columns"}
-    reading = read(data, name, service().detector, **options)
-    return reading, render(reading, options["alternatives"] > 0, columns)
+    reading = read(data, name, service().detector, page=page, **options)
+    return reading, render(reading, options["alternatives"] > 0, columns), process_time() - begun
 
 
 def render(reading: Reading, alternatives: bool = False, columns: bool = False) -> dict[str, Any]:

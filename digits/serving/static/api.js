@@ -3,7 +3,6 @@
 import { $ } from "./dom.js";
 
 export const LONGEST = 30; // seconds; the longest wait before a request is sent again
-const TYPES = ["image/png", "image/jpeg", "image/webp", "image/bmp", "image/gif", "image/tiff"];
 const keyListeners = [];
 
 function withKey(headers) {
@@ -35,7 +34,7 @@ export const get = (path) => ask(path, { headers: withKey({}) });
 
 // the service recognizes a picture's format by its content
 export function post(path, blob, signal) {
-  const headers = withKey({ "Content-Type": TYPES.includes(blob.type) ? blob.type : "image/png" });
+  const headers = withKey({ "Content-Type": /^image\/|^application\/pdf$/.test(blob.type) ? blob.type : "image/png" });
   return ask(path, { method: "POST", headers, body: blob, signal });
 }
 
