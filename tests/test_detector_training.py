@@ -19,8 +19,10 @@ from ai_edge_litert.interpreter import Interpreter
 from conftest import ROOT
 from PIL import ImageFont
 
+from digits.reading.choose import Logistic
 from digits.training import arrays
 from digits.training.detector import fonts, photographs
+from digits.training.detector.calibrate import logistic, sure_from
 from digits.training.detector.pages import ASKED, HEIGHT, MARK, WIDTH, Page, Pages
 from digits.training.detector.scores import detections, scores
 from digits.training.detector.targets import ASK, BOX, CLASS, HEAT, WEIGHT, target
@@ -337,3 +339,20 @@ def test_photographs_that_pip_can_not_fetch_are_named(tmp_path: Path) -> None:
     params = photographs.Params("scikit-image", "0.26.0", "0" * 64, [])
     with pytest.raises(StageError, match="DIGITS_PHOTOGRAPHS"):
         photographs.fetch(params, tmp_path)
+
+
+def test_the_fitted_probability_is_that_of_the_samples() -> None:
+    rng = np.random.default_rng(5)
+    features = rng.normal(0, 2, (20_000, 2))
+    true = Logistic([1.5, -0.5], 0.3)
+    weights, bias = logistic(features, rng.random(len(features)) < true(features))
+    assert np.abs(Logistic(weights, bias)(features) - true(features)).max() < 0.03
+
+
+def test_the_threshold_keeps_the_wrong_ones_below_a_fraction_of_all() -> None:
+    probability = np.array([0.99, 0.9, 0.8, 0.7, 0.6])
+    right = np.array([True, True, False, True, False])
+    assert [sure_from(probability, right, errors) for errors in (0, 0.2, 0.4)] == [0.9, 0.7, 0.6]
+    # expected errors: 0.01 and 0.11 of five
+    assert sure_from(probability, probability, 0.03) == 0.9
+    assert sure_from(np.array([0.5]), np.array([False]), 0) == 1

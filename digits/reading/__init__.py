@@ -112,9 +112,10 @@ def read(
 ) -> Reading:
     """Read the digits in the picture `data`, or in this page of it.
 
-    name: what to call the picture in error messages. length: return the best reading of each word with this number
-    of digits. check: "luhn" returns the best reading whose last digit is the Luhn check digit of the others
-    (ISO/IEC 7812-1, annex B). If a word has no such reading, its best one is returned and its line is unsure.
+    name: what to call the picture in error messages. length: return the best reading of each word, or of a line in
+    groups, with this number of digits. check: "luhn" returns the best reading whose last digit is the Luhn check
+    digit of the others (ISO/IEC 7812-1, annex B). If a word has no such reading, its best one is returned and its
+    line is unsure.
     alternatives: the number of other readings of a line to list. sure: the probability below which a line is
     unsure; by default the detector's.
 

@@ -141,9 +141,13 @@ def logistic(features: np.ndarray, right: np.ndarray) -> tuple[list[float], floa
 
 
 def sure_from(probability: np.ndarray, right: np.ndarray, errors: float) -> float:
-    """The lowest threshold from which the wrong ones are at most this fraction of all, 1 if there is none."""
+    """The lowest threshold from which the wrong ones are at most this fraction of all, 1 if there is none.
+
+    right: whether each is right, or the calibrated probability that it is, which is steadier than a count of few
+    errors.
+    """
     order = np.argsort(-probability, kind="stable")
-    fine = np.flatnonzero(np.cumsum(~right[order]) <= errors * len(right))
+    fine = np.flatnonzero(np.cumsum(1 - right[order].astype(float)) <= errors * len(right))
     return float(probability[order[fine[-1]]]) if len(fine) else 1.0
 
 
@@ -172,12 +176,12 @@ def fitted(every: list[Seen], params: dict[str, Any]) -> dict[str, Any]:
     for part in (0, 1):
         line = Logistic(*logistic(features[half != part], right[half != part]))
         probability[half == part] = line(features[half == part])
-    sure = sure_from(probability, right, params["line_errors"])
+    sure = sure_from(probability, probability, params["line_errors"])
     return {
         "presence": presence,
         "line": logistic(features, right),
         "sure": round(sure, 5),
-        "sure_digit": round(sure_from(each[:, 0], each[:, 1] > 0, params["digit_errors"]), 5),
+        "sure_digit": round(sure_from(each[:, 0], each[:, 1], params["digit_errors"]), 5),
         "lines": len(right),
         "right": round(float(right.mean()), 4),
         "sure_share": round(float((probability >= sure).mean()), 4),
