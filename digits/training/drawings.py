@@ -120,6 +120,30 @@ def shape(rng: np.random.Generator) -> Picture:
     return picture
 
 
+def curve(rng: np.random.Generator) -> Picture:
+    """A closed or self-crossing curve that is no digit: an ellipse or a figure of eight that lies, a spiral, a
+    Lissajous figure, a rose, or a row of loops."""
+    way, tilt, pen = rng.integers(6), rng.normal(0, 0.3), rng.uniform(0.04, 0.16)
+    turn = np.linspace(0, 2 * np.pi, 90)
+    if way < 2:
+        x, y = np.cos(turn), rng.uniform(0.25, 0.55) * np.sin(turn * (1 + way))
+    elif way == 2:
+        angle, pen = turn * rng.uniform(1.7, 3.5) * rng.choice([-1, 1]), pen / 2
+        radius, tilt = (0.1 + turn / turn[-1]) ** rng.uniform(0.7, 1.3), rng.uniform(0, 2 * np.pi)
+        x, y = radius * np.cos(angle), radius * np.sin(angle)
+    elif way == 3:
+        across, down = [(3, 2), (2, 3), (3, 4)][rng.integers(3)]
+        x, y = np.sin(across * turn + rng.uniform(0.3, 1.3)), rng.uniform(0.6, 1) * np.sin(down * turn)
+    elif way == 4:
+        radius = 1 + rng.uniform(0.4, 1.1) * np.cos(int(rng.integers(3, 7)) * turn)
+        x, y = radius * np.cos(turn), radius * np.sin(turn)
+    else:
+        angle = turn * rng.uniform(2, 4)
+        x, y = 0.35 * angle - rng.uniform(0.6, 1.2) * np.sin(angle), -rng.uniform(0.7, 1.6) * np.cos(angle)
+    points = np.stack([x * np.cos(tilt) - y * np.sin(tilt), x * np.sin(tilt) + y * np.cos(tilt)], 1)
+    return inked([points], pen, rng)
+
+
 def blot(rng: np.random.Generator) -> Picture:
     """One or several blots with hard or soft edges, where smooth noise exceeds a threshold."""
     noise = smooth_noise(rng, int(rng.integers(3, 9)))

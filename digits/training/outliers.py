@@ -219,6 +219,7 @@ KINDS: dict[str, Callable[[Digits, np.random.Generator], Picture]] = {
     "invented": _alone(drawings.invented),
     "scribbles": _alone(drawings.scribble),
     "shapes": _alone(drawings.shape),
+    "curves": _alone(drawings.curve),
     "textures": _alone(drawings.texture),
     "lines": _alone(drawings.line),
 }
