@@ -74,8 +74,7 @@ class Row(NamedTuple):
         peaks, rest = self.peaks[chosen], np.delete(self.peaks, chosen, axis=0)
         there = peaks[:, SCORE]
         certain = -np.log(np.clip(1 - there, 1e-4, 1))
-        around = rest[(rest[:, X] > peaks[0, X] - 1) & (rest[:, X] < peaks[-1, X] + 1)]
-        rivals = around[:, SCORE] * (1 - around[:, KINDS + MARK])
+        rivals = rest[:, SCORE] * (1 - rest[:, KINDS + MARK])
         # the probability of all if they were independent
         right = float(np.concatenate([self.probabilities(choice), 1 - rivals]).clip(0.01, 1).prod())
         return np.array(
