@@ -109,8 +109,8 @@ def frame_of(line: np.ndarray) -> Frame:
 def words_of(peaks: np.ndarray, between: np.ndarray, elsewhere: float = 0.9) -> list[np.ndarray]:
     """The words of a line of digits, (n, 16), from left to right: their indices. The unit is the digits' height.
 
-    between: centres of the marks, which part two digits. elsewhere: the usual distance of neighbours in the
-    picture's other lines, which matters for a line of few digits.
+    between: centres of what parts two digits: marks and ruled lines. elsewhere: the usual distance of neighbours
+    in the picture's other lines, which matters for a line of few digits.
     """
     x, half = peaks[:, X], peaks[:, W] / 2
     apart, gap = np.diff(x), (x - half)[1:] - (x + half)[:-1]
@@ -118,8 +118,13 @@ def words_of(peaks: np.ndarray, between: np.ndarray, elsewhere: float = 0.9) -> 
     usual = float(np.quantile(apart, 0.25)) if len(apart) else 0.0
     usual = (usual * len(apart) + elsewhere * ELSEWHERE) / (len(apart) + ELSEWHERE)
     ends = (apart > max(WIDER * usual, APART)) & (gap > GAP_LEAST)
-    ends |= np.diff(np.searchsorted(np.sort(between), x)) > 0
+    ends |= parted(x, between)
     return np.split(np.arange(len(x)), np.flatnonzero(ends) + 1)
+
+
+def parted(x: np.ndarray, between: np.ndarray) -> np.ndarray:
+    """Which neighbours of the sorted centres `x` have something between them, bool (n - 1,)."""
+    return np.diff(np.searchsorted(np.sort(between), x)) > 0
 
 
 def columns_of(boxes: list[list[tuple[int, int, int, int]]]) -> list[list[int]]:

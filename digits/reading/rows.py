@@ -11,7 +11,7 @@ import numpy as np
 
 from digits.detector import KINDS, MARK, SCORE, H, X, Y
 from digits.reading.choose import Choice, Logistic
-from digits.reading.layout import Frame, find_lines, frame_of, words_of
+from digits.reading.layout import Frame, find_lines, frame_of, parted, words_of
 from digits.reading.search import LIKELY, LOWEST, MAYBE, Search, averaged, best_of
 
 # a digit found around a line belongs to it if it is this near to its middle, in heights, and not higher; a mark
@@ -20,6 +20,9 @@ NEAR, MOST = 0.6, 1.7
 MARK_NEAR, MARK_PARTS = 0.85, 0.2
 # a minus is lower than this, in heights of digits, and its middle nearer than this to the first digit's
 FLAT, MINUS_NEAR = 0.4, 1.6
+# lines are those of a table if they are between fewer of the neighbouring digits than the first fraction, and
+# these are further apart than the others by the second factor; else they are those of boxes
+FORM, WIDER = 0.75, 1.2
 # the distance of neighbouring digits, in heights, where there are none to tell
 USUAL = 0.9
 
@@ -27,11 +30,13 @@ USUAL = 0.9
 class Row(NamedTuple):
     """What may be a digit or a mark in a line of text, from left to right.
 
-    peaks: as search.averaged gives them, in the units of `frame`. elsewhere: as in layout.words_of.
+    peaks: as search.averaged gives them, in the units of `frame`. crossing: the places of ruled lines that part
+    words. elsewhere: as in layout.words_of.
     """
 
     frame: Frame
     peaks: np.ndarray
+    crossing: np.ndarray
     elsewhere: float = USUAL
 
     @property
@@ -51,7 +56,8 @@ class Row(NamedTuple):
         """The indices of what may be the digits of each word. What is too uncertain to be a digit is with the word
         that is nearer."""
         chosen, x = np.flatnonzero(self.digits()), self.peaks[:, X]
-        groups = [x[chosen[word]] for word in words_of(self.peaks[chosen], x[self.marks()], self.elsewhere)]
+        between = np.concatenate([x[self.marks()], self.crossing])
+        groups = [x[chosen[word]] for word in words_of(self.peaks[chosen], between, self.elsewhere)]
         ends = [(one[-1] + other[0]) / 2 for one, other in pairwise(groups)]
         possible = np.flatnonzero(~self.is_mark)
         return np.split(possible, np.searchsorted(x[possible], ends))
@@ -74,7 +80,8 @@ class Row(NamedTuple):
         peaks, rest = self.peaks[chosen], np.delete(self.peaks, chosen, axis=0)
         there = peaks[:, SCORE]
         certain = -np.log(np.clip(1 - there, 1e-4, 1))
-        rivals = rest[:, SCORE] * (1 - rest[:, KINDS + MARK])
+        # the objectness of those that are no marks already says whether they are digits
+        rivals = rest[:, SCORE] * np.where(rest[:, KINDS + MARK] > 0.5, 1 - rest[:, KINDS + MARK], 1)
         # the probability of all if they were independent
         right = float(np.concatenate([self.probabilities(choice), 1 - rivals]).clip(0.01, 1).prod())
         return np.array(
@@ -97,10 +104,10 @@ def find_rows(search: Search) -> tuple[list[Row], np.ndarray]:
     marks, digits = candidates[is_mark], candidates[~is_mark]
     frames = [frame_of(digits[line]) for line in find_lines(digits)]
     rows = []
-    for frame, sizes in zip(frames, search.strips(frames), strict=True):
+    for frame, (sizes, crossing) in zip(frames, search.strips(frames), strict=True):
         own = frame.inside(candidates)
         sizes.append(own[(own[:, X] > frame.start) & (own[:, X] < frame.stop)])
-        rows.append(Row(frame, averaged([_beside(each) for each in sizes])))
+        rows.append(Row(frame, averaged([_beside(each) for each in sizes]), crossing))
     rows = _apart(rows)
     found = [row.frame.outside(row.peaks[row.is_mark])[:, :LOWEST] for row in rows]
     marks = np.concatenate([marks, *found])
@@ -114,15 +121,24 @@ def judged(rows: list[Row], presence: Logistic) -> list[Row]:
     for row in rows:
         row.peaks[:, SCORE] = np.where(row.is_mark, row.peaks[:, SCORE], presence(there_features(row.peaks)))
     rows = [row for row in rows if row.digits().any()]
-    steps = np.concatenate([np.empty(0), *(np.diff(row.peaks[row.digits(), X]) for row in rows)])
+    x = [row.peaks[row.digits(), X] for row in rows]
+    steps = np.concatenate([np.empty(0), *map(np.diff, x)])
     usual = float(np.quantile(steps, 0.25)) if len(steps) else USUAL
-    return [row._replace(elsewhere=usual) for row in rows]
+    # in a form there is a line between most digits, and they are as far apart where there is none
+    lined = [parted(each, row.crossing) for each, row in zip(x, rows, strict=True)]
+    crossed = np.concatenate([np.empty(0, bool), *lined])
+    table = 0 < crossed.sum() < FORM * len(crossed) and (
+        np.median(steps[crossed]) > WIDER * np.median(steps[~crossed])
+    )
+    return [
+        row._replace(crossing=row.crossing if table else row.crossing[:0], elsewhere=usual) for row in rows
+    ]
 
 
 def there_features(peaks: np.ndarray) -> np.ndarray:
     """What tells whether each peak of a row, (n, 17), is a digit, float (n, 3)."""
-    score = peaks[:, SCORE].clip(0.01, 0.99)
-    return np.stack([np.log(score / (1 - score)), peaks[:, KINDS + MARK], np.abs(np.log(peaks[:, H]))], 1)
+    odds = peaks[:, [SCORE, KINDS + MARK]].clip(0.01, 0.99)
+    return np.column_stack([np.log(odds / (1 - odds)), np.abs(np.log(peaks[:, H]))])
 
 
 def _beside(peaks: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from digits.detector import KINDS, SCORE, Detector, H, W, X, Y
+from digits.imaging.contrast import normalize
 from digits.reading.layout import Frame
 
 # pixels of the largest level that is always examined, and of all levels and all strips together
@@ -29,6 +30,8 @@ CLOSE, EQUAL, PART = (0.22, 0.35), 0.6, 0.45
 SIZES, STRIP = (26, 22, 30), 64
 # pixels around a strip that only show the light
 MARGIN = 48
+# normalized values from which a pixel belongs to a line that crosses a strip, and how much of the strip it crosses
+CROSSING, ACROSS = 0.3, 0.85
 # width and height of a dot, in heights of digits
 DOT = 0.35
 # column that `averaged` adds: the lowest objectness at any size
@@ -78,21 +81,25 @@ class Search:
         every = np.concatenate(found)
         return every[best_of(every, np.concatenate(fits), group)]
 
-    def strips(self, frames: list[Frame]) -> list[list[np.ndarray]]:
-        """For each line, what the detector finds there at each of the sizes, in the line's units. If there are too
-        many pixels for all, the last sizes are left out."""
+    def strips(self, frames: list[Frame]) -> list[tuple[list[np.ndarray], np.ndarray]]:
+        """For each line, what the detector finds there at each of the sizes, and the places of ruled lines that
+        cross it, in the line's units. If there are too many pixels for all, the last sizes are left out."""
         length = sum(frame.stop - frame.start for frame in frames)
         sizes = [size for i, size in enumerate(SIZES) if STRIP * sum(SIZES[: i + 1]) * length < MOST_STRIPS]
         found: list[list[np.ndarray]] = [[] for _ in frames]
+        crossing = [np.empty(0)] * len(frames)
         # one size after the other, as most of its strips have tiles of the same height
         for size in sizes:
-            for frame, mine in zip(frames, found, strict=True):
-                peaks, _ = self._detect(self.strip(frame, size), MARGIN)
+            for i, (frame, mine) in enumerate(zip(frames, found, strict=True)):
+                strip = self.strip(frame, size)
+                if size == SIZES[0]:
+                    crossing[i] = frame.start + _crossing(strip) / size
+                peaks, _ = self._detect(strip, MARGIN)
                 peaks[:, Y] -= STRIP / 2
                 peaks[:, X:KINDS] /= size
                 peaks[:, X] += frame.start
                 mine.append(peaks[(peaks[:, X] > frame.start) & (peaks[:, X] < frame.stop)])
-        return found
+        return list(zip(found, crossing, strict=True))
 
     def strip(self, frame: Frame, size: int) -> np.ndarray:
         """A line in which digits are `size` pixels high, uint8 (STRIP + 2 MARGIN, width + 2 MARGIN)."""
@@ -107,6 +114,16 @@ class Search:
         shape = int((frame.stop - frame.start) * size) + 1 + 2 * MARGIN, STRIP + 2 * MARGIN
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         return cv2.warpAffine(grey, matrix, shape, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _crossing(strip: np.ndarray) -> np.ndarray:
+    """Where lines that are clearly higher than a digit cross a strip of the first size, in its pixels."""
+    high = slice(MARGIN + STRIP // 2 - SIZES[0], MARGIN + STRIP // 2 + SIZES[0])
+    middle, kernel = normalize(strip)[high, MARGIN:-MARGIN], np.ones((1, 3), np.uint8)
+    dark, bright = (cv2.dilate(each, kernel) > CROSSING for each in (-middle, middle))
+    across = np.maximum(dark.mean(0), bright.mean(0)) > ACROSS
+    edges = np.flatnonzero(np.diff(across, prepend=False, append=False))
+    return (edges[::2] + edges[1::2]) / 2
 
 
 def leaders(peaks: np.ndarray, rank: np.ndarray, group: np.ndarray, least: float = 0) -> np.ndarray:
