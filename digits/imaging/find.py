@@ -1,4 +1,4 @@
-"""Finds a digit's ink in a picture. If one thing clearly stands out from the background, it is taken (`_plain`).
+"""Finds a digit's ink in a picture. What clearly stands out from the background is taken (`_plain`).
 Otherwise, as on a sheet in front of something, in the light and shadow of a photograph, or among lines, `locate`
 says where the digit is, and ink is what is thin there (`_inside`): shadows and the edges of paper are not."""
 
@@ -30,10 +30,10 @@ MIN_AREA = 0.06
 NATIVE = 32
 # a component that touches the border, or is larger than this fraction of both sides, may be a frame
 FRAME = 0.84
-# in a plain picture, at most this fraction of the border is ink, and at least this fraction of all ink is one
-# component, which is this dark on average, and whose thickness and the root of whose area are at most these
-# fractions of its longer side. Light and shadow and sheets of paper are paler or thicker
-MAX_BORDER, MIN_ONE, MIN_DARK, MAX_THICK, MAX_AREA = 0.02, 0.85, 0.6, 0.35, 0.7
+# in a plain picture, at most this fraction of the border is ink, there are at most so many components, ink is this
+# dark on average, and the thickness of the largest component and the root of its area are at most these fractions
+# of its longer side. Patterns have more parts, and light and shadow and sheets of paper are paler or thicker
+MAX_BORDER, MAX_PARTS, MIN_DARK, MAX_THICK, MAX_AREA = 0.02, 4, 0.6, 0.35, 0.7
 # what is examined around a digit's box, as a fraction of its longer side
 AROUND = 0.4
 # how far a digit may reach beyond its box, as a fraction of the box's longer side
@@ -78,7 +78,8 @@ def find_digit(grey: np.ndarray, locate: Locate | None = None) -> np.ndarray | N
 
 
 def _plain(grey: np.ndarray) -> tuple[np.ndarray | None, bool]:
-    """The ink of a picture without specks, and whether it is one digit that clearly stands out."""
+    """The ink of a picture without specks, and whether it clearly stands out. Several parts are kept together, so
+    that the network can tell that they are no digit."""
     strength = from_border(shrink(grey, FIRST_SIZE if max(grey.shape) > 4 * WORK_SIZE else WORK_SIZE))
     if strength is None:
         return None, False
@@ -97,10 +98,10 @@ def _plain(grey: np.ndarray) -> tuple[np.ndarray | None, bool]:
     depth = cv2.minMaxLoc(cv2.distanceTransform(around, cv2.DIST_L2, 3))[1]
     longer = max(right - left, bottom - top)
     thin = 2 * depth <= MAX_THICK * longer and areas[main] <= (MAX_AREA * longer) ** 2
-    one = areas[main] >= MIN_ONE * areas.sum()
+    kept = areas >= MIN_AREA * areas[main]
     dark = cv2.mean(strength, mask)[0] >= MIN_DARK
-    plain = border <= MAX_BORDER and not frame and thin and one and dark
-    return _only(strength, labels, areas >= MIN_AREA * areas[main]), plain or max(grey.shape) <= NATIVE
+    plain = border <= MAX_BORDER and not frame and thin and dark and kept.sum() <= MAX_PARTS
+    return _only(strength, labels, kept), plain or max(grey.shape) <= NATIVE
 
 
 def _inside(grey: np.ndarray, box: Box) -> np.ndarray | None:

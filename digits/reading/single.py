@@ -9,7 +9,7 @@ from digits.imaging.find import Box
 from digits.reading.search import Search
 
 # probability from which something is the digit, and from which something else is a second one
-LEAST, SECOND = 0.3, 0.6
+LEAST, SECOND = 0.4, 0.6
 # the second one's height relative to the first one's
 SIMILAR = 0.6
 # paper around the picture, as a part of its longer side
