@@ -22,7 +22,7 @@ CLASSES, MARK = 11, 10
 CELL, COLUMNS, VALUES = 4, 2, 16
 # maximum side of a tile in pixels, by how much tiles overlap, the pixels of the edge's values around it, and what
 # both of its sides are multiples of
-TILE, OVERLAP, EDGE, MULTIPLE = 448, 48, 8, 16
+TILE, OVERLAP, EDGE, MULTIPLE = 320, 48, 8, 16
 # pixels around a tile on which its normalized values depend
 HALO = 100
 # minimum objectness of a peak
@@ -38,7 +38,7 @@ class Detector:
         """Create the interpreter and run it once. Raises ModelError for a network of another shape."""
         self.version, self.card, self.model = model.version, model.card, model
         self._lock = Lock()
-        self._shape = (0, 0)
+        self._shape, self._runs = (0, 0), False
         try:
             # one thread, because there already is a worker for each CPU
             self._interpreter = Interpreter(model_content=model.compiled, num_threads=1)
@@ -89,13 +89,21 @@ class Detector:
 
     def _run(self, values: np.ndarray) -> np.ndarray:
         with self._lock:
-            if values.shape != self._shape:
-                self._interpreter.resize_tensor_input(self._in[0], [1, *values.shape, 1])
-                with quiet():
-                    self._interpreter.allocate_tensors()
-                self._shape = values.shape
-            self._interpreter.set_tensor(self._in[0], values[None, :, :, None])
-            self._interpreter.invoke()
+            try:
+                if values.shape != self._shape:
+                    self._interpreter.resize_tensor_input(self._in[0], [1, *values.shape, 1])
+                    with quiet():
+                        self._interpreter.allocate_tensors()
+                    self._shape = values.shape
+                self._interpreter.set_tensor(self._in[0], values[None, :, :, None])
+                self._interpreter.invoke()
+            except RuntimeError:
+                self._shape = (0, 0)
+                if self._runs:
+                    # a network that has run before only fails where there is no memory
+                    raise MemoryError from None
+                raise
+            self._runs = True
             return self._interpreter.get_tensor(self._out[0])[0]
 
 

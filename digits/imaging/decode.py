@@ -251,24 +251,27 @@ def _grey(picture: Image.Image, name: str) -> Image.Image:
 
 def _is_transparent(picture: Image.Image) -> bool:
     """Whether some of it is transparent, but not all: some programs leave the channel empty."""
-    alphas = [np.asarray(strip.convert("RGBA").getchannel("A")) for _, strip in _strips(picture)]
-    return min(alpha.min() for alpha in alphas) < 255 and max(alpha.max() for alpha in alphas) > 0
+    lowest, highest = 255, 0
+    for _, strip in _strips(picture):
+        alpha = np.asarray(strip.convert("RGBA").getchannel("A"))
+        lowest, highest = min(lowest, int(alpha.min())), max(highest, int(alpha.max()))
+    return lowest < 255 and highest > 0
 
 
 def _colour_weights(picture: Image.Image) -> tuple[float, float, float, float] | None:
     """The weights of red, green and blue, and an offset, with which the colours differ most, for a picture whose
     brightness hardly differs; else None. The weights are the first principal component."""
     step = max(1, max(picture.size) // SAMPLE_SIDE)
-    sample = picture.reduce(step) if picture.mode != "P" else picture.convert("RGB").reduce(step)
-    pixels = np.asarray(sample.convert("RGB"), np.float32).reshape(-1, 3)
-    middle = pixels.mean(0)
-    values, vectors = np.linalg.eigh(np.cov(pixels - middle, rowvar=False))
-    brightness = float((pixels @ np.array([0.299, 0.587, 0.114], np.float32)).std())
-    if float(np.sqrt(max(values[-1], 0))) < max(MORE_COLOUR * brightness, 1):
+    # reducing a whole RGBA picture would copy it
+    sample = (strip.convert("RGB").reduce(step) for _, strip in _strips(picture))
+    pixels = np.concatenate([np.asarray(strip, np.float32).reshape(-1, 3) for strip in sample])
+    # OpenBLAS would take 32 MB at its first use
+    middle, vectors, values = cv2.PCACompute2(pixels, None)  # type: ignore[call-overload]
+    brightness = float((pixels * np.array([0.299, 0.587, 0.114], np.float32)).sum(1).std())
+    if float(np.sqrt(max(values[0, 0], 0))) < max(MORE_COLOUR * brightness, 1):
         return None
-    first = vectors[:, -1]
-    red, green, blue = (float(weight) for weight in first)
-    return red, green, blue, 127.5 - float(middle @ first)
+    red, green, blue = (float(weight) for weight in vectors[0])
+    return red, green, blue, 127.5 - float((middle[0] * vectors[0]).sum())
 
 
 def _in_strips(picture: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
