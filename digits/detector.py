@@ -22,7 +22,7 @@ CLASSES, MARK = 11, 10
 CELL, COLUMNS, VALUES = 4, 2, 16
 # maximum side of a tile in pixels, by how much tiles overlap, the pixels of the edge's values around it, and what
 # both of its sides are multiples of
-TILE, OVERLAP, EDGE, MULTIPLE = 320, 48, 8, 16
+TILE, OVERLAP, EDGE, MULTIPLE = 384, 48, 8, 16
 # pixels around a tile on which its normalized values depend
 HALO = 100
 # minimum objectness of a peak
