@@ -58,7 +58,7 @@ COPY --from=packages /packages /packages
 ENV PYTHONPATH=/packages PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOST=0.0.0.0 PORT=5000
 WORKDIR /app
 COPY models models
-COPY digits/__init__.py digits/model.py digits/detector.py digits/registry.py digits/logs.py digits/values.py digits/
+COPY digits/__init__.py digits/model.py digits/detector.py digits/registry.py digits/logs.py digits/values.py digits/version.py digits/
 COPY digits/imaging digits/imaging
 COPY digits/reading digits/reading
 COPY digits/serving digits/serving
