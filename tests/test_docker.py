@@ -346,7 +346,8 @@ def test_the_train_container_runs_the_pipeline_and_its_files_belong_to_the_calle
     small = {"source": "synthetic", "train": 640, "test": 100, "epochs": 1, "validation": 64}
     params = (clone / "params.yaml").read_text()
     for name, value in small.items():
-        params = re.sub(rf"(?m)^( +{name}:) \S+", rf"\1 {value}", params)
+        # the first: corrections have a source too
+        params = re.sub(rf"(?m)^( +{name}:) \S+", rf"\1 {value}", params, count=1)
     (clone / "params.yaml").write_text(params)
     # if the tests run as root, use another user
     user = 12345 if os.geteuid() == 0 else os.geteuid()
