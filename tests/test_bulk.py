@@ -46,7 +46,8 @@ def model() -> Any:
 
 @pytest.fixture
 def job(model: Any, tmp_path: Path) -> Job:
-    return Job(str(tmp_path / "out"), add_model(model), Options())
+    detector = add_model(load(ROOT / "models" / "detector.h5", compiled_only=True))
+    return Job(str(tmp_path / "out"), add_model(model), Options(), detector)
 
 
 @pytest.fixture
