@@ -41,7 +41,7 @@ RUN --mount=type=cache,target=/var/cache/pip \
 ENV HOME=/tmp PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 WORKDIR /app
 COPY models models
-COPY digits/__init__.py digits/model.py digits/detector.py digits/values.py digits/
+COPY digits/*.py digits/
 COPY digits/imaging digits/imaging
 COPY digits/reading digits/reading
 COPY digits/bulk digits/bulk
@@ -58,11 +58,11 @@ COPY --from=packages /packages /packages
 ENV PYTHONPATH=/packages PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOST=0.0.0.0 PORT=5000
 WORKDIR /app
 COPY models models
-COPY digits/__init__.py digits/model.py digits/detector.py digits/registry.py digits/logs.py digits/values.py digits/version.py digits/
+COPY digits/*.py digits/
 COPY digits/imaging digits/imaging
 COPY digits/reading digits/reading
-COPY digits/serving digits/serving
-COPY digits/server digits/server
+COPY digits/web digits/web
+COPY digits/worker digits/worker
 COPY app.py gunicorn.conf.py predicted.py sample_request.json ./
 # SageMaker starts containers with the argument `serve`, and uses port 8080 or the one that it names
 RUN printf '%s\n' '#!/bin/sh' 'PORT="${SAGEMAKER_BIND_TO_PORT:-8080}" exec python -m gunicorn app:app' > /usr/local/bin/serve \

@@ -21,7 +21,7 @@ serve: $(SERVE_VENV)/.installed  ## [use] start the service on port 5000 with th
 	$(SERVE_VENV)/bin/python -m gunicorn app:app
 
 key: $(SERVE_VENV)/.installed  ## [use] create an API key and the hash for the service
-	$(SERVE_VENV)/bin/python -m digits.serving.keys
+	$(SERVE_VENV)/bin/python -m digits.web.keys
 
 # the stages run `python`
 DVC = PATH="$(abspath $(VENV))/bin:$$PATH" $(abspath $(PY)) -m dvc

@@ -1,5 +1,5 @@
 """gunicorn's configuration, which gunicorn reads on its own when it is started in this folder. The settings for
-operators are environment variables, see digits/serving/settings.py."""
+operators are environment variables, see digits/web/settings.py."""
 
 # its locks for metrics are never held while greenlets switch, so they need not be gevent's, which are slower
 import prometheus_client  # noqa: F401
@@ -13,9 +13,9 @@ monkey.patch_all()
 import os  # noqa: E402
 
 from digits import logs  # noqa: E402
-from digits.server import master  # noqa: E402
-from digits.server.cpus import usable_cpus  # noqa: E402
-from digits.serving.settings import SettingError, Settings  # noqa: E402
+from digits.web.settings import SettingError, Settings  # noqa: E402
+from digits.worker import master  # noqa: E402
+from digits.worker.cpus import usable_cpus  # noqa: E402
 
 try:
     settings = Settings.from_env(os.environ)

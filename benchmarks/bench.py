@@ -95,7 +95,7 @@ SERVERS = [
         [
             *GUNICORN,
             "-k",
-            "digits.server.worker.Worker",
+            "digits.worker.gevent_worker.Worker",
             "--keep-alive",
             "75",
             "constant:app",

@@ -33,9 +33,9 @@ from bench import PEERS, ROOT, free_port, install
 from PIL import Image
 
 sys.path.insert(0, str(ROOT))
-from digits.bulk.inputs import Shard, find_shards
 from digits.bulk.rows import Options
 from digits.bulk.run import Cluster, Progress, Work, read_shards
+from digits.bulk.shards import Shard, find_shards
 from digits.bulk.tasks import Job, add_model, classifier, read_shard
 from digits.model import load
 
@@ -55,7 +55,7 @@ def pictures(n: int, side: int) -> Path:
             with np.load(name) as data:
                 images = data["x_test"]
         else:
-            samples = sorted((ROOT / "digits/serving/static/samples").glob("?.png"))
+            samples = sorted((ROOT / "digits/web/static/samples").glob("?.png"))
             images = np.stack([np.asarray(Image.open(p).convert("L").resize((28, 28))) for p in samples])
         making = folder.with_name(f"{folder.name}.making")
         shutil.rmtree(making, ignore_errors=True)

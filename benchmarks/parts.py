@@ -85,8 +85,8 @@ def least(call: Callable[[], Any]) -> float:
 def in_process() -> dict[str, float]:
     """CPU time in µs of each part of answering a request after gunicorn has parsed it."""
     from digits import logs
-    from digits.server import master
-    from digits.serving import inputs
+    from digits.web import bodies
+    from digits.worker import master
 
     master.prepare_metrics_folder(1)
     logging.config.dictConfig(logs.config("info"))
@@ -124,8 +124,8 @@ def in_process() -> dict[str, float]:
     found = service.classifier.probabilities(np.zeros((1, 28, 28, 1), np.float32))
     service.classifier.probabilities = lambda batch: found
     steps.append(least(lambda: call(app)))
-    batch, items = np.zeros((1, 28, 28, 1), np.float32), inputs.Items([np.zeros(784)], ["image"], True)
-    inputs.items_of, inputs.to_pages = lambda *_: items, lambda *_: (batch, [])
+    batch, items = np.zeros((1, 28, 28, 1), np.float32), bodies.Items([np.zeros(784)], ["image"], True)
+    bodies.items_of, bodies.to_pages = lambda *_: items, lambda *_: (batch, [])
     steps.append(least(lambda: call(app)))
     bare = Flask("bare")
     bare.ensure_sync = lambda func: func  # type: ignore[method-assign]

@@ -1,6 +1,6 @@
 """Draws the drawing page's sample of a handwritten number:
 
-python benchmarks/sample.py digits/serving/static/samples/number.png
+python benchmarks/sample.py digits/web/static/samples/number.png
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
-"""Loads models from MLflow's registry with its REST API. app.py and digits/server/master.py call `load` with the
-value of DIGITS_MODEL, which is a file or models:/NAME@ALIAS. It writes nothing to disk and needs no package of
-MLflow's.
+"""Loads models from MLflow's registry with its REST API. A model is named by a file or by models:/NAME@ALIAS.
+This module writes nothing to disk and needs no package of MLflow's.
 
 https://mlflow.org/docs/latest/api_reference/rest-api.html
 """

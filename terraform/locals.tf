@@ -1,5 +1,5 @@
 # Values that have to agree with the service; tests/test_terraform.py compares them with gunicorn.conf.py,
-# digits/serving/settings.py, the Dockerfile and the routes of app.py.
+# digits/web/settings.py, the Dockerfile and the routes of app.py.
 locals {
   full_name = "${var.name}-${var.environment}"
   port      = 5000

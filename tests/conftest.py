@@ -78,7 +78,7 @@ class Server:
         # every status that a test gets must be in the OpenAPI document
         guarded = any(name.startswith("DIGITS_API_KEYS") for name in self.environ)
         known = described_statuses(request.get_method(), path, guarded)
-        assert answer.status in known, "not in digits/serving/openapi.yaml"
+        assert answer.status in known, "not in digits/web/openapi.yaml"
         if answer.headers.get("content-type") == "application/problem+json" and answer.body:
             assert_sentence(answer.json["detail"])
         elif answer.status >= 400 and path.startswith("/v2"):
@@ -117,7 +117,7 @@ STARTED: list[Server] = []
 
 def described_statuses(method: str, path: str, guarded: bool = False) -> set[int]:
     """The statuses in /openapi.json for a request, including those for API keys."""
-    from digits.serving.openapi import describe
+    from digits.web.openapi import describe
 
     operations: dict[str, Any] = {}
     for template, there in describe("0", 1, guarded)["paths"].items():
@@ -205,7 +205,7 @@ def server(start: Callable[..., Server]) -> Server:
 def client() -> Any:
     """A Flask test client with its own app."""
     from app import create_app
-    from digits.serving.settings import Settings
+    from digits.web.settings import Settings
 
     return create_app(Settings.from_env(os.environ)).test_client()
 

@@ -354,7 +354,7 @@ class Target:
 
         from app import create_app
         from digits import logs
-        from digits.serving.settings import Settings
+        from digits.web.settings import Settings
 
         self.app = create_app(Settings(max_batch=8, max_body_bytes=1 << 16))
         handler = logging.StreamHandler(Checked())

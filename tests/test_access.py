@@ -16,17 +16,20 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from conftest import ROOT, SAMPLE, Server
+from flask import Blueprint
 from test_hostile import bodies, connect, read_answer, received_for
 from test_openapi import CONFIG
 
-from digits.serving import keys
-from digits.serving.settings import SettingError, Settings
+import app as app_module
+from digits.web import keys
+from digits.web.settings import SettingError, Settings
 
-# in the format of digits/serving/keys.py: they don't begin with a dash
+# in the format of digits/web/keys.py: they don't begin with a dash
 OLD, NEW = ("k" + secrets.token_urlsafe(32) for _ in range(2))
 PREDICTIONS = bodies(b"0")
 
@@ -108,7 +111,7 @@ def test_every_hash_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch
         compared.append(a)
         return a == b
 
-    monkeypatch.setattr("digits.serving.keys.hmac.compare_digest", compare)
+    monkeypatch.setattr("digits.web.keys.hmac.compare_digest", compare)
     hashes = sorted(keys.parse(f"{hashed(OLD)} {hashed(NEW)} {hashed('third')}"))
     for key, right in ((OLD, True), (NEW, True), ("wrong", False)):
         compared.clear()
@@ -120,7 +123,7 @@ def test_the_command_prints_a_key_and_its_hash() -> None:
     pairs = set()
     for _ in range(2):
         out = subprocess.run(
-            [sys.executable, "-m", "digits.serving.keys"],
+            [sys.executable, "-m", "digits.web.keys"],
             cwd=ROOT,
             capture_output=True,
             text=True,
@@ -466,3 +469,11 @@ def test_clients_cannot_forge_log_lines_and_no_secret_or_image_is_logged(
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]", output)
     for secret in (OLD, hashed(OLD).removeprefix("sha256:"), pixels, pixels.replace(",", ", ")):
         assert secret not in output
+
+
+def test_a_view_without_declared_access_is_refused(monkeypatch):
+    bp = Blueprint("careless", __name__)
+    bp.add_url_rule("/careless", view_func=lambda: "")
+    monkeypatch.setattr(app_module, "ROUTES", (*app_module.ROUTES, SimpleNamespace(bp=bp)))
+    with pytest.raises(RuntimeError, match=r"careless\.<lambda>"):
+        app_module.create_app()

@@ -61,7 +61,7 @@ def predict(body: Any, sure: float | None = None, card: dict[str, Any] | None = 
     """The answer of an app with the setting DIGITS_SURE=`sure` and a model with this card."""
     from app import create_app
     from digits.model import Classifier, load
-    from digits.serving.settings import Settings
+    from digits.web.settings import Settings
 
     settings = replace(Settings.from_env(os.environ), sure=sure)
     shipped = load(settings.model)

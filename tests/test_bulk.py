@@ -25,10 +25,10 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-from digits.bulk import cli, items, run
-from digits.bulk.inputs import UsageError, find_shards
-from digits.bulk.parts import Parts
+from digits.bulk import cli, pictures, run
+from digits.bulk.parquet import Parts
 from digits.bulk.rows import Options
+from digits.bulk.shards import UsageError, find_shards
 from digits.bulk.tasks import Job, add_model, network, read_shard
 from digits.imaging import PictureError, prepare
 from digits.model import Classifier, load
@@ -133,7 +133,7 @@ def test_globs_and_files_with_brackets_in_their_names_are_found(job: Job, scans:
 
 def test_pictures_are_divided_by_number_and_by_size(scans: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [len(s.urls) for s in find_shards([str(scans)], "image", 4)] == [4, 4, 2]
-    monkeypatch.setattr("digits.bulk.inputs.SHARD_BYTES", 3 * max(map(len, DATA)))
+    monkeypatch.setattr("digits.bulk.shards.SHARD_BYTES", 3 * max(map(len, DATA)))
     sizes = [s.bytes for s in find_shards([str(scans)], "image")]
     assert len(sizes) > 3
     assert sum(sizes) == sum(map(len, DATA))
@@ -154,7 +154,7 @@ def test_a_shards_key_changes_with_its_files_only(scans: Path) -> None:
 def test_arrays_and_parquet_are_divided_by_rows(
     job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("digits.bulk.inputs.ROWS", 4)
+    monkeypatch.setattr("digits.bulk.shards.ROWS", 4)
     images = prepare(DATA, ["x"] * 10)
     np.save(tmp_path / "a.npy", images)
     table = pa.table({"image": DATA})
@@ -292,7 +292,7 @@ def test_broken_pictures_are_rows_with_the_services_status(
         "x-large": bytes(40_000),
     }.items():
         (scans / f"{name}.png").write_bytes(content)
-    monkeypatch.setattr(items, "MAX_BYTES", 39_999)
+    monkeypatch.setattr(pictures, "MAX_BYTES", 39_999)
     shards = find_shards([str(scans)], "image")
     (scans / "9.png").unlink()
     for shard in shards:
@@ -369,7 +369,7 @@ def test_a_file_damaged_anywhere_raises_nothing(tmp_path: Path) -> None:
                     data[place] = int(random.integers(256))
             (damaged / path.name).write_bytes(data)
             for shard in find_shards([str(damaged / path.name)], "image"):
-                assert len(list(items.read_items(shard, "image"))) < 100
+                assert len(list(pictures.read_items(shard, "image"))) < 100
 
 
 def test_text_and_numbers_are_what_they_are_to_the_service(job: Job, tmp_path: Path) -> None:
@@ -385,7 +385,7 @@ def test_text_and_numbers_are_what_they_are_to_the_service(job: Job, tmp_path: P
 def test_a_line_that_is_too_long_is_not_kept_in_memory(
     job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(items, "MAX_LINE", 5000)
+    monkeypatch.setattr(pictures, "MAX_LINE", 5000)
     lines = [b'{"image": "' + b"A" * 20_000 + b'"}', jsonl([[0, 200] * 392])]
     (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
     assert [row["status"] for row in read_all(job, tmp_path / "a.jsonl")] == [413, None]

@@ -34,9 +34,9 @@ from conftest import ROOT
 from distributed.security import Security
 from PIL import Image
 
-from digits.bulk.inputs import find_shards
 from digits.bulk.rows import Options
 from digits.bulk.run import Cluster, Progress, Work, read_shards
+from digits.bulk.shards import find_shards
 from digits.bulk.tasks import Job, add_model
 from digits.model import Model, load
 

@@ -23,10 +23,10 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-from digits.bulk import apart
-from digits.bulk.apart import rows_apart, start
-from digits.bulk.inputs import find_shards
+from digits.bulk import isolated
+from digits.bulk.isolated import rows_apart, start
 from digits.bulk.rows import Options
+from digits.bulk.shards import find_shards
 from digits.bulk.tasks import Job, add_model, rows_here
 from digits.model import load
 
@@ -46,7 +46,7 @@ def job(tmp_path: Path) -> Job:
 def ended() -> Iterator[None]:
     """Ends this thread's process, because a test may have changed its limits."""
     yield
-    if reader := getattr(apart._local, "reader", None):
+    if reader := getattr(isolated._local, "reader", None):
         reader.close()
 
 
@@ -70,7 +70,7 @@ def test_a_value_that_stands_for_many_rows_is_not_copied_for_each(
     job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # 40 rows of 30 MB in a file of a few kilobytes
-    monkeypatch.setattr(apart, "MEMORY", 400 * MB)
+    monkeypatch.setattr(isolated, "MEMORY", 400 * MB)
     values = pa.DictionaryArray.from_arrays(
         pa.array([*DIGITS, *[10] * 40, *DIGITS]), pa.array([*DATA, bytes(30 * MB)])
     )
@@ -100,7 +100,7 @@ def test_a_value_over_the_limit_costs_its_row(job: Job, tmp_path: Path) -> None:
 def test_a_file_that_needs_too_much_memory_costs_its_rest(
     job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(apart, "MEMORY", 150 * MB)
+    monkeypatch.setattr(isolated, "MEMORY", 150 * MB)
     for name, data in (("a", [*DATA, bytes(90 * MB), *DATA]), ("b", DATA)):
         pq.write_table(
             pa.table({"image": data}), tmp_path / f"{name}.parquet", compression="zstd", row_group_size=10
@@ -111,7 +111,7 @@ def test_a_file_that_needs_too_much_memory_costs_its_rest(
 
 
 def test_a_line_of_brackets_costs_its_row(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(apart, "MEMORY", 200 * MB)
+    monkeypatch.setattr(isolated, "MEMORY", 200 * MB)
     good = b'{"image": ' + str(np.tile([0, 200], 392).tolist()).encode() + b"}\n"
     (tmp_path / "a.jsonl").write_bytes(good + b'{"image": [' + b"[]," * (4 * MB) + b"0]}\n" + good)
     assert [row.get("status") for row in read_apart(job, tmp_path / "a.jsonl")] == [None, 413, None]
@@ -120,7 +120,7 @@ def test_a_line_of_brackets_costs_its_row(job: Job, tmp_path: Path, monkeypatch:
 def test_a_picture_that_takes_too_long_costs_its_row(
     job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(apart, "SECONDS", 1)
+    monkeypatch.setattr(isolated, "SECONDS", 1)
     for path in SAMPLES[:3]:
         (tmp_path / path.name).write_bytes(path.read_bytes())
     noise = np.random.default_rng(1).integers(0, 256, (300, 400, 4), np.uint8)
@@ -134,7 +134,7 @@ def test_a_picture_that_takes_too_long_costs_its_row(
 def test_an_archive_that_takes_too_long_costs_its_rest(
     job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(apart, "SECONDS", 1)
+    monkeypatch.setattr(isolated, "SECONDS", 1)
     head, zeros = io.BytesIO(), gzip.compress(bytes(32 * MB))
     with tarfile.open(fileobj=head, mode="w") as archive:
         for name, data in (("0.png", DATA[0]), ("1.png", DATA[1])):
@@ -157,7 +157,7 @@ def test_the_process_ends_with_its_parent(job: Job, tmp_path: Path) -> None:
     code = """if True:
         import sys, time
         from pathlib import Path
-        from digits.bulk.apart import start
+        from digits.bulk.isolated import start
         from digits.bulk.rows import Options
         from digits.bulk.tasks import Job, add_model
         from digits.model import load

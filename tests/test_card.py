@@ -31,7 +31,7 @@ def project(tmp_path: Path) -> Path:
         "digits/training/network.py",
         "digits/imaging/find.py",
         "digits/training/strokes.json",
-        "digits/serving/static/page.css",
+        "digits/web/static/page.css",
     ):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["digits/serving/static/page.css", "README.md", "dvc.lock"])
+@pytest.mark.parametrize("name", ["digits/web/static/page.css", "README.md", "dvc.lock"])
 def test_a_revision_is_clean_if_only_unrelated_files_have_changed(project: Path, name: str) -> None:
     (project / name).write_text("changed")
     assert revision(project) == git(project, "rev-parse", "HEAD")

@@ -21,13 +21,13 @@ from conftest import ROOT, SAMPLE, Server
 from test_monitoring import samples
 
 from app import create_app
-from digits.serving import collect
-from digits.serving.errors import Problem
-from digits.serving.settings import Settings
-from digits.serving.store import FullError, Store
+from digits.web import collect
+from digits.web.problems import Problem
+from digits.web.settings import Settings
+from digits.web.store import FullError, Store
 
-SEVEN = (ROOT / "digits/serving/static/samples/7.png").read_bytes()
-NUMBER = (ROOT / "digits/serving/static/samples/number.png").read_bytes()
+SEVEN = (ROOT / "digits/web/static/samples/7.png").read_bytes()
+NUMBER = (ROOT / "digits/web/static/samples/number.png").read_bytes()
 # the test image with noise, of which no network is sure
 NOISE = {"image": np.random.default_rng(1).integers(0, 255, (28, 28)).tolist()}
 
@@ -434,7 +434,7 @@ def test_killed_at_any_moment_no_item_is_half_and_no_acknowledged_correction_is_
             stores = [
                 child.pid
                 for child in master.children(recursive=True)
-                if "digits.serving.store" in child.cmdline()
+                if "digits.web.store" in child.cmdline()
             ]
             for pid in stores if victims == "store" else workers:
                 os.kill(pid, signal.SIGKILL)

@@ -32,10 +32,10 @@ from conftest import ROOT, SAMPLE, Server
 from PIL import Image, ImageDraw
 
 from app import create_app
-from digits.server.processes import Processes, Turns
-from digits.serving import inputs
-from digits.serving.errors import Overloaded, Problem
-from digits.serving.settings import Settings
+from digits.web import bodies
+from digits.web.problems import Overloaded, Problem
+from digits.web.settings import Settings
+from digits.worker.processes import Processes, Turns
 
 # docker-compose.yml's mem_limit, and what a request may add
 LIMIT, MOST = 512 << 20, 250e6
@@ -121,7 +121,7 @@ def test_work_has_its_result_or_its_exception(processes: Callable[..., Processes
     with pytest.raises(ValueError, match="invalid literal"):
         run(partial(int, "seven"))
     with pytest.raises(Problem) as refusal:
-        run(partial(inputs.from_json, b"{}", 8))
+        run(partial(bodies.from_json, b"{}", 8))
     assert (refusal.value.status, refusal.value.extra["field"]) == (422, "image")
     large = bytes(30_000_000)
     assert run(partial(len, large)) == len(large)
@@ -175,7 +175,7 @@ def test_a_nursery_that_has_died_is_replaced(processes: Callable[..., Processes]
 
 def test_a_turn_is_free_again_when_its_holder_is_killed(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from digits.server.processes import Turns\n"
+        "import sys, time; from pathlib import Path; from digits.worker.processes import Turns\n"
         "with Turns(Path(sys.argv[1]), 1).take(1): print('held', flush=True); time.sleep(60)"
     )
     with subprocess.Popen(
@@ -206,7 +206,7 @@ def test_a_documents_memory_is_not_more_than_counted(piece: str) -> None:
     finally:
         tracemalloc.stop()
     assert len(document) == 100_001
-    assert taken + len(body) <= inputs.unpacked_bytes(body)
+    assert taken + len(body) <= bodies.unpacked_bytes(body)
 
 
 # memory

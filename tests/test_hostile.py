@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from digits.imaging.errors import PictureError
-from digits.serving.errors import Problem
-from digits.serving.protocols import kserve, tensors
+from digits.web.problems import Problem
+from digits.web.protocols import kserve, tensors
 
 START = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 BODY = json.dumps(SAMPLE).encode()
@@ -456,6 +456,6 @@ def test_a_large_form_is_not_written_to_disk(small_app: Any, monkeypatch: pytest
 def small_app() -> Any:
     """A test client for many requests, with a small limit on batches."""
     from app import create_app
-    from digits.serving.settings import Settings
+    from digits.web.settings import Settings
 
     return create_app(Settings(max_batch=3, max_body_bytes=1 << 20)).test_client()

@@ -29,9 +29,9 @@ from digits.detector import Detector
 from digits.imaging import CostlyPictures, PictureError, prepare, prepare_pages
 from digits.model import Classifier, load, scale
 from digits.reading.single import locate
-from digits.serving.errors import Problem
-from digits.serving.inputs import from_json, from_raw, to_batch
-from digits.serving.settings import ROOT, Settings
+from digits.web.bodies import from_json, from_raw, to_batch
+from digits.web.problems import Problem
+from digits.web.settings import ROOT, Settings
 
 SEVEN = np.array(SAMPLE["image"], np.uint8)
 

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from digits.serving.errors import Problem
-from digits.serving.protocols import mlflow
+from digits.web.problems import Problem
+from digits.web.protocols import mlflow
 
 ROWS = SAMPLE["image"]
 FLAT = [value for row in ROWS for value in row]
@@ -28,7 +28,7 @@ COUNTED = ",".join(map(str, range(784)))
 @pytest.fixture(scope="module")
 def client() -> Any:
     from app import create_app
-    from digits.serving.settings import Settings
+    from digits.web.settings import Settings
 
     return create_app(Settings(max_batch=3)).test_client()
 

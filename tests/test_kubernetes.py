@@ -15,7 +15,7 @@ import pytest
 import yaml
 from conftest import ROOT, described_statuses
 
-from digits.serving.settings import Settings
+from digits.web.settings import Settings
 
 FOLDER = ROOT / "kubernetes"
 OVERLAYS = ("dev", "prod", "kserve")

@@ -17,12 +17,11 @@ MAY_IMPORT = {
     "logs": set(),
     "version": set(),
     "registry": {"model"},
-    "values": {"imaging"},
     "reading": {"imaging", "detector"},
     "training": {"imaging", "model", "detector", "reading"},
-    "bulk": {"imaging", "model", "detector", "reading", "values"},
-    "serving": {"imaging", "model", "detector", "logs", "reading", "values", "version"},
-    "server": {"serving", "imaging", "model", "detector", "registry", "logs", "version"},
+    "bulk": {"imaging", "model", "detector", "reading"},
+    "web": {"imaging", "model", "detector", "logs", "reading", "version"},
+    "worker": {"web", "imaging", "model", "detector", "registry", "logs", "version"},
 }
 FILES = sorted((ROOT / "digits").rglob("*.py"))
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])

@@ -27,18 +27,18 @@ from test_inputs import encoded
 from test_pipeline import clone, run
 from test_read_route import MARGIN, SIDE, STEP, number
 
-from digits.serving.store import Store
 from digits.training import tracking
 from digits.training.corrected import CORRECTIONS
 from digits.training.corrections import NO_DIGIT, fetch, is_held_out, sheets
 from digits.training.stage import StageError
+from digits.web.store import Store
 
 sys.path.append(str(ROOT / "benchmarks"))
 
 import candidate  # type: ignore[import-not-found]
 from candidate import Compared
 
-SEVEN = (ROOT / "digits/serving/static/samples/7.png").read_bytes()
+SEVEN = (ROOT / "digits/web/static/samples/7.png").read_bytes()
 
 
 def corrected(

@@ -16,8 +16,8 @@ from flask.testing import FlaskClient
 
 from app import create_app
 from digits.imaging.formats import FORMATS
-from digits.serving.settings import Settings
 from digits.training.synthetic import draw
+from digits.web.settings import Settings
 
 SEVEN = np.array(SAMPLE["image"], np.uint8)
 PNG = (ROOT / "digits" / "serving" / "static" / "samples" / "7.png").read_bytes()

@@ -23,8 +23,8 @@ import pytest
 from conftest import ROOT, SAMPLE, Server
 
 from digits.model import BATCH_SIZE, Classifier, ModelError, load
-from digits.serving.service import warn_of_misreading
-from digits.serving.settings import Settings
+from digits.web.service import warn_of_misreading
+from digits.web.settings import Settings
 
 SHIPPED = Settings.from_env(os.environ).model
 IMAGES = np.random.default_rng(7).random((3 * BATCH_SIZE + 5, 28, 28, 1), np.float32)

@@ -18,12 +18,12 @@ import pytest
 from conftest import ROOT, SAMPLE, Server, described_statuses, find_browser
 
 from app import create_app
-from digits.serving import reading
-from digits.serving.inputs import ACCEPTED_TYPES, FORM
-from digits.serving.openapi import ASSETS, describe
-from digits.serving.protocols import kserve, mlflow, tfserving
-from digits.serving.settings import Settings
 from digits.version import VERSION
+from digits.web import read
+from digits.web.bodies import ACCEPTED_TYPES, FORM
+from digits.web.openapi import ASSETS, describe
+from digits.web.protocols import kserve, mlflow, tfserving
+from digits.web.settings import Settings
 
 CONFIG = Path(__file__).parent / "schemathesis"
 DESCRIBED = describe("0", 4)
@@ -74,10 +74,10 @@ def test_every_parameter_the_code_reads_is_described() -> None:
 def test_the_description_lists_what_the_code_accepts() -> None:
     paths, schemas = DESCRIBED["paths"], DESCRIBED["components"]["schemas"]
     assert set(paths["/predict"]["post"]["requestBody"]["content"]) == set(ACCEPTED_TYPES)
-    assert set(paths["/read"]["post"]["requestBody"]["content"]) == {*reading.DECODERS, FORM}
+    assert set(paths["/read"]["post"]["requestBody"]["content"]) == {*read.DECODERS, FORM}
     limits = {parameter["name"]: parameter["schema"] for parameter in paths["/read"]["post"]["parameters"]}
-    assert limits["length"]["maximum"] == reading.MAX_LENGTH
-    assert limits["alternatives"]["maximum"] == reading.MAX_ALTERNATIVES
+    assert limits["length"]["maximum"] == read.MAX_LENGTH
+    assert limits["alternatives"]["maximum"] == read.MAX_ALTERNATIVES
     invoked = paths["/invocations"]["post"]["requestBody"]["content"]
     assert set(invoked) == {*mlflow.DECODERS, FORM}
     assert list(invoked["application/json"]["schema"]["properties"]) == list(mlflow.FORMS)

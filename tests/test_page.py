@@ -24,7 +24,7 @@ from PIL import Image
 
 pytestmark = pytest.mark.e2e
 
-SAMPLES = ROOT / "digits/serving/static/samples"
+SAMPLES = ROOT / "digits/web/static/samples"
 
 # the strokes of each digit, on a pad from 0 to 1
 DIGITS: dict[int, list[list[tuple[float, float]]]] = {
@@ -647,7 +647,7 @@ def test_the_curl_command_reads_the_number_when_pasted(page: Any) -> None:
 
 def test_a_phones_photograph_of_a_number_has_its_boxes_in_place(open_page: Any, tmp_path: Path) -> None:
     page = open_page(390, 844, has_touch=True, is_mobile=True)
-    sample = Image.open(ROOT / "digits/serving/static/samples/number.png")
+    sample = Image.open(ROOT / "digits/web/static/samples/number.png")
     paper = Image.new("L", (3000, 4000), 252)
     paper.paste(sample.resize((1440, 540)), (1200, 2400))
     grain = np.random.default_rng(1).integers(0, 4, (4000, 3000), np.uint8)
@@ -685,7 +685,7 @@ def test_unsure_digits_differ_by_more_than_their_colour(page: Any) -> None:
 
 
 def test_a_picture_of_several_digits_is_offered_to_be_read_as_a_number(page: Any, tmp_path: Path) -> None:
-    page.set_input_files("#file", ROOT / "digits/serving/static/samples/number.png")
+    page.set_input_files("#file", ROOT / "digits/web/static/samples/number.png")
     says(page, "This does not look like one digit")
     page.get_by_role("button", name="Read it as a number").click()
     says(page, "It reads 40725")

@@ -18,7 +18,7 @@ from test_inputs import encoded, form, png_header, scene
 from test_monitoring import samples
 
 from app import create_app
-from digits.serving.settings import Settings
+from digits.web.settings import Settings
 
 # the size of a digit, and the distance from one to the next
 SIDE, STEP = 56, 60
@@ -33,7 +33,7 @@ def number(*lines: str) -> Image.Image:
         for column, digit in enumerate(line):
             if digit == " ":
                 continue
-            ink = Image.open(ROOT / f"digits/serving/static/samples/{digit}.png").resize((SIDE, SIDE))
+            ink = Image.open(ROOT / f"digits/web/static/samples/{digit}.png").resize((SIDE, SIDE))
             picture.paste(ink, (MARGIN + STEP * column, MARGIN + 2 * STEP * row))
     return picture
 

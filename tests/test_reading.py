@@ -50,7 +50,7 @@ def png(picture: Image.Image) -> bytes:
 
 def sample(digit: str, side: int = SIDE) -> Image.Image:
     """A sample digit of the drawing page, dark on light."""
-    with Image.open(ROOT / f"digits/serving/static/samples/{digit}.png") as ink:
+    with Image.open(ROOT / f"digits/web/static/samples/{digit}.png") as ink:
         return ink.convert("L").resize((side, side), Image.Resampling.BICUBIC)
 
 

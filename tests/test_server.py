@@ -210,7 +210,7 @@ def small(start):
 
 
 def posts():
-    from digits.serving.openapi import describe
+    from digits.web.openapi import describe
 
     # a service that does not collect answers has no corrections
     return [
@@ -230,7 +230,7 @@ def test_a_chunked_body_over_the_limit_is_413(small, path, kind):
         path = path.replace(
             "versions/1", f"versions/{version if path.startswith('/v2') else int(version, 16)}"
         )
-    picture = (ROOT / "digits/serving/static/samples/7.png").read_bytes()
+    picture = (ROOT / "digits/web/static/samples/7.png").read_bytes()
     body = {"application/json": SAMPLE, "image/png": picture}.get(kind, bytes(784 * 120))
     if "form" in kind:
         body = form("f", picture, filename="f")
@@ -243,7 +243,7 @@ def test_a_chunked_body_over_the_limit_is_413(small, path, kind):
 def test_a_chunked_body_at_the_limit_is_read(small):
     body = SAMPLE + b" " * (LIMIT - len(SAMPLE))
     assert ask(small, chunked(body, 4096, JSON.strip()))[0] == 200
-    picture = (ROOT / "digits/serving/static/samples/7.png").read_bytes()
+    picture = (ROOT / "digits/web/static/samples/7.png").read_bytes()
     body = form("f", picture, filename="f")
     body += b" " * (LIMIT - len(body))
     assert ask(small, chunked(body, 4096, FORM))[0] == 200
@@ -287,8 +287,8 @@ class Sent:
 
 def calls(size):
     """The number of Python calls to read a body of this size in chunks of 1 KiB."""
-    from digits.server.body import Body, Room
-    from digits.serving.settings import Settings
+    from digits.web.settings import Settings
+    from digits.worker.body import Body, Room
 
     req = next(RequestParser(Config(), Sent(chunked(bytes(size), 1024)), ("127.0.0.1", 1)))
     body = Body(req, Room(Settings()))
@@ -311,9 +311,9 @@ def test_reading_a_chunked_body_is_linear_in_its_length():
 
 
 def test_others_continue_while_a_form_of_many_parts_is_parsed(monkeypatch):
-    from digits.server import body
-    from digits.serving.http import FormParser
-    from digits.serving.settings import Settings
+    from digits.web.messages import FormParser
+    from digits.web.settings import Settings
+    from digits.worker import body
 
     part = b'--b\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\nx\r\n'
     form = part * 2000 + b"--b--\r\n"

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
-from digits.server.cpus import usable_cpus
-from digits.serving.settings import SettingError, Settings, unknown
+from digits.web.settings import SettingError, Settings, unknown
+from digits.worker.cpus import usable_cpus
 
 
 def test_without_variables_the_defaults_apply() -> None:
@@ -76,7 +76,7 @@ def test_the_server_says_which_setting_is_wrong_without_a_traceback(start) -> No
 def test_another_worker_class_prevents_the_start(start, worker: str) -> None:  # type: ignore[no-untyped-def]
     server = start(wait=False, program=("-m", "gunicorn", "-k", worker, "app:app"))
     assert server.process.wait(60) == 1
-    assert "only --worker-class digits.server.worker.Worker" in server.output.read_text()
+    assert "only --worker-class digits.worker.gevent_worker.Worker" in server.output.read_text()
 
 
 def test_an_unknown_setting_is_named_with_the_one_that_was_probably_meant() -> None:
@@ -101,7 +101,7 @@ def test_the_start_warns_of_an_unknown_setting(start) -> None:  # type: ignore[n
 def test_gunicorn_options_that_undo_a_setting_prevent_the_start(
     monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], message: str
 ) -> None:
-    from digits.server.worker import Worker
+    from digits.worker.gevent_worker import Worker
 
     monkeypatch.setenv("DIGITS_METRICS_BIND", "127.0.0.1:9100")
     messages: list[str] = []

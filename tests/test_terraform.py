@@ -29,8 +29,8 @@ from botocore.validate import ParamValidator
 from conftest import ROOT
 from test_pipeline import clone, run, small_params
 
-from digits.server.master import CUT_OFF_SECONDS
-from digits.serving.settings import Settings
+from digits.web.settings import Settings
+from digits.worker.master import CUT_OFF_SECONDS
 
 MODULE = ROOT / "terraform"
 TEXT = {path.name: path.read_text() for path in MODULE.glob("*.tf")}

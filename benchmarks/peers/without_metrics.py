@@ -1,6 +1,6 @@
 """This service without its metrics. bench.py compares it with the whole service, to show what metrics cost."""
 
-import digits.serving.service
+import digits.web.service
 
 
 class Nothing:
@@ -16,7 +16,7 @@ class Nothing:
         return self
 
 
-digits.serving.service.Metrics = lambda app: Nothing()
+digits.web.service.Metrics = lambda app: Nothing()
 
 from app import create_app  # noqa: E402
 

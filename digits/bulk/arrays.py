@@ -1,6 +1,5 @@
-"""Reads the images in a .npy file or a file in MNIST's IDX format, both optionally compressed. inputs.py asks for
-the number of images, and items.py reads them in chunks, so that many workers can share a file that does not fit
-in memory."""
+"""Reads the images in a .npy file or a file in MNIST's IDX format, both optionally compressed. It reads them in
+chunks, so that many workers can share a file that does not fit in memory."""
 
 from __future__ import annotations
 

@@ -17,12 +17,12 @@ from typing import NoReturn
 import dask
 from dask.system import CPU_COUNT
 
-from digits.bulk.apart import rows_apart, start
-from digits.bulk.inputs import Shard, UsageError, find_shards, shown
-from digits.bulk.items import only
-from digits.bulk.parts import TABLE
+from digits.bulk.isolated import rows_apart, start
+from digits.bulk.parquet import TABLE
+from digits.bulk.pictures import only
 from digits.bulk.rows import Options
 from digits.bulk.run import Cluster, Progress, Work, read_shards
+from digits.bulk.shards import Shard, UsageError, find_shards, shown
 from digits.bulk.tasks import Job, add_model
 from digits.model import ModelError, load
 

@@ -1,7 +1,6 @@
 """Makes a row of the output from each picture with the same functions as the service: digits.imaging prepares
 pictures, digits.model classifies them, and digits.reading reads pictures of several digits. A picture that
-can't be read gets a row with an error. tasks.py calls `rows_of` in a worker, and cli.py calls it to estimate
-the time of a run."""
+can't be read gets a row with an error."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from digits.bulk.items import Item
+from digits.bulk.pictures import Item
 from digits.detector import Detector
 from digits.imaging import PictureError, prepare
 from digits.imaging.find import Locate

@@ -1,6 +1,6 @@
 """Sends shards to Dask's workers and monitors them: `read_shards` submits a few for each worker, submits those
-of a lost scheduler again, and reports progress. cli.py calls it with a `Cluster`, which is either processes on
-this machine or the workers of another scheduler."""
+of a lost scheduler again, and reports progress. A `Cluster` is either processes on this machine or the workers
+of another scheduler."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from distributed import Client, Future, LocalCluster, Worker, WorkerPlugin, wait
 from distributed.comm import CommClosedError
 from distributed.security import Security
 
-from digits.bulk.apart import rows_apart
-from digits.bulk.inputs import Shard, UsageError
+from digits.bulk.isolated import rows_apart
+from digits.bulk.shards import Shard, UsageError
 from digits.bulk.tasks import Job, add_model, read_shard
 from digits.model import Model
 

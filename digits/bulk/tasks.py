@@ -1,6 +1,5 @@
-"""The task that a worker runs: `read_shard` reads the pictures of a shard and writes its part. run.py submits
-it to Dask. It also works in a process without Dask, for comparison in `make bench-bulk`. Each process creates
-the network once."""
+"""The task that a worker runs: `read_shard` reads the pictures of a shard and writes its part. It also works
+without Dask. Each process creates the network once."""
 
 from __future__ import annotations
 
@@ -9,10 +8,10 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-from digits.bulk.inputs import Shard
-from digits.bulk.items import Item, only, read_items
-from digits.bulk.parts import Parts, run_key
+from digits.bulk.parquet import Parts, run_key
+from digits.bulk.pictures import Item, only, read_items
 from digits.bulk.rows import Options, rows_of
+from digits.bulk.shards import Shard
 from digits.detector import Detector
 from digits.imaging.find import Locate
 from digits.model import Classifier, Model

@@ -1,1 +1,0 @@
-"""The Flask app: everything between an HTTP request and its answer. app.py puts it together."""

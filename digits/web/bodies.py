@@ -1,0 +1,387 @@
+"""Converts the body of a request to a batch of images, float32 (n, 28, 28, 1) in [0, 1], or raises a Problem
+that says what is wrong with it. Pixels, as JSON or raw bytes, are only scaled. Pictures are prepared by
+digits/imaging."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import flask
+import numpy as np
+import orjson
+from flask import current_app
+
+from digits.imaging.data_url import decode_base64
+from digits.imaging.formats import TYPES, format_of
+from digits.imaging.pixels import blank
+from digits.model import scale
+from digits.web.pictures import prepared
+from digits.web.problems import Problem
+from digits.web.service import service
+
+SIDE = 28
+PIXELS = SIDE * SIDE
+IMAGE_FORMATS = "28 rows of 28 numbers from 0 to 255 (or 28x28x1, or 784 numbers), or a picture in base64"
+FORM = "multipart/form-data"
+PICTURES = tuple(dict.fromkeys(TYPES.values()))
+# a picture's bytes say what its format is, so its type need not; SageMaker's clients send the last one
+ANY_PICTURE = "image/", "application/pdf", "application/x-image"
+# wider types of numbers that clients send as raw pixels
+WIDE = ("f8", "f4", "i8", "i4")
+# longest name of a form's field in a problem
+MAX_NAME = 80
+# larger bodies are decoded in another process; an image as JSON has 2 to 4 KB
+MAX_QUICK_BYTES = 1 << 16
+# still larger ones only wait for each other, so that pictures and ordinary batches do not wait for them
+MAX_SHARED_BYTES = 1 << 20
+# orjson takes twelve bytes of memory for each byte of a document before it parses, Python's parser does not, but
+# takes twice the time; 1,024 images of handwriting have 2.7 MB
+MAX_ORJSON_BYTES = 2_800_000
+# the most bytes of memory for each list, object, quote and value of a JSON document, and for each byte of one that
+# consists of these
+LIST, DICT, QUOTE, VALUE, GROWTH = 72, 240, 32, 36, 64
+
+
+@dataclass(frozen=True)
+class Items:
+    """The images in a body: either pixels (n, 784), from 0 to 255, or the bytes of a picture for each.
+
+    names: what to call each image in a problem. single: whether to answer with an object rather than a list.
+    """
+
+    values: np.ndarray | list[bytes]
+    names: list[str]
+    single: bool
+
+    @property
+    def pictures(self) -> list[bytes]:
+        """The values if they are pictures, or an empty list if they are pixels; a request can't mix them."""
+        return self.values if isinstance(self.values, list) else []
+
+
+# (body, max_batch) -> its images
+Decoder = Callable[[bytes, int], Items]
+
+
+def items_of(request: flask.Request, max_batch: int, decoders: Mapping[str, Decoder] | None = None) -> Items:
+    """The request's images.
+
+    In JSON, `image` asks for a single answer and `images` for a list. In the other formats, one image gets a
+    single answer and several get a list. decoders: for each Content-Type except forms; by default DECODERS.
+    Raises Problem: 400 for malformed JSON, 413 for more than `max_batch` images, 415 for another Content-Type,
+    422 for anything that is not an image.
+    """
+    kind = request.mimetype
+    decoders = DECODERS if decoders is None else decoders
+    if kind == FORM:
+        return from_form(request, max_batch)
+    if kind.startswith(ANY_PICTURE):
+        return from_picture(request.get_data(cache=False), max_batch)
+    if kind in decoders:
+        body = request.get_data(cache=False)
+        return offload_if_large(body, partial(decoders[kind], body, max_batch))
+    accepted = [*decoders, FORM]
+    raise Problem(
+        415,
+        "Send JSON, a picture or a form with files, and name its type in the Content-Type header.",
+        headers={"Accept-Post": ", ".join(accepted)},
+        found=kind or None,
+        accepted=accepted,
+    )
+
+
+def offload_if_large(body: bytes, decode: Callable[[], Any]) -> Any:
+    """Call `decode` and return its result. A large `body` is decoded in another process, so that other requests do
+    not wait for it.
+
+    decode: a partial of a function of a module. Raises Problem 413 if the body would take too much memory.
+    """
+    if len(body) <= MAX_QUICK_BYTES:
+        return decode()
+    most = current_app.config["MAX_UNPACKED_BYTES"]
+    if len(body) > most // GROWTH and (needed := unpacked_bytes(body)) > most:
+        detail = (
+            f"The body takes more than the {most} bytes of memory that a request may use when it is unpacked."
+        )
+        raise Problem(413, detail, field="the body", found=f"{needed} bytes")
+    return service().offload(decode, "shared" if len(body) <= MAX_SHARED_BYTES else "bodies")
+
+
+def unpacked_bytes(body: bytes) -> int:
+    """The most bytes of memory that a JSON document takes, with copies of it and the objects made of it."""
+    lists, dicts, quotes, values = map(body.count, (b"[", b"{", b'"', b","))
+    # text may take four bytes for a character
+    wide = not body.isascii() or body.count(b"\\u") > body.count(b"\\u00")
+    containers = LIST * lists + DICT * dicts + VALUE * (lists + dicts + values)
+    return (10 if wide else 4) * len(body) + containers + QUOTE * quotes
+
+
+def to_batch(items: Items, as_is: bool = False) -> np.ndarray:
+    """float32 (n, 28, 28, 1) in [0, 1] from a request's images, like `to_pages`."""
+    return to_pages(items, as_is)[0]
+
+
+def to_pages(items: Items, as_is: bool = False) -> tuple[np.ndarray, list[dict[str, int]]]:
+    """float32 (n, 28, 28, 1) in [0, 1] from a request's images, and for each picture `page` and `pages` if its
+    file has several pages. Another process prepares large or several pictures.
+
+    as_is: use pictures of 28x28 pixels without preparing them. Raises PictureError, and Problem 422 for pixels
+    that are blank.
+    """
+    pixels = items.values
+    if isinstance(pixels, list):
+        return prepared(pixels, items.names, as_is)
+    if problem := blank(pixels):
+        name = items.names[problem[0]]
+        raise Problem(422, f"{name} {problem[1]}", field=name, found="an empty image")
+    return scale(pixels), []
+
+
+def limit(n: int, max_batch: int) -> None:
+    """Raise Problem 413 if n images are more than `max_batch`."""
+    if n > max_batch:
+        raise Problem(
+            413, f"At most {max_batch} images are accepted per request.", field="images", found=f"{n} images"
+        )
+
+
+def from_form(request: flask.Request, max_batch: int) -> Items:
+    """The pictures in a form's files. Files without a name and content are skipped, because browsers send them for
+    empty file inputs.
+
+    Raises Problem: 400 for a malformed form, 422 if there is no file or an empty one, 413 for more than
+    `max_batch`.
+    """
+    if not request.mimetype_params.get("boundary"):
+        raise Problem(400, "The form's Content-Type has no boundary. Let the client library set the header.")
+    sent = [(name, file.filename, file.read()) for name, many in request.files.lists() for file in many]
+    files = [(name, content) for name, filename, content in sent if filename or content]
+    if not files:
+        raise Problem(422, "The form has no file.", field="image", found="no file")
+    limit(len(files), max_batch)
+    single = len(files) == 1
+    names = [name[:MAX_NAME] if name else "the file" for name, _ in files]
+    if not single:
+        names = [f"{name} ({i})" for i, name in enumerate(names)]
+    pictures = [_not_empty(content, name) for (_, content), name in zip(files, names, strict=True)]
+    return Items(pictures, names, single)
+
+
+def from_picture(body: bytes, max_batch: int) -> Items:
+    """The picture that is the whole body. Raises Problem 422 if it is empty."""
+    return Items([_not_empty(body, "the body")], ["the body"], True)
+
+
+def _not_empty(picture: bytes, name: str) -> bytes:
+    if not picture:
+        raise Problem(422, f"{name} is empty.", field=name, found="0 bytes")
+    return picture
+
+
+def from_raw(body: bytes, max_batch: int) -> Items:
+    """The pixels of n images from n x 784 bytes, row by row.
+
+    Raises Problem: 415 for a picture, 422 for another length or for wider numbers, 413 for more than `max_batch`
+    images.
+    """
+    refuse_picture(body)
+    # the wider types first, whose halves may look like the narrower ones
+    if wide := next((order + kind for kind in WIDE for order in "<>" if are_wide(body, order + kind)), None):
+        found = f"{np.dtype(wide).name} numbers"
+        raise Problem(422, "Raw pixels must be one byte each, from 0 to 255.", field="the body", found=found)
+    n, rest = divmod(len(body), PIXELS)
+    if rest or not n:
+        raise Problem(
+            422, "Raw pixels must be 784 bytes per image.", field="the body", found=f"{len(body)} bytes"
+        )
+    limit(n, max_batch)
+    names = ["the body"] if n == 1 else [f"image {i} of the body" for i in range(n)]
+    return Items(np.frombuffer(body, np.uint8).reshape(n, PIXELS), names, n == 1)
+
+
+def refuse_picture(body: bytes) -> None:
+    """Raise Problem 415 if raw bytes are a picture's file."""
+    if found := format_of(body):
+        kind = next(iter(found.types), "image/bmp")
+        raise Problem(415, f"The body is a picture. Send it with Content-Type: {kind}.", found=kind)
+
+
+def are_wide(body: bytes, kind: str) -> bool:
+    """Whether the bytes are plausible pixels of that wider type. Pixels of one byte each that can be classified
+    never are."""
+    size = np.dtype(kind).itemsize
+    if not body or len(body) % (PIXELS * size):
+        return False
+    values = np.frombuffer(body, kind)
+    if values.dtype.kind == "i":
+        # as single bytes, these are images of which at least one is blank
+        plausible = values.min() >= 0 and 1 < values.max() <= 255
+        return bool(plausible) and blank(np.frombuffer(body, np.uint8).reshape(-1, PIXELS)) is not None
+    ink = values[values != 0]
+    # the comparisons also exclude NaN
+    return bool(len(ink)) and bool(((ink >= 1 / 512) & (ink <= 255)).all())
+
+
+def from_json(body: bytes, max_batch: int) -> Items:
+    """The images in `{"image": ...}` or `{"images": [...]}`.
+
+    Raises Problem: 400 for malformed JSON, 413 for more than `max_batch` images, 422 for anything that is not an
+    image.
+    """
+    return from_document(parse(body), body, max_batch)
+
+
+def from_document(
+    document: Any, body: bytes, max_batch: int, read_pixels: Callable[..., np.ndarray] | None = None
+) -> Items:
+    """Like `from_json`, for a document that was parsed from `body`. read_pixels: reads one image, by default as
+    28x28 pixels."""
+    read_pixels = read_pixels or _pixels
+    if not isinstance(document, dict):
+        raise Problem(
+            422,
+            'A JSON object {"image": ...} or {"images": [...]} is required.',
+            field="",
+            found=kind_of(document),
+        )
+    if "image" in document and "images" in document:
+        raise Problem(422, "Send either image or images, not both.", field="images", found="both")
+    # bytes() and NumPy take true for 1; searching the body for the word is faster than checking 784 types
+    suspicious = b"true" in body or b"false" in body
+    if "image" in document:
+        image = document["image"]
+        if isinstance(image, str):
+            return Items([_from_base64(image, "image")], ["image"], True)
+        return Items(read_pixels(image, "image", suspicious)[None], ["image"], True)
+    if "images" not in document:
+        raise Problem(422, "The field image (or images) is missing.", field="image", found="nothing")
+    images = document["images"]
+    if not isinstance(images, list):
+        raise Problem(422, "images must be a list of images.", field="images", found=kind_of(images))
+    if not images:
+        raise Problem(422, "images is empty.", field="images", found="an empty list")
+    limit(len(images), max_batch)
+    names = [f"images[{i}]" for i in range(len(images))]
+    pairs = list(zip(images, names, strict=True))
+    texts = sum(isinstance(image, str) for image in images)
+    if texts not in (0, len(images)):
+        # if some are neither pixels nor a string, that is the problem to report
+        for image, name in pairs:
+            if not isinstance(image, str):
+                read_pixels(image, name, suspicious)
+        raise Problem(422, "images must be either all pixels or all pictures.", field="images", found="both")
+    if texts:
+        return Items([_from_base64(image, name) for image, name in pairs], names, False)
+    return Items(np.stack([read_pixels(image, name, suspicious) for image, name in pairs]), names, False)
+
+
+DECODERS: dict[str, Decoder] = {
+    "application/json": from_json,
+    "application/octet-stream": from_raw,
+    **dict.fromkeys(PICTURES, from_picture),
+}
+ACCEPTED_TYPES = (*DECODERS, FORM)
+
+
+def _from_base64(text: str, name: str) -> bytes:
+    """The bytes of a picture in base64, with or without the prefix of a data: URL."""
+    try:
+        picture = decode_base64(text)
+    except ValueError as error:
+        raise Problem(422, f"{name} {error}.", field=name, found="a string") from None
+    return _not_empty(picture, name)
+
+
+def parse(body: bytes) -> Any:
+    """The JSON document in `body`, which may begin with a byte order mark. Raises Problem 400, if possible with
+    the line and column of the error."""
+    strict: json.JSONDecodeError | None = None
+    if len(body) <= MAX_ORJSON_BYTES:
+        try:
+            return orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            strict = error
+    # Python's parser also accepts NaN and Infinity, so that a later error can name the pixel
+    try:
+        text = body.decode("utf-8-sig")
+        if not text or text.isspace():
+            raise Problem(400, "The body is empty, but must be JSON.")
+        return json.loads(text)
+    except UnicodeDecodeError:
+        raise Problem(400, "The body is not valid JSON: it is not UTF-8.") from None
+    except json.JSONDecodeError as error:
+        strict = strict or error
+        detail = f"The body is not valid JSON: {strict.msg}."
+        raise Problem(400, detail, line=strict.lineno, column=strict.colno) from None
+    except (ValueError, RecursionError) as error:
+        # nested too deeply, or a number with very many digits
+        reason = strict.msg if strict else "it is nested too deeply, or has too long a number"
+        raise Problem(400, f"The body is not valid JSON: {reason}.") from error
+
+
+def _pixels(image: Any, field: str, suspicious: bool) -> np.ndarray:
+    """The 784 pixels of one image, as uint8 if all are integers, else as float32. Raises Problem 422."""
+    if isinstance(image, list) and not suspicious:
+        # the usual case at C speed: bytes() only accepts integers from 0 to 255
+        try:
+            if len(image) == SIDE and set(map(len, image)) == {SIDE}:
+                return np.frombuffer(b"".join(map(bytes, image)), np.uint8)
+            if len(image) == PIXELS:
+                return np.frombuffer(bytes(image), np.uint8)
+        except (TypeError, ValueError):
+            pass
+    return _parse_strictly(image, field)
+
+
+def _parse_strictly(image: Any, field: str) -> np.ndarray:
+    format_error = f"{field} must be {IMAGE_FORMATS}."
+    if not isinstance(image, list):
+        raise Problem(422, format_error, field=field, found=kind_of(image))
+    if not image:
+        raise Problem(422, format_error, field=field, found="an empty list")
+    if not isinstance(image[0], list):
+        if len(image) != PIXELS:
+            raise Problem(422, format_error, field=field, found=f"a list of {len(image)}")
+        return np.array([_number(v, f"{field}[{i}]") for i, v in enumerate(image)], np.float32)
+    if len(image) != SIDE:
+        raise Problem(422, f"{field} must have 28 rows.", field=field, found=f"{len(image)} rows")
+    numbers = []
+    for y, row in enumerate(image):
+        where = f"{field}[{y}]"
+        if not isinstance(row, list):
+            raise Problem(422, f"{where} must be a row of 28 numbers.", field=where, found=kind_of(row))
+        if len(row) != SIDE:
+            raise Problem(422, f"{where} must have 28 numbers.", field=where, found=f"{len(row)} numbers")
+        for x, value in enumerate(row):
+            where = f"{field}[{y}][{x}]"
+            if isinstance(value, list):
+                if len(value) != 1:
+                    raise Problem(
+                        422, f"{where} must be a single number.", field=where, found=f"a list of {len(value)}"
+                    )
+                value, where = value[0], where + "[0]"
+            numbers.append(_number(value, where))
+    return np.array(numbers, np.float32)
+
+
+def _number(value: Any, field: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise Problem(422, f"{field} must be a number from 0 to 255.", field=field, found=kind_of(value))
+    # NaN compares false with everything, so it fails here too
+    if not 0 <= value <= 255:
+        found = repr(value) if isinstance(value, float) or abs(value) < 10**30 else "a huge number"
+        found = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}.get(found, found)
+        raise Problem(422, f"{field} must be from 0 to 255.", field=field, found=found)
+    return value
+
+
+def kind_of(value: Any) -> str:
+    """The name of a JSON value's type. The value itself may be long or private, so problems don't quote it."""
+    if value is None:
+        return "null"
+    kinds = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "a list"}
+    return kinds.get(type(value), "an object")

@@ -1,0 +1,214 @@
+"""Collecting answers and corrections, if DIGITS_COLLECT is set. Items wait in a bounded queue for the process that
+has the store (digits/web/store.py). If the queue is full or the store fails, an item is dropped and counted,
+and the answer is not delayed. A correction is acknowledged once it is in the store."""
+
+from __future__ import annotations
+
+import atexit
+import base64
+import json
+import logging
+import os
+import random
+import socket
+import sys
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import orjson
+from gevent.monkey import get_original
+
+from digits.web.metrics import Metrics
+from digits.web.problems import Overloaded, Problem
+from digits.web.settings import ROOT, Settings
+
+# bytes and number of the items that may wait in a worker
+MOST_BYTES, MOST_ITEMS = 16 << 20, 1000
+# items that are sent to the store's process at once, and seconds to wait for more, because each call to another
+# process takes longer than an item
+AT_ONCE, GATHER_SECONDS = 256, 0.1
+# an item may still be in the queue of another worker, so a correction looks for it again after so many seconds
+AGAIN = (0.05, 0.1, 0.2, 0.4, 0.8)
+# seconds within which the store must take a correction
+STORE_SECONDS = 10.0
+# corrections that may wait at the same time, because each may look through the days several times
+CORRECTIONS_AT_ONCE = 16
+# seconds between two log lines about dropped items, and until the store's process is started again
+LOG_SECONDS, RESTART_SECONDS = 60.0, 1.0
+# seconds that a worker waits for its queue when it ends
+LAST_SECONDS = 2.0
+
+# gevent's would wait for children that are none of its own
+_waitpid = get_original("os", "waitpid")
+
+log = logging.getLogger("digits.collect")
+
+
+class Item:
+    """A line for the store's process, and its reply once that has come."""
+
+    def __init__(self, asked: dict[str, Any]) -> None:
+        self.line = orjson.dumps(asked) + b"\n"
+        self.is_correction = "correct" in asked
+        self.replied = threading.Event()
+        self.reply: dict[str, Any] = {}
+
+
+class Collector:
+    """A worker's queue, and the process that takes items from it to the store."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self.settings, self.metrics = settings, metrics
+        self.waiting: deque[Item] = deque()
+        self.held = 0
+        self.more = threading.Condition()
+        self.logged, self.dropped = float("-inf"), 0
+        self.corrections = threading.BoundedSemaphore(CORRECTIONS_AT_ONCE)
+        self.store: tuple[socket.socket, Any] | None = None
+        self.pid: int | None = None
+        threading.Thread(target=self._run, daemon=True).start()
+        atexit.register(self.flush)
+
+    def chosen(self, unsure: bool, asked: bool = False) -> bool:
+        """Whether to keep a picture: if it is unsure or asked to be kept, and a share of the others."""
+        return unsure or asked or random.random() < self.settings.collect_share  # noqa: S311
+
+    def keep(
+        self, request_id: str, route: str, version: str, images: int, pictures: list[dict[str, Any]]
+    ) -> None:
+        """Put a request's chosen pictures into the queue. images: number of pictures in the request. pictures:
+        the index, the answer, and what `sent` returns, of each chosen one."""
+        if pictures:
+            item = {
+                "request_id": request_id,
+                "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                "route": route,
+                "model_version": version,
+                "images": images,
+                "pictures": pictures,
+            }
+            if not self._put(Item({"keep": item})):
+                self._drop("queue", f"more than {MOST_ITEMS} items or {MOST_BYTES} bytes are waiting")
+
+    def correct(self, request_id: str, digits: list[Any], replace: bool) -> dict[str, Any]:
+        """The reply of `Store.correct`, which is waited for. Raises Problem 503."""
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        asked = {"correct": {"request_id": request_id, "digits": digits, "replace": replace, "now": now}}
+        if not self.corrections.acquire(timeout=self.settings.max_wait_ms / 1000):
+            raise Overloaded
+        try:
+            for seconds in (*AGAIN, None):
+                item = Item(asked)
+                if not self._put(item):
+                    raise Overloaded
+                if not item.replied.wait(STORE_SECONDS) or item.reply["result"] == "failed":
+                    log.error("correction not kept", extra={"reason": item.reply.get("reason", "no answer")})
+                    again = {"Retry-After": "10"}
+                    raise Problem(503, "The correction can't be kept at the moment.", headers=again)
+                if item.reply["result"] != "missing" or seconds is None:
+                    break
+                time.sleep(seconds)
+            return item.reply
+        finally:
+            self.corrections.release()
+
+    def flush(self) -> None:
+        """Wait until the queue is empty, but not long."""
+        deadline = time.monotonic() + LAST_SECONDS
+        while self.held and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def _put(self, item: Item) -> bool:
+        with self.more:
+            if self.held + len(item.line) > MOST_BYTES or len(self.waiting) >= MOST_ITEMS:
+                return False
+            self.held += len(item.line)
+            self.waiting.append(item)
+            self.more.notify()
+        return True
+
+    def _run(self) -> None:
+        """Take items to the store, as long as the worker lives."""
+        with suppress(OSError):
+            # at once, because it also removes what is too old
+            self._start()
+        while True:
+            with self.more:
+                while not self.waiting:
+                    self.more.wait()
+            time.sleep(GATHER_SECONDS)
+            with self.more:
+                items = [self.waiting.popleft() for _ in range(min(AT_ONCE, len(self.waiting)))]
+            replies = self._replies(items)
+            for item in items:
+                item.reply = next(replies, {"result": "failed", "reason": "the store's process has ended"})
+                self._done(item)
+            with self.more:
+                self.held -= sum(len(item.line) for item in items)
+
+    def _replies(self, items: list[Item]) -> Any:
+        """Send items to the store's process, and return an iterator of its replies, which may end early."""
+        try:
+            store, replies = self.store or self._start()
+            store.sendall(b"%d\n" % len(items) + b"".join(item.line for item in items))
+            for _ in items:
+                yield json.loads(replies.readline())
+        except (OSError, ValueError):
+            if self.store:
+                self.store[0].close()
+            self.store = None
+            time.sleep(RESTART_SECONDS)
+
+    def _start(self) -> tuple[socket.socket, Any]:
+        """Start the store's process, and return the connection to it and the stream of its replies."""
+        if self.pid:
+            with suppress(OSError):
+                _waitpid(self.pid, os.WNOHANG)
+        settings = self.settings
+        near, far = socket.socketpair()
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        limits = str(settings.collect_bytes), str(settings.collect_days)
+        # not subprocess, which gevent replaces by one that waits for all children of the worker
+        with far:
+            self.pid = os.posix_spawn(
+                sys.executable,
+                [sys.executable, "-m", "digits.web.store", settings.collect, *limits],
+                os.environ | {"PYTHONPATH": path},
+                file_actions=[(os.POSIX_SPAWN_DUP2, far.fileno(), 0)],
+                setpgroup=0,
+            )
+        self.store = near, near.makefile("rb")
+        return self.store
+
+    def _done(self, item: Item) -> None:
+        if item.is_correction:
+            if item.reply["result"] == "kept":
+                self.metrics.corrected.inc()
+        elif item.reply["result"] == "kept":
+            self.metrics.collected.inc()
+        else:
+            self._drop("store", item.reply.get("reason", ""))
+        item.replied.set()
+
+    def _drop(self, where: str, reason: str) -> None:
+        self.metrics.not_collected[where].inc()
+        self.dropped += 1
+        if time.monotonic() - self.logged > LOG_SECONDS:
+            log.warning("not collected", extra={"reason": reason, "items": self.dropped})
+            self.logged, self.dropped = time.monotonic(), 0
+
+
+def sent(picture: bytes | np.ndarray, as_is: bool = False) -> dict[str, Any]:
+    """What to keep of a picture: its file as it was sent, or the pixels, float32 (28, 28, 1) in [0, 1].
+
+    as_is: whether the picture in the file already was like MNIST's.
+    """
+    if isinstance(picture, bytes):
+        return {"picture": base64.b64encode(picture).decode(), "as_is": as_is}
+    pixels = (picture * 255).round().astype(np.uint8).tobytes()
+    return {"pixels": base64.b64encode(pixels).decode()}

@@ -1,0 +1,123 @@
+"""`POST /corrections`, by which people say what a picture shows, if the service has kept it (DIGITS_COLLECT).
+docs/loop.md describes what becomes of a correction."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import Any
+
+from flask import Blueprint, Response, current_app, request
+
+from digits.web import bodies
+from digits.web.access import needs_key
+from digits.web.messages import json_response
+from digits.web.problems import Problem
+from digits.web.request_log import VALID_ID
+from digits.web.service import service
+
+NO_DIGIT = "no digit"
+# digits with boxes in one picture, and the largest coordinate
+MOST_DIGITS, MOST_PIXELS = 5000, 10_000
+SAID = f'a digit from 0 to 9, "{NO_DIGIT}", an object with text and boxes, or null'
+
+bp = Blueprint("corrections", __name__)
+
+log = logging.getLogger("digits.collect")
+
+
+@bp.post("/corrections")
+@needs_key
+def correct() -> Response:
+    """Keep what the pictures of an earlier request show."""
+    collector = service().collector
+    if collector is None:
+        raise Problem(404, "This service keeps no answers, so none can be corrected (DIGITS_COLLECT).")
+    if request.mimetype != "application/json":
+        raise Problem(
+            415, "Send JSON, and name its type in the Content-Type header.", found=request.mimetype or None
+        )
+    body = request.get_data(cache=False)
+    decode = partial(parse, body, current_app.config["MAX_BATCH"])
+    asked: dict[str, Any] = bodies.offload_if_large(body, decode)
+    reply = collector.correct(**asked)
+    known = asked["request_id"]
+    if reply["result"] == "missing":
+        raise Problem(404, "No picture that this corrects is kept.", field="request_id", found=known)
+    if reply["result"] == "conflict":
+        raise Problem(409, 'It has been corrected differently. Send "replace": true to replace that.')
+    if reply["result"] == "boxes":
+        raise Problem(
+            422, "digits must not have boxes, because the images were sent as pixels.", field="digits"
+        )
+    if reply["result"] == "pictures":
+        number = reply["pictures"]
+        detail = f"digits must have {number} item{'s' * (number > 1)}, one for each picture of the request."
+        raise Problem(422, detail, field="digits", found=f"{len(asked['digits'])} items")
+    log.info("corrected", extra={"request_id": known, "pictures": reply["pictures"]})
+    return json_response({"request_id": known, "pictures": reply["pictures"]})
+
+
+def parse(body: bytes, max_batch: int) -> dict[str, Any]:
+    """The arguments of `Collector.correct` in {"request_id": ..., "digits": [...], "replace": ...}.
+
+    Raises Problem: 400 for malformed JSON, 413 for more than `max_batch` items, 422 for others.
+    """
+    document = bodies.parse(body)
+    if not isinstance(document, dict):
+        detail = 'A JSON object {"request_id": ..., "digits": [...]} is required.'
+        raise Problem(422, detail, field="", found=bodies.kind_of(document))
+    if unknown := document.keys() - {"request_id", "digits", "replace"}:
+        raise Problem(
+            422, "A correction has request_id, digits and replace only.", found=f"{len(unknown)} others"
+        )
+    known, digits, replace = (document.get(name) for name in ("request_id", "digits", "replace"))
+    if not isinstance(known, str) or not VALID_ID.fullmatch(known):
+        detail = "request_id must be the X-Request-ID of an answer."
+        raise Problem(422, detail, field="request_id", found=bodies.kind_of(known))
+    if replace is not None and not isinstance(replace, bool):
+        detail = "replace must be true or false."
+        raise Problem(422, detail, field="replace", found=bodies.kind_of(replace))
+    if not isinstance(digits, list) or not digits:
+        detail = "digits must be a list with an item for each picture of the request."
+        raise Problem(422, detail, field="digits", found=bodies.kind_of(digits))
+    bodies.limit(len(digits), max_batch)
+    for place, said in enumerate(digits):
+        _check(said, f"digits[{place}]")
+    if all(said is None for said in digits):
+        raise Problem(422, "digits corrects no picture: all items are null.", field="digits")
+    return {"request_id": known, "digits": digits, "replace": bool(replace)}
+
+
+def _check(said: Any, field: str) -> None:
+    """Raise Problem 422 unless `said` says what a picture shows."""
+    if said is None or said == NO_DIGIT or (type(said) is int and 0 <= said <= 9):
+        return
+    if not isinstance(said, dict):
+        raise Problem(422, f"{field} must be {SAID}.", field=field, found=bodies.kind_of(said))
+    text, boxes = said.get("text"), said.get("boxes")
+    if said.keys() != {"text", "boxes"} or not isinstance(text, str) or not isinstance(boxes, list):
+        raise Problem(422, f"{field} must have text, a string, and boxes, a list.", field=field)
+    digits = "".join(text.split())
+    if not (digits.isascii() and digits.isdecimal()) or len(digits) > MOST_DIGITS:
+        where = f"{field}.text"
+        detail = f"{where} must have from 1 to {MOST_DIGITS} digits, and else only white space."
+        raise Problem(422, detail, field=where)
+    if len(boxes) != len(digits):
+        where = f"{field}.boxes"
+        detail = f"{where} must have a box for each of the {len(digits)} digits."
+        raise Problem(422, detail, field=where, found=f"{len(boxes)} boxes")
+    for place, box in enumerate(boxes):
+        numbers = isinstance(box, list) and [each for each in box if type(each) is int]
+        if (
+            not numbers
+            or len(box) != 4
+            or len(numbers) != 4
+            or min(numbers) < 0
+            or max(numbers) > MOST_PIXELS
+        ):
+            where = f"{field}.boxes[{place}]"
+            raise Problem(422, f"{where} must be x, y, width and height in pixels.", field=where)
+        if not (box[2] and box[3]):
+            where = f"{field}.boxes[{place}]"
+            raise Problem(422, f"{where} is empty.", field=where, found=f"{box[2]}x{box[3]} pixels")

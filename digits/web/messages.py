@@ -1,0 +1,101 @@
+"""The app's requests and responses: `Request` limits bodies and keeps them in memory, and `json_response`
+creates the answers of all routes."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import IO, Any
+
+import flask
+import orjson
+from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.formparser import FormDataParser
+from werkzeug.utils import cached_property
+from werkzeug.wsgi import LimitedStream
+
+from digits.imaging.formats import TYPES
+from digits.web.problems import Problem
+
+# common names of accepted types besides the registered ones
+ALIASES = TYPES | {"text/json": "application/json"}
+
+
+class BodyTooLarge(RequestEntityTooLarge):
+    """The body is over its limit, unlike a form over a limit of its own."""
+
+
+class FormParser(FormDataParser):
+    """Werkzeug's parser, but a malformed form is an error and not an empty form, and a form over its limits is not
+    called a body over the limit.
+    """
+
+    def parse(self, stream: IO[bytes], mimetype: str, content_length: int | None, options: Any = None) -> Any:
+        """The stream, the fields and the files. Raises Problem 400 and 413."""
+        self.silent = False
+        try:
+            return super().parse(stream, mimetype, content_length, options)
+        except ValueError:
+            # the boundary is not in the body, the end is missing, or the header of a part is not UTF-8
+            raise Problem(400, "The form is not valid multipart/form-data in UTF-8.") from None
+        except BodyTooLarge:
+            raise
+        except RequestEntityTooLarge:
+            detail = (
+                f"The form has more than {self.max_form_parts} parts, or {self.max_form_memory_size} bytes in a "
+                "field that is not a file. Send pictures as files."
+            )
+            raise Problem(413, detail) from None
+
+
+class Request(flask.Request):
+    """A request whose forms stay in memory: nothing a client sends reaches a disk, which may be read-only.
+
+    The whole body is limited anyway.
+    """
+
+    form_data_parser_class = FormParser
+
+    def _get_file_stream(self, *args: Any, **kwargs: Any) -> BytesIO:
+        return BytesIO()
+
+    @property
+    def mimetype(self) -> str:
+        """The type of the body by its registered name; types with the suffix +json are JSON (RFC 6839)."""
+        name = super().mimetype
+        return "application/json" if name.endswith("+json") else ALIASES.get(name, name)
+
+    @cached_property
+    def stream(self) -> IO[bytes]:
+        """The body. Raises Problem 415 if it is compressed, and BodyTooLarge; if the length is not known in
+        advance, only while it is read."""
+        if self.environ.get("HTTP_CONTENT_ENCODING", "").strip().lower() not in ("", "identity"):
+            raise Problem(415, "Compressed bodies are not accepted.", headers={"Accept-Encoding": "identity"})
+        length = self.environ.get("CONTENT_LENGTH", "")
+        limit = self.max_content_length or 0
+        if not self.environ.get("wsgi.input_terminated"):
+            return super().stream
+        if not length:
+            bounded: Any = BoundedStream(self.environ["wsgi.input"], limit, is_max=True)
+            return bounded
+        # the stream ends at its length, and Werkzeug's limit would double the cost of reading it
+        return self.environ["wsgi.input"] if length.isdecimal() and int(length) <= limit else super().stream
+
+
+def json_response(value: object, status: int = 200) -> flask.Response:
+    """A response with `value` as JSON; NumPy's arrays become lists."""
+    body = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    return flask.Response(body, status, content_type="application/json")
+
+
+class BoundedStream(LimitedStream):
+    """A stream that raises BodyTooLarge at the limit, where Werkzeug's class would silently end the body."""
+
+    def on_exhausted(self) -> None:
+        if self._stream.read(1):
+            raise BodyTooLarge
+
+    def readall(self) -> bytes:
+        data = super().readall()
+        if self.is_exhausted:
+            self.on_exhausted()
+        return data

@@ -1,0 +1,34 @@
+"""`POST /predict`: the digits in a request's images, each with its probability."""
+
+from __future__ import annotations
+
+import flask
+from flask import Blueprint, Response, current_app, g, request
+
+from digits.web import bodies, query
+from digits.web.access import needs_key
+from digits.web.messages import json_response
+from digits.web.service import service
+
+bp = Blueprint("predict", __name__)
+
+
+@bp.post("/predict")
+@needs_key
+def predict() -> Response:
+    """Classify the request's images."""
+    current: flask.Request = request._get_current_object()  # type: ignore[attr-defined]
+    as_is, detail = query.is_prepared(current), query.wants_detail(current)
+    g.keep = query.is_to_be_kept(current)
+    items = bodies.items_of(current, current_app.config["MAX_BATCH"])
+    batch, pages = bodies.to_pages(items, as_is)
+    serving = service()
+    probabilities = serving.classify(batch, items.pictures, as_is)
+    predictions = serving.answers(probabilities, batch if detail else None)
+    for answer, page in zip(predictions, pages, strict=False):
+        answer.update(page)
+    response = json_response(predictions[0] if items.single else {"predictions": predictions})
+    if items.pictures and any(answer["unsure"] for answer in predictions):
+        # the picture may show several digits
+        response.headers["Link"] = '<read>; rel="related"'
+    return response

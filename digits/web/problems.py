@@ -1,0 +1,151 @@
+"""Errors as problem details in JSON (RFC 9457). Views and decoders raise `Problem`. Flask's own errors and
+unexpected exceptions get the same format."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import orjson
+from flask import Flask, Response, current_app, g, request
+from gunicorn.http.errors import ParseException
+from werkzeug.exceptions import HTTPException, NotFound, RequestEntityTooLarge
+from werkzeug.http import HTTP_STATUS_CODES
+
+from digits.imaging.errors import PictureError
+
+log = logging.getLogger("digits")
+
+# another protocol's format of errors: (status, detail) -> (status, JSON object)
+Format = Callable[[int, str], tuple[int, dict[str, Any]]]
+# maximum length in characters of the path and the detail, which may contain a client's values
+MAX_TEXT = 300
+
+
+class Problem(Exception):
+    """An error to answer a request with, as `application/problem+json`.
+
+    status: HTTP status, 4xx or 5xx. detail: a sentence for the client, which may begin with the name in the member
+    field. headers: of the answer. extra: further members of the JSON object (field, found, ...).
+    """
+
+    def __init__(
+        self, status: int, detail: str, *, headers: dict[str, str] | None = None, **extra: Any
+    ) -> None:
+        # all arguments but those by name, as pickles of exceptions need them
+        super().__init__(status, detail)
+        self.status = status
+        self.detail = detail
+        self.headers = headers or {}
+        self.extra = extra
+
+    def __str__(self) -> str:
+        return self.detail
+
+
+class Overloaded(Problem):
+    """The refusal of a request because of overload (load shedding)."""
+
+    def __init__(self) -> None:
+        super().__init__(503, "The service is overloaded; retry in one second.", headers={"Retry-After": "1"})
+
+
+def render_problem(status: int, detail: str, headers: dict[str, str] | None = None, **extra: Any) -> Response:
+    """The response with a problem to the current request. `type` is about:blank and `title` the status's phrase
+    (RFC 9457, 4.2.1). Under the path of another protocol it has that protocol's format.
+    """
+    path = request.path
+    detail = _shortened(_sentence(detail, extra.get("field")))
+    error_format = current_app.config["ERROR_FORMATS"].get(path.split("/", 2)[1] if "/" in path else "")
+    if error_format:
+        status, formatted = error_format(status, detail)
+        return Response(orjson.dumps(formatted), status, headers, content_type="application/json")
+    body = {
+        "type": "about:blank",
+        "title": HTTP_STATUS_CODES.get(status, "Error"),
+        "status": status,
+        "detail": detail,
+        "instance": _shortened(path),
+        "request_id": g.get("request_id"),
+        **extra,
+    }
+    return Response(orjson.dumps(body), status, headers, content_type="application/problem+json")
+
+
+def _sentence(detail: str, field: str | None) -> str:
+    """Decoders begin a detail with the name of a field, such as images[3], or of a part of the request, such as
+    "the body". Make it a sentence."""
+    if not field or not field[0].isalpha() or not detail.startswith(f"{field} "):
+        return detail
+    if field.startswith(("the ", "image ")):
+        return detail[0].upper() + detail[1:]
+    return f"The field {detail}"
+
+
+def why_not_found(detail: str) -> str:
+    """What is wrong with a path that no route has: a slash at its end, or else `detail`."""
+    path, adapter = request.path.rstrip("/"), current_app.create_url_adapter(request)
+    if path != request.path and adapter and adapter.allowed_methods(path):
+        return f"The path must not end with a slash: use {request.script_root}{path}."
+    return detail
+
+
+def make_relative(redirect: Response) -> None:
+    """Redirect to a path, because the service does not know the scheme and the host that clients use. Flask does
+    not let error handlers do this."""
+    path = urlsplit(redirect.headers["Location"])._replace(scheme="", netloc="").geturl()
+    # not two slashes, after which a host would follow
+    redirect.headers["Location"] = "/" + path.lstrip("/")
+    # its page has a link with a host
+    redirect.set_data(b"")
+
+
+def _shortened(text: str) -> str:
+    # a client's text may contain lone surrogates, which UTF-8 can't encode
+    text = text.encode("utf-8", "replace").decode()
+    return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
+
+
+def register(app: Flask, formats: dict[str, Format]) -> None:
+    """Make `app` answer every Problem, HTTP error and unexpected exception with problem details.
+
+    formats: of other protocols' errors, by the first segment of their paths.
+    """
+    app.config["ERROR_FORMATS"] = formats
+
+    @app.errorhandler(Problem)
+    def problem(error: Problem) -> Response:
+        return render_problem(error.status, error.detail, error.headers, **error.extra)
+
+    @app.errorhandler(PictureError)
+    def picture_error(error: PictureError) -> Response:
+        return render_problem(error.status, error.detail, **error.extra)
+
+    @app.errorhandler(HTTPException)
+    def http_error(error: HTTPException) -> Response:
+        status = error.code or 500
+        headers = {
+            k: v for k, v in error.get_headers() if k.lower() not in ("content-type", "content-length")
+        }
+        detail = error.description or ""
+        if isinstance(error, RequestEntityTooLarge):
+            detail = (
+                f"The body is larger than the {app.config['MAX_CONTENT_LENGTH']} bytes that are accepted."
+            )
+        elif isinstance(error, NotFound):
+            detail = why_not_found(detail)
+        return render_problem(status, detail, headers)
+
+    @app.errorhandler(ParseException)
+    def not_http(error: ParseException) -> Response:
+        # chunked bodies are parsed while they are read; gunicorn closes the connection, because the end is unknown
+        return render_problem(400, f"The chunked body is not valid HTTP ({type(error).__name__}).")
+
+    @app.errorhandler(Exception)
+    def fault(error: Exception) -> Response:
+        log.error("fault", exc_info=error, extra={"request_id": g.get("request_id")})
+        return render_problem(
+            500, "An internal error occurred. The log has its details under the request id."
+        )

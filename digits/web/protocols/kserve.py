@@ -1,0 +1,243 @@
+"""The Open Inference Protocol V2 over HTTP, for clients of KServe, Triton and MLServer, with Triton's binary
+tensor extension, in which the bytes of tensors follow the JSON. docs/protocols.md describes it.
+
+https://github.com/kserve/open-inference-protocol,
+https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import orjson
+from flask import Blueprint, Response, current_app, request
+
+from digits.web.access import needs_key, public
+from digits.web.bodies import SIDE, are_wide, offload_if_large
+from digits.web.messages import json_response
+from digits.web.problems import Problem, why_not_found
+from digits.web.protocols import tensors
+from digits.web.service import service
+
+NAME, INPUT = "mnist", "image"
+# NumPy's type for each datatype, little-endian as on the wire, and the value of full brightness
+TYPES: dict[str, tuple[np.dtype[Any], int]] = {"FP32": (np.dtype("<f4"), 1), "UINT8": (np.dtype("u1"), 255)}
+INPUTS = [{"name": INPUT, "datatype": "FP32", "shape": [-1, SIDE, SIDE, 1]}]
+OUTPUTS = [
+    {"name": "probabilities", "datatype": "FP32", "shape": [-1, 10]},
+    {"name": "digit", "datatype": "INT64", "shape": [-1]},
+]
+# sent only if a request names it; not in the model's metadata, because clients that name no outputs get all of
+# those
+UNSURE = {"name": "unsure", "datatype": "BOOL", "shape": [-1]}
+HEADER = "Inference-Header-Content-Length"
+# what to call the input in errors
+TENSOR = f"The tensor {INPUT}"
+
+bp = Blueprint("kserve", __name__, url_prefix="/v2")
+
+
+def error(status: int, detail: str) -> tuple[int, dict[str, Any]]:
+    """An error in the protocol's format."""
+    if status == 404 and request.url_rule is None:
+        detail = why_not_found(
+            f"There is no such route. The name of the model is {NAME}: GET /v2/models/{NAME}."
+        )
+    return status, {"error": detail}
+
+
+@bp.get("")
+@public
+def server() -> Response:
+    """Name, version and extensions of the server."""
+    extensions = ["binary_tensor_data"]
+    return json_response(
+        {"name": "digits", "version": service().classifier.version, "extensions": extensions}
+    )
+
+
+@bp.get("/health/live")
+@public
+def live() -> Response:
+    """200 while the process answers."""
+    return json_response({"live": True})
+
+
+@bp.get("/health/ready")
+@public
+def ready() -> Response:
+    """200 once the model has answered, 503 before."""
+    return json_response({"ready": service().ready}, 200 if service().ready else 503)
+
+
+@bp.get(f"/models/{NAME}")
+@bp.get(f"/models/{NAME}/versions/<version>")
+@public
+def model(version: str | None = None) -> Response:
+    """Names, types and shapes of the inputs and outputs."""
+    served = _check(version)
+    return json_response(
+        {"name": NAME, "versions": [served], "platform": "litert", "inputs": INPUTS, "outputs": OUTPUTS}
+    )
+
+
+@bp.get(f"/models/{NAME}/ready")
+@bp.get(f"/models/{NAME}/versions/<version>/ready")
+@public
+def model_ready(version: str | None = None) -> Response:
+    """200 once the model has answered, 503 before."""
+    _check(version)
+    return json_response({"name": NAME, "ready": service().ready}, 200 if service().ready else 503)
+
+
+@bp.post(f"/models/{NAME}/infer")
+@bp.post(f"/models/{NAME}/versions/<version>/infer")
+@needs_key
+def infer(version: str | None = None) -> Response:
+    """Predictions for the input tensor."""
+    served = _check(version)
+    body = request.get_data(cache=False)
+    decode = partial(_decode, body, request.headers.get(HEADER), current_app.config["MAX_BATCH"])
+    requested, name, batch = offload_if_large(body, decode)
+    probabilities = service().classify(batch)
+    arrays = {
+        "probabilities": probabilities,
+        "digit": probabilities.argmax(1),
+        "unsure": service().unsure(probabilities),
+    }
+    answer = {"model_name": NAME, "model_version": served} | ({"id": name} if name else {})
+    outputs: list[dict[str, Any]] = []
+    tail = []
+    for output, as_bytes in requested:
+        array = arrays[output["name"]]
+        tensor = {"name": output["name"], "datatype": output["datatype"], "shape": list(array.shape)}
+        if as_bytes:
+            tail.append(array.astype(array.dtype.newbyteorder("<")).tobytes())
+            tensor["parameters"] = {"binary_data_size": len(tail[-1])}
+        else:
+            # flat, in row-major order, because tritonclient requires it
+            tensor["data"] = array.reshape(-1)
+        outputs.append(tensor)
+    head = orjson.dumps(answer | {"outputs": outputs}, option=orjson.OPT_SERIALIZE_NUMPY)
+    if not tail:
+        return Response(head, content_type="application/json")
+    return Response(
+        b"".join([head, *tail]), content_type="application/octet-stream", headers={HEADER: str(len(head))}
+    )
+
+
+def given(value: dict[str, Any], name: str, default: Any = None) -> Any:
+    """A member of a JSON object, or `default` if it is absent or null, which MLServer's types send."""
+    member = value.get(name)
+    return default if member is None else member
+
+
+def _check(version: str | None) -> str:
+    """The version of the model. Raises Problem 404 if the request asks for another."""
+    served = service().classifier.version
+    if version not in (None, served):
+        raise Problem(404, f"The model {NAME} has no version {version}; {served} is served.")
+    return served
+
+
+def _decode(
+    body: bytes, length: str | None, max_batch: int
+) -> tuple[list[tuple[dict[str, Any], bool]], str, np.ndarray]:
+    """What `_requested` returns, the request's id, and the batch of images. length: of the JSON, in a header."""
+    binary = b""
+    if length is not None:
+        if not (length.isascii() and length.isdigit() and len(length) < 12 and int(length) <= len(body)):
+            raise Problem(400, f"{HEADER} must be a number of bytes, not larger than the body.")
+        body, binary = body[: int(length)], body[int(length) :]
+    document = tensors.parse(body)
+    requested = _requested(document)
+    name = given(document, "id", "")
+    if not isinstance(name, str) or name != name.encode("utf-8", "replace").decode():
+        raise Problem(400, "The field id must be a string of valid Unicode characters.")
+    return requested, name, _batch(document, body, binary, max_batch)
+
+
+def _parameters(value: dict[str, Any], where: str) -> dict[str, Any]:
+    parameters = given(value, "parameters", {})
+    if not isinstance(parameters, dict):
+        raise Problem(400, f"The field {where} must be an object.")
+    for name, set_to in parameters.items():
+        # parameters that would change the meaning of the answer must not be ignored
+        if set_to is not None and (name == "classification" or name.startswith("shared_memory_")):
+            raise Problem(400, f"The parameter {name} in {where} is not supported.")
+    return parameters
+
+
+def _requested(document: dict[str, Any]) -> list[tuple[dict[str, Any], bool]]:
+    """The outputs to send, by default those in the metadata, and whether to send each as bytes."""
+    default = given(_parameters(document, "parameters"), "binary_data_output", False)
+    if not isinstance(default, bool):
+        raise Problem(400, "The parameter binary_data_output must be true or false.")
+    outputs = given(document, "outputs", [])
+    if not isinstance(outputs, list):
+        raise Problem(400, "The field outputs must be a list.")
+    outputs = outputs or [{"name": output["name"]} for output in OUTPUTS]
+    known = {output["name"]: output for output in (*OUTPUTS, UNSURE)}
+    requested = []
+    for i, output in enumerate(outputs):
+        if not isinstance(output, dict) or not isinstance(output.get("name"), str):
+            raise Problem(400, f"The field outputs[{i}] must have a name.")
+        if output["name"] not in known:
+            raise Problem(400, f"The model {NAME} has no output {output['name'][:40]!r}.")
+        as_bytes = given(_parameters(output, f"outputs[{i}].parameters"), "binary_data", default)
+        if not isinstance(as_bytes, bool):
+            raise Problem(400, "The parameter binary_data must be true or false.")
+        requested.append((known[output["name"]], as_bytes))
+    if len({output["name"] for output, _ in requested}) < len(requested):
+        raise Problem(400, "The field outputs must not name an output twice.")
+    return requested
+
+
+def _batch(document: dict[str, Any], body: bytes, binary: bytes, max_batch: int) -> np.ndarray:
+    """float32 (n, 28, 28, 1) in [0, 1] from the request's input tensor."""
+    inputs = document.get("inputs")
+    if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
+        raise Problem(400, f"The field inputs must be a list of one tensor, {INPUT}.")
+    tensor = inputs[0]
+    if tensor.get("name") != INPUT:
+        raise Problem(400, f"The model {NAME} has one input, {INPUT!r}.")
+    datatype = tensor.get("datatype")
+    if not isinstance(datatype, str) or datatype not in TYPES:
+        raise Problem(400, f"The datatype of {INPUT} must be FP32 (0 to 1) or UINT8 (0 to 255).")
+    dtype, top = TYPES[datatype]
+    shape = tensor.get("shape")
+    if not isinstance(shape, list) or any(type(size) is not int or not 0 <= size < 1 << 31 for size in shape):
+        raise Problem(400, f"The shape of {INPUT} must be a list of whole numbers.")
+    parameters = _parameters(tensor, "inputs[0].parameters")
+    size, data = given(parameters, "binary_data_size"), given(tensor, "data")
+    if size is None:
+        if data is None:
+            raise Problem(400, f"{TENSOR} has no data.")
+        array = tensors.array(data, TENSOR, body)
+        if datatype == "UINT8" and array.dtype.kind == "f" and array.size:
+            raise Problem(400, f"{TENSOR} is UINT8, so its values must be whole numbers.")
+    else:
+        if data is not None:
+            raise Problem(400, f"{TENSOR} must not have both data and binary_data_size.")
+        if type(size) is not int or size != len(binary) or size % dtype.itemsize:
+            raise Problem(
+                400, f"{TENSOR} must have {size} bytes after the JSON, but there are {len(binary)}."
+            )
+        array = np.frombuffer(binary, dtype)
+        binary = b""
+    if binary:
+        raise Problem(400, f"There are {len(binary)} bytes after the JSON that belong to no tensor.")
+    try:
+        array = array.reshape(shape)
+    except ValueError:
+        raise Problem(400, f"{TENSOR} has {array.size} values, which do not fit its shape {shape}.") from None
+    try:
+        return tensors.batch(array, TENSOR, max_batch, top)
+    except Problem:
+        if datatype == "FP32" and size is not None and are_wide(array.tobytes(), ">f4"):
+            raise Problem(
+                400, f"{TENSOR} has big-endian numbers, but its bytes must be little-endian."
+            ) from None
+        raise

@@ -1,0 +1,83 @@
+"""Converts tensors in other servers' protocols to a batch of images. Unlike in POST /predict, these are nested
+lists of any depth, mostly of values in [0, 1]."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from digits.imaging.pixels import blank
+from digits.model import scale
+from digits.web import bodies
+from digits.web.bodies import PIXELS, SIDE
+from digits.web.problems import Problem
+
+# the shapes of an image
+SHAPES = ((SIDE, SIDE, 1), (SIDE, SIDE), (PIXELS,))
+WORDS = re.compile(rb"\b(?:true|false)\b")
+# a request for numbers has about twenty strings, which are names
+MAX_QUOTES = 200
+
+
+def parse(body: bytes) -> dict[str, Any]:
+    """The JSON object in `body`. Raises Problem 400."""
+    document = bodies.parse(body)
+    if not isinstance(document, dict):
+        raise Problem(400, "The body is not a JSON object.")
+    return document
+
+
+def array(value: Any, name: str, body: bytes) -> np.ndarray:
+    """The array of ints or floats in nested lists. body: the JSON that contains them.
+
+    Raises Problem 400 if rows have unequal lengths, or a value is not a number.
+    """
+    if body.count(b'"') > MAX_QUOTES and _has(str, value):
+        # NumPy would make all values as long as the longest
+        raise Problem(400, f"{name} must contain only numbers.")
+    try:
+        found = np.asarray(value)
+    except (ValueError, OverflowError):
+        raise Problem(400, f"{name} has lists of unequal length.") from None
+    # NumPy reads true as 1 among numbers; checking every value is slow, so only if the body contains the word
+    if found.dtype.kind not in "iuf" or (WORDS.search(body) and _has(bool, value)):
+        raise Problem(400, f"{name} must contain only numbers.")
+    return found
+
+
+def _has(kind: type, value: Any) -> bool:
+    return isinstance(value, kind) or (isinstance(value, list) and any(map(partial(_has, kind), value)))
+
+
+def batch(array: np.ndarray, name: str, max_images: int, top: int = 1) -> np.ndarray:
+    """float32 (n, 28, 28, 1) in [0, 1] from an array that `check` accepts. Raises what `check` raises, and Problem
+    400 for a blank image."""
+    check(array, name, max_images, top)
+    if problem := blank(array, top):
+        raise Problem(400, f"{name}[{problem[0]}] {problem[1]}")
+    return scale(array, top)
+
+
+def check(array: np.ndarray, name: str, max_images: int, top: int = 1) -> None:
+    """Accept an array (n, 28, 28, 1), (n, 28, 28) or (n, 784) with values in [0, top].
+
+    Raises Problem: 400 for another shape or range, 413 for more than `max_images` images.
+    """
+    if array.shape[:1] == (0,):
+        raise Problem(400, f"{name} is empty.")
+    if array.shape[1:] not in SHAPES:
+        shape = list(array.shape)
+        raise Problem(
+            400, f"{name} has the shape {shape}, but must have [n, 28, 28, 1], [n, 28, 28] or [n, 784]."
+        )
+    bodies.limit(len(array), max_images)
+    # NaN compares false with everything, so it fails here too
+    if not (array.min() >= 0 and array.max() <= top):
+        if np.isnan(array.min()):
+            raise Problem(400, f"{name} has values outside 0 to {top}: NaN.")
+        # values slightly above 1 are rounding errors, for which the hint would be wrong
+        hint = " Divide 0..255 by 255." if top == 1 and array.min() >= 0 and 2 <= array.max() <= 255 else ""
+        raise Problem(400, f"{name} has values outside 0 to {top}.{hint}")

@@ -1,0 +1,197 @@
+"""`POST /read`: the bodies and options that it accepts, the reading of pictures by digits/reading in a process of
+its own, its metrics and its answers."""
+
+from __future__ import annotations
+
+from functools import partial
+from time import process_time
+from typing import Any, NoReturn
+
+import flask
+from flask import Blueprint, Response, current_app, g, request
+
+from digits.imaging.decode import open_pictures
+from digits.reading import Digit, Reading, Word
+from digits.reading import read as read_picture
+from digits.web import bodies, query
+from digits.web.access import needs_key
+from digits.web.collect import sent
+from digits.web.messages import json_response
+from digits.web.problems import Problem
+from digits.web.service import service
+
+MAX_LENGTH, MAX_ALTERNATIVES = 50, 10
+NO_PIXELS = "{} must be a picture, sent as a file or in base64. For pixels use POST /predict."
+
+bp = Blueprint("read", __name__)
+
+
+@bp.post("/read")
+@needs_key
+def read() -> Response:
+    """Read all digits in the request's pictures."""
+    current: flask.Request = request._get_current_object()  # type: ignore[attr-defined]
+    arguments = options(current)
+    g.keep = query.is_to_be_kept(current)
+    items = items_of(current, current_app.config["MAX_BATCH"])
+    answers = read_all(items, arguments)
+    return json_response(answers[0] if items.single else {"readings": answers})
+
+
+def items_of(request: flask.Request, max_batch: int) -> bodies.Items:
+    """The request's pictures, in the formats of POST /predict. Raises Problem as there, and 422 for pixels."""
+    if request.mimetype == "application/octet-stream":
+        # a body over the limit is 413 here too
+        bodies.refuse_picture(request.get_data(cache=False))
+        raise Problem(422, NO_PIXELS.format("the body"), field="the body", found=request.mimetype)
+    return bodies.items_of(request, max_batch, DECODERS)
+
+
+def refuse_pixels(image: Any, field: str, suspicious: bool = False) -> NoReturn:
+    """Raise Problem 422, because pixels show a single digit."""
+    found = "pixels" if image and isinstance(image, list) else bodies.kind_of(image)
+    raise Problem(422, NO_PIXELS.format(field), field=field, found=found)
+
+
+def from_json(body: bytes, max_batch: int) -> bodies.Items:
+    """Like digits.web.bodies.from_json, but without pixels."""
+    return bodies.from_document(bodies.parse(body), body, max_batch, refuse_pixels)
+
+
+DECODERS: dict[str, bodies.Decoder] = {
+    "application/json": from_json,
+    **dict.fromkeys(bodies.PICTURES, bodies.from_picture),
+}
+
+
+def options(request: flask.Request) -> dict[str, Any]:
+    """The keyword arguments of `digits.reading.read`, from the query. Raises Problem 422."""
+    check = query.parameter(request, "check")
+    if check not in (None, "luhn"):
+        raise Problem(422, "The parameter check must be luhn.", field="check", found=check[:40])
+    return {
+        "length": _whole(request, "length", MAX_LENGTH),
+        "check": check,
+        "alternatives": _whole(request, "alternatives", MAX_ALTERNATIVES) or 0,
+        "columns": _whole(request, "columns", 1) is not None,
+    }
+
+
+def _whole(request: flask.Request, name: str, maximum: int) -> int | None:
+    given = query.parameter(request, name)
+    if given is None:
+        return None
+    if not (given.isascii() and given.isdecimal() and len(given) < 5 and 1 <= int(given) <= maximum):
+        allowed = "1" if maximum == 1 else f"a whole number from 1 to {maximum}"
+        detail = f"The parameter {name} must be {allowed}."
+        raise Problem(422, detail, field=name, found=given[:40])
+    return int(given)
+
+
+def read_all(items: bodies.Items, arguments: dict[str, Any]) -> list[dict[str, Any]]:
+    """Read the pictures page by page, update the metrics and return the answers. The answer to a file of several
+    pages is `{"readings": [...]}`, with `page` in each. Raises PictureError, and Problem 422 if all pages of a
+    file together take too long.
+
+    arguments: what `options` returns.
+    """
+    serving = service()
+    if len(items.pictures) > 1:
+        serving.offload(partial(_check_all, items.pictures, items.names))
+    most = current_app.config["CPU_SECONDS"]
+    answers, unsure, lines, digits = [], 0, 0, 0
+    kept: list[dict[str, Any]] = []
+    for data, name in zip(items.pictures, items.names, strict=True):
+        pages: list[dict[str, Any]] = []
+        page, number, spent, doubtful = 0, 1, 0.0, 0
+        while page < number:
+            page += 1
+            reading, answer, seconds = serving.offload(partial(_read, data, name, arguments, page), "reading")
+            number = reading.pages
+            pages.append({"page": page} | answer)
+            serving.metrics.find.observe(reading.found_in)
+            serving.metrics.read_inference.observe(reading.detected_in)
+            lines += len(reading.lines)
+            digits += sum(len(line.digits) for line in reading.lines)
+            doubtful += sum(line.unsure for line in reading.lines)
+            spent += seconds
+            if spent > most and page < number:
+                detail = (
+                    f"{name} has {number} pages, which take more than the {most} s of CPU time that all "
+                    "pages of a file may use. Send fewer pages."
+                )
+                raise Problem(422, detail, field=name, found=f"{page} pages read in {spent:.1f} s")
+        unsure += doubtful
+        answers.append({"readings": pages} if number > 1 else answer)
+        # corrections have no pages
+        if serving.collector and number == 1 and serving.collector.chosen(doubtful > 0, g.get("keep", False)):
+            kept.append({"index": len(answers) - 1, "answer": answer} | sent(data))
+    serving.metrics.read_digits.inc(digits)
+    if serving.collector:
+        version = serving.detector.version
+        serving.collector.keep(g.request_id, flask.request.path, version, len(answers), kept)
+    g.found = {
+        "images": len(answers),
+        "lines": lines,
+        "digits": digits,
+        "unsure": unsure,
+        "model_version": serving.detector.version,
+    }
+    return answers
+
+
+def _check_all(pictures: list[bytes], names: list[str]) -> None:
+    # open pictures can't be pickled
+    open_pictures(pictures, names)
+
+
+def _read(
+    data: bytes, name: str, arguments: dict[str, Any], page: int
+) -> tuple[Reading, dict[str, Any], float]:
+    # runs in another process, so it must not use requests or metrics
+    begun = process_time()
+    columns = arguments["columns"]
+    options = {option: value for option, value in arguments.items() if option != "columns"}
+    reading = read_picture(data, name, service().detector, page=page, **options)
+    return reading, render(reading, options["alternatives"] > 0, columns), process_time() - begun
+
+
+def render(reading: Reading, alternatives: bool = False, columns: bool = False) -> dict[str, Any]:
+    """The answer of POST /read for a picture, with probabilities rounded to six places.
+
+    alternatives: whether to list the next best readings of each line. columns: whether to tell each word's column.
+    """
+    lines = []
+    for line in reading.lines:
+        answer: dict[str, Any] = {
+            "text": line.text,
+            "probability": round(line.probability, 6),
+            "unsure": line.unsure,
+            "words": [_word(word, columns) for word in line.words],
+            "digits": [_digit(digit) for digit in line.digits],
+        }
+        if alternatives:
+            answer["alternatives"] = [
+                {"text": text, "probability": round(probability, 6)}
+                for text, probability in line.alternatives
+            ]
+        lines.append(answer)
+    return {"text": reading.text, "lines": lines, "marks": reading.marks, "size": reading.size}
+
+
+def _word(word: Word, column: bool) -> dict[str, Any]:
+    answer: dict[str, Any] = {
+        "text": word.text,
+        "box": word.box,
+        "digits": [_digit(digit) for digit in word.digits],
+    }
+    return answer | {"column": word.column} if column else answer
+
+
+def _digit(digit: Digit) -> dict[str, Any]:
+    return {
+        "digit": digit.digit,
+        "probability": round(digit.probability, 6),
+        "unsure": digit.unsure,
+        "box": digit.box,
+    }

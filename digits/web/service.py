@@ -1,0 +1,167 @@
+"""Classification as all prediction routes share it: run the network on a batch, measure and count it, and keep
+what the log line needs. Each app has a Service."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from flask import Flask, current_app, g, request
+
+from digits.detector import Detector
+from digits.imaging import prepare
+from digits.model import Classifier, scale
+from digits.web.collect import Collector, sent
+from digits.web.metrics import Metrics
+from digits.web.request_log import seconds_spent
+from digits.web.settings import Settings
+
+# number of images to classify before other requests continue; these take about 20 ms
+BATCH_SIZE = 256
+# the samples of the drawing page, one of each digit, most of which any trained model classifies correctly
+SAMPLES = Path(__file__).parent / "static" / "samples"
+MIN_SAMPLES_READ = 7
+
+log = logging.getLogger("digits")
+
+
+class Service:
+    """A classifier and a detector with their metrics and settings.
+
+    sure_threshold: in [0, 1]; an answer with a lower probability is unsure.
+    collector: keeps pictures and answers; None unless DIGITS_COLLECT is set.
+    offload: calls a function that may take long, `offload(work, lane="shared")`, and returns its result. The
+    function and the result must be picklable; digits/worker/processes.py has the lanes, and the errors.
+    give_way: lets other requests continue.
+    """
+
+    def __init__(
+        self, app: Flask, classifier: Classifier, detector: Detector, settings: Settings | None = None
+    ) -> None:
+        settings = settings or Settings()
+        self.app, self.classifier, self.detector = app, classifier, detector
+        self.sure_threshold = classifier.sure_threshold if settings.sure is None else settings.sure
+        self.metrics = Metrics(app)
+        self.collector = Collector(settings, self.metrics) if settings.collect else None
+        self.ready = False
+        # digits/worker/gevent_worker.py replaces these two
+        self.offload: Callable[..., Any] = lambda work, lane="shared": work()
+        self.give_way: Callable[[], None] = lambda: None
+        app.extensions["digits"] = self
+
+    def warm_up(self) -> None:
+        """Run the network once, so that the first request is not slow; then the service is ready."""
+        self.classifier.probabilities(np.zeros((1, 28, 28, 1), np.float32))
+        trained_on = self.classifier.card.get("trained_on", "unknown")
+        self.metrics.started(self.classifier.version, trained_on, self.detector.version)
+        self.ready = True
+
+    def classify(self, images: np.ndarray, pictures: Sequence[bytes] = (), as_is: bool = False) -> np.ndarray:
+        """Probabilities float32 (n, 10) for images float32 (n, 28, 28, 1) in [0, 1]; updates the metrics.
+
+        pictures: the files that the images were made from, if they are known, which are what is collected. as_is:
+        whether they were only converted to grey.
+        The time since the request began, including the wait for a process, counts as decoding.
+        """
+        metrics, state = self.metrics, g._get_current_object()
+        begun = perf_counter()
+        metrics.decode.observe(seconds_spent(state))
+        probabilities = self.classifier.probabilities(images[:BATCH_SIZE])
+        if len(images) > BATCH_SIZE:
+            # let other requests continue in between
+            parts = [probabilities]
+            for start in range(BATCH_SIZE, len(images), BATCH_SIZE):
+                self.give_way()
+                parts.append(self.classifier.probabilities(images[start : start + BATCH_SIZE]))
+            probabilities = np.concatenate(parts)
+        metrics.inference.observe(perf_counter() - begun)
+        if len(probabilities) == 1:
+            # NumPy is ten times slower for a row of ten
+            row = probabilities[0].tolist()
+            best = max(row)
+            digit = row.index(best)
+            metrics.digits[digit].inc()
+            metrics.probability.observe(best)
+            unsure = int(best < self.sure_threshold)
+        else:
+            digits, bests = probabilities.argmax(1), probabilities.max(1)
+            metrics.count_images(digits, bests)
+            digit, best = int(digits[0]), float(bests[0])
+            unsure = int(self.unsure(probabilities).sum())
+        if unsure:
+            metrics.unsure.inc(unsure)
+        # for the log line, which has the digit and the probability of the first image only
+        state.found = {
+            "digit": digit,
+            "probability": round(best, 6),
+            "images": len(probabilities),
+            "unsure": unsure,
+        }
+        if self.collector:
+            asked = state.get("keep", False)
+            # for a single image NumPy would take longer
+            each = self.unsure(probabilities).tolist() if len(images) > 1 else [unsure > 0]
+            if chosen := [i for i, doubt in enumerate(each) if self.collector.chosen(doubt, asked)]:
+                answers = self.answers(probabilities[chosen])
+                kept = [
+                    {"index": i, "answer": answer} | sent(pictures[i] if pictures else images[i], as_is)
+                    for i, answer in zip(chosen, answers, strict=True)
+                ]
+                version = self.classifier.version
+                self.collector.keep(state.request_id, request.path, version, len(images), kept)
+        return probabilities
+
+    def unsure(self, probabilities: np.ndarray) -> np.ndarray:
+        """Whether each answer is unsure, bool (n,), by probabilities float32 (n, 10)."""
+        # in float64, because float32 would round the threshold and could disagree with `answers`
+        return probabilities.max(1).astype(np.float64) < self.sure_threshold
+
+    def answers(self, probabilities: np.ndarray, images: np.ndarray | None = None) -> list[dict[str, Any]]:
+        """The answers of POST /predict: for each image the digit, its probability rounded to six places, and
+        whether it is unsure.
+
+        probabilities: float32 (n, 10). images: float32 (n, 28, 28, 1) in [0, 1]; if given, each answer also has
+        all ten probabilities and the image as 28x28 numbers from 0 to 255.
+        """
+        answers: list[dict[str, Any]] = []
+        rows = probabilities.tolist()
+        for row in rows:
+            best = max(row)
+            answers.append(
+                {
+                    "predicted_digit": row.index(best),
+                    "predicted_probability": round(best, 6),
+                    "unsure": best < self.sure_threshold,
+                }
+            )
+        if images is not None:
+            pixels = (images[..., 0] * 255).round().astype(np.uint8).tolist()
+            for answer, row, image in zip(answers, rows, pixels, strict=True):
+                answer["probabilities"] = [round(value, 6) for value in row]
+                answer["image"] = image
+        return answers
+
+
+def warn_of_misreading(classifier: Classifier) -> None:
+    """Log a warning if a model without test results in its card misreads the samples of the drawing page."""
+    if "test" in classifier.card:
+        return
+    pictures = [(SAMPLES / f"{digit}.png").read_bytes() for digit in range(10)]
+    images = scale(prepare(pictures, ["sample"] * 10))
+    right = int((classifier.probabilities(images).argmax(1) == np.arange(10)).sum())
+    if right < MIN_SAMPLES_READ:
+        log.warning(
+            "The model reads only %d of ten sample digits correctly. Its input must have values from 0 to 1 and "
+            "bright ink on black, so it must not contain a Rescaling layer.",
+            right,
+            extra={"model_version": classifier.version},
+        )
+
+
+def service() -> Service:
+    """The Service of the current app."""
+    return current_app.extensions["digits"]

@@ -1,0 +1,257 @@
+"""The store of collected answers: a folder, or an address of an object store that fsspec knows. A file in
+collected/DAY has what is kept of one request; once that is corrected, a file in corrected/DAY has both. Each is
+written whole.
+
+A process of its own has the store, so that a slow or hanging one delays no answer. From descriptor 0, a socket,
+it reads a number and so many lines of JSON, and answers each in order with a line of JSON
+(digits/web/collect.py).
+
+    python -m digits.web.store ADDRESS MOST_BYTES MOST_DAYS
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+COLLECTED, CORRECTED = "collected", "corrected"
+# seconds between two looks at the size and the age of everything
+SWEEP_SECONDS = 600.0
+# nice value of the process, so that answers come first
+NICE = 10
+# a temporary file that is older than this many seconds was left by a process that was killed
+LEFT_SECONDS = 3600.0
+# what the oldest items are removed down to, as a fraction of the limit, so that not each new one removes one, and
+# seconds until a store full of corrections is looked at again
+ENOUGH, FULL_SECONDS = 0.95, 10.0
+
+Document = dict[str, Any]
+
+
+class FullError(OSError):
+    """There is no room, because corrections are never removed."""
+
+    def __init__(self) -> None:
+        super().__init__("the store is full of corrections")
+
+
+class Store:
+    """The store at `address`. Its methods raise OSError and what else the file system raises.
+
+    most_bytes: of all files together. most_days: the age of uncorrected items. Several processes may use the same
+    store; each learns what the others have written when it sweeps.
+    """
+
+    def __init__(self, address: str, most_bytes: int, most_days: int) -> None:
+        options = {"use_listings_cache": False, "skip_instance_cache": True} if "://" in address else {}
+        self.system, root = fsspec.core.url_to_fs(address, **options)
+        self.root = root.rstrip("/")
+        self.most_bytes, self.most_days = most_bytes, most_days
+        self.room, self.full_since = 0, float("-inf")
+        self.lock = threading.Lock()
+
+    def keep(self, item: Document) -> None:
+        """Write what is kept of a request. Raises FullError."""
+        with self.lock:
+            self._write(self._path(COLLECTED, item), item)
+
+    def correct(self, request_id: str, digits: list[Any], replace: bool, now: str) -> Document:
+        """Keep what the pictures of a request show, on the disk before it returns: {"result": "kept", "pictures":
+        number of those that are corrected}.
+
+        Other results: "missing" if none of them is kept, "conflict" if there is another correction and not
+        `replace`, "pictures" if the request had another number of pictures, which is returned too, "boxes" if
+        there are boxes for an image that was sent as pixels. Raises FullError.
+        """
+        with self.lock:
+            item, old = self._find(COLLECTED, request_id), self._find(CORRECTED, request_id)
+            # a client may use an id again
+            known = item or old
+            if known is None:
+                return {"result": "missing"}
+            if len(digits) != known["images"]:
+                return {"result": "pictures", "pictures": known["images"]}
+            said = [(digits[picture["index"]], picture) for picture in known["pictures"]]
+            said = [(digit, picture) for digit, picture in said if digit is not None]
+            if not said:
+                return {"result": "missing"}
+            if any(isinstance(digit, dict) and "pixels" in picture for digit, picture in said):
+                return {"result": "boxes"}
+            done = {"result": "kept", "pictures": len(said)}
+            if old and not item and old["digits"] == digits:
+                return done
+            if old and not replace:
+                return {"result": "conflict"}
+            document = known | {"digits": digits, "corrected": now}
+            try:
+                self._write(self._path(CORRECTED, known), document, create=not old, durable=True)
+            except FileExistsError:
+                # another process was faster
+                return {"result": "conflict"}
+            if old and old["time"][:10] != known["time"][:10]:
+                self._remove(self._path(CORRECTED, old))
+            if item:
+                self._remove(self._path(COLLECTED, item))
+                self.room += len(json.dumps(item))
+            return done
+
+    def sweep(self) -> None:
+        """Remove uncorrected items that are too old, then the oldest until the rest is within the limit."""
+        with self.lock:
+            self._sweep()
+
+    def _sweep(self, needed: int = 0) -> None:
+        """Like `sweep`, so that there is room for `needed` more bytes, if possible."""
+        now = datetime.now(UTC)
+        corrected = self._files(CORRECTED)
+        total = sum(size for _, size, _ in corrected)
+        first = (now - timedelta(days=self.most_days)).strftime("%Y-%m-%d")
+        there = []
+        for path, _, changed in [*self._files(COLLECTED), *corrected]:
+            if path.endswith(".tmp") and changed < now.timestamp() - LEFT_SECONDS:
+                self._remove(path)
+        for path, size, changed in self._files(COLLECTED):
+            if path.rsplit("/", 2)[1] < first:
+                self._remove(path)
+            else:
+                there.append((changed, path, size))
+                total += size
+        if total + needed > self.most_bytes:
+            for _, path, size in sorted(there):
+                if total + needed <= ENOUGH * self.most_bytes:
+                    break
+                self._remove(path)
+                total -= size
+        self.room = self.most_bytes - total
+
+    def _files(self, kind: str) -> list[tuple[str, int, float]]:
+        """Path, size and time of the last change of each file."""
+        files = []
+        for path, facts in self.system.find(f"{self.root}/{kind}", detail=True).items():
+            times = (facts.get(name) for name in ("mtime", "LastModified", "created"))
+            changed = next((time for time in times if time is not None), 0.0)
+            if isinstance(changed, datetime):
+                changed = changed.timestamp()
+            files.append((path, int(facts["size"] or 0), float(changed)))
+        return files
+
+    def _path(self, kind: str, document: Document) -> str:
+        return f"{self.root}/{kind}/{document['time'][:10]}/{document['request_id']}.json"
+
+    def _find(self, kind: str, request_id: str) -> Document | None:
+        """The newest document of a request."""
+        try:
+            days = sorted(self.system.ls(f"{self.root}/{kind}", detail=False), reverse=True)
+        except FileNotFoundError:
+            return None
+        for day in days:
+            with suppress(FileNotFoundError):
+                return json.loads(self.system.cat_file(f"{day.rstrip('/')}/{request_id}.json"))
+        return None
+
+    def _remove(self, path: str) -> None:
+        # another process may have removed it
+        with suppress(FileNotFoundError):
+            self.system.rm_file(path)
+
+    def _write(self, path: str, document: Document, create: bool = False, durable: bool = False) -> None:
+        """Write a file whole. create: raise FileExistsError if there is one. durable: wait for the disk."""
+        data = json.dumps(document).encode()
+        if len(data) > self.room and time.monotonic() - self.full_since > FULL_SECONDS:
+            self._sweep(len(data))
+            if len(data) > self.room:
+                self.full_since = time.monotonic()
+        if len(data) > self.room:
+            raise FullError
+        if not isinstance(self.system, LocalFileSystem):
+            self.system.pipe_file(path, data, mode="create" if create else "overwrite")
+        else:
+            self._write_file(path, data, create, durable)
+        self.room -= len(data)
+
+    def _write_file(self, path: str, data: bytes, create: bool, durable: bool) -> None:
+        folder = os.path.dirname(path)
+        os.makedirs(folder, exist_ok=True)
+        new = f"{path}.{os.getpid()}.tmp"
+        try:
+            with open(new, "wb") as file:
+                file.write(data)
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            if create:
+                os.link(new, path)
+            else:
+                os.replace(new, path)
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(new)
+        # the names of the file, of its day and of the folder of days
+        for _ in range(3 if durable else 0):
+            fd = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            folder = os.path.dirname(folder)
+
+
+def answer(store: Store | None, line: bytes) -> Document:
+    """Do what a line asks for."""
+    try:
+        asked = json.loads(line)
+        store = store or opened()
+        if "keep" in asked:
+            store.keep(asked["keep"])
+            return {"result": "kept"}
+        return store.correct(**asked["correct"])
+    except Exception as error:
+        # each file system has exceptions of its own, and this process must go on
+        return {"result": "failed", "reason": f"{type(error).__name__}: {error}"[:300]}
+
+
+def opened() -> Store:
+    """The store on the command line. Raises ImportError and ValueError for an address of an unknown kind."""
+    return Store(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+
+
+def sweep_now_and_then(store: Store) -> None:
+    """Keep to the limits even if nothing new arrives."""
+    while True:
+        with suppress(Exception):
+            store.sweep()
+        time.sleep(SWEEP_SECONDS)
+
+
+def main() -> None:
+    """Answer until the worker has ended."""
+    # the worker decides when it ends, which may be after a signal to all
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    os.nice(NICE)
+    # the worker's sockets don't block
+    os.set_blocking(0, True)
+    store = None
+    # if it can't be opened, each reply says so
+    with suppress(Exception):
+        store = opened()
+        threading.Thread(target=sweep_now_and_then, args=[store], daemon=True).start()
+    with open(0, "rb", closefd=False) as asked, open(0, "wb", closefd=False) as replies:
+        while count := asked.readline():
+            for _ in range(int(count)):
+                replies.write(json.dumps(answer(store, asked.readline())).encode() + b"\n")
+            replies.flush()
+
+
+if __name__ == "__main__":
+    main()
