@@ -25,7 +25,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from evaluate import in_both_polarities, old_kinds  # noqa: E402
+from evaluate import in_both_polarities, locator, old_kinds  # noqa: E402
 from numerals_strings import Digits  # noqa: E402
 from outliers import KINDS as OUTLIERS  # noqa: E402
 from paper import png  # noqa: E402
@@ -173,7 +173,7 @@ def prepared(files: list[tuple[bytes, int]]) -> tuple[np.ndarray, np.ndarray]:
     images, labels = [], []
     for file, label in files:
         try:
-            images.append(prepare([file], ["picture"])[0])
+            images.append(prepare([file], ["picture"], locate=locator())[0])
             labels.append(label)
         except PictureError:
             continue

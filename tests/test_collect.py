@@ -63,6 +63,7 @@ def correct(server: Server, request_id: str, *digits: Any, **more: Any) -> Any:
 
 def test_an_answer_is_kept_with_its_picture_model_and_time(collecting: Server, folder: Path) -> None:
     answer = collecting.ask("/predict", SEVEN, Content_Type="image/png", X_Request_ID="seven")
+    detail = collecting.ask("/predict?detail=1", SEVEN, Content_Type="image/png")
     item = until(lambda: kept(folder).get("seven"))
     assert item["request_id"] == "seven"
     assert item["route"] == "/predict"
@@ -70,6 +71,8 @@ def test_an_answer_is_kept_with_its_picture_model_and_time(collecting: Server, f
     assert datetime.now(UTC) - datetime.fromisoformat(item["time"]) < timedelta(minutes=1)
     (picture,) = item["pictures"]
     assert base64.b64decode(picture["picture"]) == SEVEN
+    # and with what the network saw of it
+    assert list(base64.b64decode(picture["pixels"])) == np.ravel(detail.json["image"]).tolist()
     assert picture["answer"] == answer.json
     # the answer says nothing of it
     assert answer.json.keys() == {"predicted_digit", "predicted_probability", "unsure"}
@@ -113,6 +116,10 @@ def test_the_lines_of_a_reading_are_corrected_with_their_boxes(collecting: Serve
     said = {"text": "40\n7", "boxes": [[1, 2, 30, 40], [31, 2, 30, 40], [0, 50, 30, 40]]}
     assert correct(collecting, "line", said).status == 200
     assert kept(folder, "corrected")["line"]["digits"] == [said]
+    # a digit does not say where it is
+    alone = correct(collecting, "line", 7, replace=True)
+    assert (alone.status, alone.json["field"]) == (422, "digits")
+    assert correct(collecting, "line", "no digit", replace=True).status == 200
 
 
 def test_of_several_images_those_with_null_are_not_corrected(collecting: Server) -> None:

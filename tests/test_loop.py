@@ -27,6 +27,7 @@ from test_inputs import encoded
 from test_pipeline import clone, run
 from test_read_route import MARGIN, SIDE, STEP, number
 
+from digits.imaging import prepare
 from digits.training import tracking
 from digits.training.corrected import CORRECTIONS
 from digits.training.corrections import NO_DIGIT, fetch, is_held_out, sheets
@@ -54,12 +55,18 @@ def corrected(
     assert store.correct(request_id, said, False, now)["result"] == "kept"
 
 
-def file_of(picture: bytes, as_is: bool = False) -> dict[str, Any]:
-    return {"picture": base64.b64encode(picture).decode(), "as_is": as_is}
+def read_of(picture: bytes, *boxes: list[int]) -> dict[str, Any]:
+    """A picture whose digits POST /read found in the boxes."""
+    answer = {"lines": [{"digits": [{"box": box} for box in boxes]}]}
+    return {"picture": base64.b64encode(picture).decode(), "answer": answer}
 
 
 def pixels_of(image: np.ndarray) -> dict[str, Any]:
     return {"pixels": base64.b64encode(image.tobytes()).decode()}
+
+
+# what the network sees of a picture of a 7
+SEEN = pixels_of(prepare([SEVEN], ["7"])[0])
 
 
 def test_without_a_source_there_is_nothing(tmp_path: Path) -> None:
@@ -73,26 +80,42 @@ def test_without_a_source_there_is_nothing(tmp_path: Path) -> None:
 def test_each_kind_of_correction_becomes_images_with_labels(tmp_path: Path) -> None:
     image = np.arange(784, dtype=np.uint8).reshape(28, 28)
     corrected(tmp_path, "pixels", [4], pixels_of(image))
-    corrected(tmp_path, "two", ["no digit", None], file_of(SEVEN), file_of(SEVEN))
+    corrected(tmp_path, "two", ["no digit", None], pixels_of(image), pixels_of(image))
+    # of a file that POST /predict got, the image that the network saw is used, and not prepared again
+    corrected(tmp_path, "file", [2], pixels_of(image) | read_of(SEVEN))
     boxes = [[MARGIN + STEP * i, MARGIN, SIDE, SIDE] for i in range(3)]
-    corrected(tmp_path, "line", [{"text": "4 07", "boxes": boxes}], file_of(encoded(number("407"))))
+    line = encoded(number("407"))
+    corrected(tmp_path, "line", [{"text": "4 07", "boxes": boxes}], read_of(line))
+    corrected(tmp_path, "none", ["no digit"], read_of(line, *boxes[:2]))
     arrays, problems = fetch(str(tmp_path), 0.0)
     assert problems == []
     found = dict(zip(arrays["ids"].tolist(), arrays["labels"].tolist(), strict=True))
-    assert found == {"line-0-0": 4, "line-0-1": 0, "line-0-2": 7, "pixels-0": 4, "two-0": NO_DIGIT}
+    assert found == {
+        "file-0": 2,
+        "line-0-0": 4,
+        "line-0-1": 0,
+        "line-0-2": 7,
+        "none-0-0": NO_DIGIT,
+        "none-0-1": NO_DIGIT,
+        "pixels-0": 4,
+        "two-0": NO_DIGIT,
+    }
     assert arrays["images"].dtype == np.uint8
-    assert (arrays["images"][3] == image).all()
+    images = dict(zip(arrays["ids"].tolist(), arrays["images"], strict=True))
+    assert all((images[name] == image).all() for name in ("file-0", "pixels-0", "two-0"))
+    assert (images["none-0-1"] == images["line-0-1"]).all()
     # what was cut out shows the digits
     from digits.model import Classifier, load, scale
 
     classifier = Classifier(load(ROOT / "models" / "mnist.h5"))
-    assert classifier.probabilities(scale(arrays["images"][:3])).argmax(1).tolist() == [4, 0, 7]
+    assert classifier.probabilities(scale(arrays["images"][1:4])).argmax(1).tolist() == [4, 0, 7]
 
 
 def test_a_picture_without_a_digit_is_reported_and_the_others_are_used(tmp_path: Path) -> None:
-    corrected(tmp_path, "blank", [1], file_of(encoded(Image.new("L", (50, 50), 255))))
-    corrected(tmp_path, "outside", [{"text": "1", "boxes": [[900, 900, 9, 9]]}], file_of(SEVEN))
-    corrected(tmp_path, "seven", [7], file_of(SEVEN))
+    box = [{"text": "1", "boxes": [[9, 9, 9, 9]]}]
+    corrected(tmp_path, "blank", box, read_of(encoded(Image.new("L", (50, 50), 255))))
+    corrected(tmp_path, "outside", [{"text": "1", "boxes": [[900, 900, 9, 9]]}], read_of(SEVEN))
+    corrected(tmp_path, "seven", [7], SEEN)
     arrays, problems = fetch(str(tmp_path), 0.0)
     assert arrays["ids"].tolist() == ["seven-0"]
     assert [problem.split(":")[0] for problem in problems] == ["blank", "outside"]
@@ -105,7 +128,7 @@ def test_what_is_held_out_depends_on_the_id_only(tmp_path: Path) -> None:
     assert set(held) <= {name for name in ids if is_held_out(name, 0.5)}
     assert not any(is_held_out(name, 0.0) for name in ids)
     for name in ids[:20]:
-        corrected(tmp_path, name, [7], file_of(SEVEN))
+        corrected(tmp_path, name, [7], SEEN)
     arrays, _ = fetch(str(tmp_path), 0.3)
     assert arrays["held_out"].tolist() == [name.removesuffix("-0") in held for name in arrays["ids"]]
 
@@ -215,8 +238,8 @@ def test_a_candidate_of_other_corrections_is_refused(tmp_path: Path) -> None:
 def test_labels_that_both_models_contradict_are_listed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    corrected(tmp_path, "right", [7], file_of(SEVEN))
-    corrected(tmp_path, "wrong", [1], file_of(SEVEN))
+    corrected(tmp_path, "right", [7], SEEN)
+    corrected(tmp_path, "wrong", [1], SEEN)
     arrays, _ = fetch(str(tmp_path), 0.0)
     candidate.list_contradicted(candidate.Pair(ROOT, ROOT), arrays, tmp_path)
     said = capsys.readouterr().out

@@ -17,7 +17,7 @@ import fsspec
 import numpy as np
 from PIL import Image
 
-from digits.imaging import PictureError, prepare, prepare_grey
+from digits.imaging import PictureError, prepare_grey
 from digits.imaging.decode import decode_grey, open_picture
 from digits.training.arrays import Arrays, write
 from digits.training.corrected import CORRECTIONS
@@ -46,7 +46,7 @@ class Params:
 
 
 def documents(source: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The corrections in a store, by request id: the name and the content of each file, as digits/serving/store.py
+    """The corrections in a store, by request id: the name and the content of each file, as digits/web/store.py
     has written it. Raises StageError if the store can't be read or has a file that is no correction."""
     try:
         system, root = fsspec.core.url_to_fs(source)
@@ -71,34 +71,37 @@ def images_of(request_id: str, document: dict[str, Any]) -> Iterator[Corrected]:
         if said is None:
             continue
         name = f"{request_id}-{index}"
-        if "pixels" in picture:
+        if not isinstance(said, dict) and "pixels" in picture:
             pixels = base64.b64decode(picture["pixels"])
-            yield np.frombuffer(pixels, np.uint8).reshape(28, 28), _label(said), name
+            label = NO_DIGIT if said == "no digit" else int(said)
+            yield np.frombuffer(pixels, np.uint8).reshape(28, 28), label, name
             continue
-        data = base64.b64decode(picture["picture"])
-        if not isinstance(said, dict):
-            yield prepare([data], [name], picture["as_is"])[0], _label(said), name
-            continue
-        grey = decode_grey(open_picture(data, name, None).picture, name)
-        digits = "".join(said["text"].split())
-        for place, (digit, box) in enumerate(zip(digits, said["boxes"], strict=True)):
+        grey = decode_grey(open_picture(base64.b64decode(picture["picture"]), name, None).picture, name)
+        for place, (label, box) in enumerate(_boxes(said, picture["answer"])):
             inside = f"{name}-{place}"
-            yield prepare_grey(cut(grey, box), inside), int(digit), inside
+            yield image_in(grey, box, inside), label, inside
 
 
-def _label(said: Any) -> int:
-    return NO_DIGIT if said == "no digit" else int(said)
+def _boxes(said: Any, answer: dict[str, Any]) -> list[tuple[int, list[int]]]:
+    """The label and the box of each digit in a reading. If it shows none, those that were read show no digit."""
+    if said == "no digit":
+        return [(NO_DIGIT, digit["box"]) for line in answer["lines"] for digit in line["digits"]]
+    digits = map(int, "".join(said["text"].split()))
+    return list(zip(digits, said["boxes"], strict=True))
 
 
-def cut(grey: np.ndarray, box: list[int]) -> np.ndarray:
-    """The part of a picture in a box (x, y, width, height) and a margin around it. Raises PictureError 422 for a
-    box outside the picture."""
+def image_in(grey: np.ndarray, box: list[int], name: str) -> np.ndarray:
+    """The image of what is in a box (x, y, width, height) of a picture, uint8 (height, width). Raises PictureError
+    422 if the box is outside the picture, or has nothing in it."""
     x, y, width, height = box
     margin = round(MARGIN * max(width, height))
-    part = grey[max(0, y - margin) : y + height + margin, max(0, x - margin) : x + width + margin]
+    left, top = max(0, x - margin), max(0, y - margin)
+    part = grey[top : y + height + margin, left : x + width + margin]
     if not part.size:
         raise PictureError(422, "A box is outside the picture.", field="boxes", found=str(box))
-    return part
+    # where people say that the digit is, which the service asks the detector
+    place = float(x - left), float(y - top), float(x - left + width), float(y - top + height)
+    return prepare_grey(part, name, lambda _: place)
 
 
 def is_held_out(request_id: str, fraction: float) -> bool:

@@ -82,7 +82,7 @@ class Collector:
         self, request_id: str, route: str, version: str, images: int, pictures: list[dict[str, Any]]
     ) -> None:
         """Put a request's chosen pictures into the queue. images: number of pictures in the request. pictures:
-        the index, the answer, and what `sent` returns, of each chosen one."""
+        the index, the answer, and what `seen` and `sent` return, of each chosen one."""
         if pictures:
             item = {
                 "request_id": request_id,
@@ -203,12 +203,11 @@ class Collector:
             self.logged, self.dropped = time.monotonic(), 0
 
 
-def sent(picture: bytes | np.ndarray, as_is: bool = False) -> dict[str, Any]:
-    """What to keep of a picture: its file as it was sent, or the pixels, float32 (28, 28, 1) in [0, 1].
+def seen(image: np.ndarray) -> dict[str, str]:
+    """What to keep of an image that the network got, float32 (28, 28, 1) in [0, 1]: its pixels as bytes."""
+    return {"pixels": base64.b64encode((image * 255).round().astype(np.uint8).tobytes()).decode()}
 
-    as_is: whether the picture in the file already was like MNIST's.
-    """
-    if isinstance(picture, bytes):
-        return {"picture": base64.b64encode(picture).decode(), "as_is": as_is}
-    pixels = (picture * 255).round().astype(np.uint8).tobytes()
-    return {"pixels": base64.b64encode(pixels).decode()}
+
+def sent(picture: bytes) -> dict[str, str]:
+    """What to keep of a file: all of it."""
+    return {"picture": base64.b64encode(picture).decode()}

@@ -50,6 +50,9 @@ def correct() -> Response:
         raise Problem(
             422, "digits must not have boxes, because the images were sent as pixels.", field="digits"
         )
+    if reply["result"] == "lines":
+        detail = "digits must have text and boxes, because POST /read read the picture line by line."
+        raise Problem(422, detail, field="digits")
     if reply["result"] == "pictures":
         number = reply["pictures"]
         detail = f"digits must have {number} item{'s' * (number > 1)}, one for each picture of the request."

@@ -15,7 +15,7 @@ from flask import Flask, current_app, g, request
 from digits.detector import Detector
 from digits.imaging import prepare
 from digits.model import Classifier, scale
-from digits.web.collect import Collector, sent
+from digits.web.collect import Collector, seen, sent
 from digits.web.metrics import Metrics
 from digits.web.request_log import seconds_spent
 from digits.web.settings import Settings
@@ -60,11 +60,10 @@ class Service:
         self.metrics.started(self.classifier.version, trained_on, self.detector.version)
         self.ready = True
 
-    def classify(self, images: np.ndarray, pictures: Sequence[bytes] = (), as_is: bool = False) -> np.ndarray:
+    def classify(self, images: np.ndarray, pictures: Sequence[bytes] = ()) -> np.ndarray:
         """Probabilities float32 (n, 10) for images float32 (n, 28, 28, 1) in [0, 1]; updates the metrics.
 
-        pictures: the files that the images were made from, if they are known, which are what is collected. as_is:
-        whether they were only converted to grey.
+        pictures: the files that the images were made from, if they are known, which are collected with them.
         The time since the request began, including the wait for a process, counts as decoding.
         """
         metrics, state = self.metrics, g._get_current_object()
@@ -108,7 +107,7 @@ class Service:
             if chosen := [i for i, doubt in enumerate(each) if self.collector.chosen(doubt, asked)]:
                 answers = self.answers(probabilities[chosen])
                 kept = [
-                    {"index": i, "answer": answer} | sent(pictures[i] if pictures else images[i], as_is)
+                    {"index": i, "answer": answer} | seen(images[i]) | (sent(pictures[i]) if pictures else {})
                     for i, answer in zip(chosen, answers, strict=True)
                 ]
                 version = self.classifier.version

@@ -44,7 +44,7 @@ def invocations() -> Response:
     current: Any = request._get_current_object()  # type: ignore[attr-defined]
     as_is = query.is_prepared(current)
     items = bodies.items_of(current, current_app.config["MAX_BATCH"], DECODERS)
-    answer = {"predictions": service().classify(bodies.to_batch(items, as_is), items.pictures, as_is)}
+    answer = {"predictions": service().classify(bodies.to_batch(items, as_is), items.pictures)}
     return json_response(answer)
 
 
