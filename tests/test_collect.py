@@ -4,6 +4,7 @@ killed process costs an answer or loses what was acknowledged."""
 from __future__ import annotations
 
 import base64
+import io
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ import psutil
 import pytest
 from conftest import ROOT, SAMPLE, Server
 from test_monitoring import samples
+from test_read_route import number
 
 from app import create_app
 from digits.web import collect
@@ -28,6 +30,7 @@ from digits.web.store import FullError, Store
 
 SEVEN = (ROOT / "digits/web/static/samples/7.png").read_bytes()
 NUMBER = (ROOT / "digits/web/static/samples/number.png").read_bytes()
+PAGE = {"page": 1, "text": "7", "boxes": [[0, 0, 9, 9]]}
 # the test image with noise, of which no network is sure
 NOISE = {"image": np.random.default_rng(1).integers(0, 255, (28, 28)).tolist()}
 
@@ -122,6 +125,45 @@ def test_the_lines_of_a_reading_are_corrected_with_their_boxes(collecting: Serve
     assert correct(collecting, "line", "no digit", replace=True).status == 200
 
 
+def test_a_file_with_an_unsure_page_is_kept_and_corrected_by_page(tmp_path: Path) -> None:
+    client = create_app(Settings(collect=str(tmp_path), collect_share=0.0)).test_client()
+    pages = [number(text) for text in ("12", "407", "38")]
+    file = io.BytesIO()
+    pages[0].save(file, "TIFF", save_all=True, append_images=pages[1:])
+
+    def ask(path: str, request_id: str) -> Any:
+        headers = {"X-Request-ID": request_id}
+        return client.post(path, data=file.getvalue(), content_type="image/tiff", headers=headers)
+
+    def say(request_id: str, said: Any) -> Any:
+        return client.post("/corrections", json={"request_id": request_id, "digits": [said], "replace": True})
+
+    readings = ask("/read?keep=1", "form").json
+    assert [page["text"] for page in readings["readings"]] == ["12", "407", "38"]
+    (picture,) = until(lambda: kept(tmp_path).get("form"))["pictures"]
+    assert base64.b64decode(picture["picture"]) == file.getvalue()
+    assert picture["answer"] == readings
+
+    boxes = [[digit["box"] for digit in page["lines"][0]["digits"]] for page in readings["readings"]]
+    second = {"page": 2, "text": "4 07", "boxes": boxes[1]}
+    assert say("form", [second, {"page": 3, "text": "38", "boxes": boxes[2]}]).json["pictures"] == 1
+    (correction,) = kept(tmp_path, "corrected").values()
+    assert correction["digits"] == [[second, {"page": 3, "text": "38", "boxes": boxes[2]}]]
+    # what names no page, or one that the file does not have
+    for said in ({"text": "407", "boxes": boxes[1]}, [second | {"page": 4}]):
+        refused = say("form", said)
+        assert (refused.status_code, refused.json["field"]) == (422, "digits")
+        assert "3 pages" in refused.json["detail"]
+
+    # POST /predict takes a page of the file, and says which
+    answer = ask("/predict?keep=1", "one").json
+    (picture,) = until(lambda: kept(tmp_path).get("one"))["pictures"]
+    assert picture["answer"] == answer
+    assert say("one", {"text": "407", "boxes": boxes[1]}).status_code == 422
+    assert say("one", [second]).status_code == 200
+    assert say("one", 4).status_code == 200
+
+
 def test_of_several_images_those_with_null_are_not_corrected(collecting: Server) -> None:
     collecting.ask("/predict", {"images": [SAMPLE["image"]] * 3}, X_Request_ID="three")
     wrong = correct(collecting, "three", 1)
@@ -163,6 +205,13 @@ def test_of_several_images_those_with_null_are_not_corrected(collecting: Server)
             422,
             "digits[0].boxes[0]",
         ),
+        ({"request_id": "x", "digits": [[]]}, 422, "digits[0]"),
+        ({"request_id": "x", "digits": [[7]]}, 422, "digits[0][0]"),
+        ({"request_id": "x", "digits": [[{"text": "7", "boxes": [[0, 0, 1, 1]]}]]}, 422, "digits[0][0]"),
+        ({"request_id": "x", "digits": [[PAGE | {"page": 0}]]}, 422, "digits[0][0]"),
+        ({"request_id": "x", "digits": [[PAGE | {"page": True}]]}, 422, "digits[0][0]"),
+        ({"request_id": "x", "digits": [[PAGE, PAGE]]}, 422, "digits[0]"),
+        ({"request_id": "x", "digits": [[PAGE, PAGE | {"page": 2, "text": ""}]]}, 422, "digits[0][1].text"),
         ({"request_id": "x", "digits": [1], "replace": 1}, 422, "replace"),
         ({"request_id": "x", "digits": [1], "also": 1}, 422, None),
         ({"request_id": "x", "digits": [1] * 1025}, 413, "images"),

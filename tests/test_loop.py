@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -27,7 +28,10 @@ from test_inputs import encoded
 from test_pipeline import clone, run
 from test_read_route import MARGIN, SIDE, STEP, number
 
+from digits.detector import Detector
 from digits.imaging import prepare
+from digits.model import Classifier, load, scale
+from digits.reading import read
 from digits.training import tracking
 from digits.training.corrected import CORRECTIONS
 from digits.training.corrections import NO_DIGIT, fetch, is_held_out, sheets
@@ -65,6 +69,8 @@ def pixels_of(image: np.ndarray) -> dict[str, Any]:
     return {"pixels": base64.b64encode(image.tobytes()).decode()}
 
 
+CLASSIFIER = Classifier(load(ROOT / "models" / "mnist.h5"))
+DETECTOR = Detector(load(ROOT / "models" / "detector.h5", compiled_only=True))
 # what the network sees of a picture of a 7
 SEEN = pixels_of(prepare([SEVEN], ["7"])[0])
 
@@ -92,23 +98,43 @@ def test_each_kind_of_correction_becomes_images_with_labels(tmp_path: Path) -> N
     found = dict(zip(arrays["ids"].tolist(), arrays["labels"].tolist(), strict=True))
     assert found == {
         "file-0": 2,
-        "line-0-0": 4,
-        "line-0-1": 0,
-        "line-0-2": 7,
-        "none-0-0": NO_DIGIT,
-        "none-0-1": NO_DIGIT,
+        "line-0-1-0": 4,
+        "line-0-1-1": 0,
+        "line-0-1-2": 7,
+        "none-0-1-0": NO_DIGIT,
+        "none-0-1-1": NO_DIGIT,
         "pixels-0": 4,
         "two-0": NO_DIGIT,
     }
     assert arrays["images"].dtype == np.uint8
     images = dict(zip(arrays["ids"].tolist(), arrays["images"], strict=True))
     assert all((images[name] == image).all() for name in ("file-0", "pixels-0", "two-0"))
-    assert (images["none-0-1"] == images["line-0-1"]).all()
+    assert (images["none-0-1-1"] == images["line-0-1-1"]).all()
     # what was cut out shows the digits
-    from digits.model import Classifier, load, scale
+    assert CLASSIFIER.probabilities(scale(arrays["images"][1:4])).argmax(1).tolist() == [4, 0, 7]
 
-    classifier = Classifier(load(ROOT / "models" / "mnist.h5"))
-    assert classifier.probabilities(scale(arrays["images"][1:4])).argmax(1).tolist() == [4, 0, 7]
+
+@pytest.mark.parametrize("kind", ["TIFF", "PDF"])
+def test_digits_are_cut_out_of_the_page_that_a_correction_names(tmp_path: Path, kind: str) -> None:
+    file = io.BytesIO()
+    number("111").save(file, kind, save_all=True, append_images=[number("407")])
+    readings = [read(file.getvalue(), "file", DETECTOR, page=page) for page in (1, 2)]
+    boxes = [[digit.box for line in each.lines for digit in line.digits] for each in readings]
+    assert [each.text for each in readings] == ["111", "407"]
+    pages = [
+        {"page": i, "lines": [{"digits": [{"box": box} for box in of_page]}]}
+        for i, of_page in enumerate(boxes, 1)
+    ]
+    picture = read_of(file.getvalue()) | {"answer": {"readings": pages}}
+    corrected(tmp_path, "second", [[{"page": 2, "text": "407", "boxes": boxes[1]}]], picture)
+    corrected(tmp_path, "none", ["no digit"], picture)
+    arrays, problems = fetch(str(tmp_path), 0.0)
+    assert problems == []
+    labels = dict(zip(arrays["ids"].tolist(), arrays["labels"].tolist(), strict=True))
+    none = [f"none-0-{page}-{place}" for page in (1, 2) for place in range(3)]
+    assert labels == dict.fromkeys(none, NO_DIGIT) | {"second-0-2-0": 4, "second-0-2-1": 0, "second-0-2-2": 7}
+    seen = CLASSIFIER.probabilities(scale(arrays["images"])).argmax(1).tolist()
+    assert seen == [1, 1, 1, 4, 0, 7, 4, 0, 7]
 
 
 def test_a_picture_without_a_digit_is_reported_and_the_others_are_used(tmp_path: Path) -> None:

@@ -71,23 +71,30 @@ def images_of(request_id: str, document: dict[str, Any]) -> Iterator[Corrected]:
         if said is None:
             continue
         name = f"{request_id}-{index}"
-        if not isinstance(said, dict) and "pixels" in picture:
+        if isinstance(said, int | str) and "pixels" in picture:
             pixels = base64.b64decode(picture["pixels"])
             label = NO_DIGIT if said == "no digit" else int(said)
             yield np.frombuffer(pixels, np.uint8).reshape(28, 28), label, name
             continue
-        grey = decode_grey(open_picture(base64.b64decode(picture["picture"]), name, None).picture, name)
-        for place, (label, box) in enumerate(_boxes(said, picture["answer"])):
-            inside = f"{name}-{place}"
-            yield image_in(grey, box, inside), label, inside
+        data = base64.b64decode(picture["picture"])
+        for page, digits in _pages(said, picture["answer"]):
+            grey = decode_grey(open_picture(data, name, None, page).picture, name)
+            for place, (label, box) in enumerate(digits):
+                inside = f"{name}-{page}-{place}"
+                yield image_in(grey, box, inside), label, inside
 
 
-def _boxes(said: Any, answer: dict[str, Any]) -> list[tuple[int, list[int]]]:
-    """The label and the box of each digit in a reading. If it shows none, those that were read show no digit."""
+def _pages(said: Any, answer: dict[str, Any]) -> Iterator[tuple[int, list[tuple[int, list[int]]]]]:
+    """The pages of a reading, from 1, with the label and the box of each digit. If it shows no digit, those that
+    were read are none."""
     if said == "no digit":
-        return [(NO_DIGIT, digit["box"]) for line in answer["lines"] for digit in line["digits"]]
-    digits = map(int, "".join(said["text"].split()))
-    return list(zip(digits, said["boxes"], strict=True))
+        for reading in answer.get("readings", [answer]):
+            boxes = [digit["box"] for line in reading["lines"] for digit in line["digits"]]
+            yield reading.get("page", 1), [(NO_DIGIT, box) for box in boxes]
+        return
+    for lines in said if isinstance(said, list) else [said]:
+        digits = map(int, "".join(lines["text"].split()))
+        yield lines.get("page", 1), list(zip(digits, lines["boxes"], strict=True))
 
 
 def image_in(grey: np.ndarray, box: list[int], name: str) -> np.ndarray:

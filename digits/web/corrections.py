@@ -17,9 +17,9 @@ from digits.web.request_log import VALID_ID
 from digits.web.service import service
 
 NO_DIGIT = "no digit"
-# digits with boxes in one picture, and the largest coordinate
+# digits with boxes in one picture or page, and the largest coordinate
 MOST_DIGITS, MOST_PIXELS = 5000, 10_000
-SAID = f'a digit from 0 to 9, "{NO_DIGIT}", an object with text and boxes, or null'
+SAID = f'a digit from 0 to 9, "{NO_DIGIT}", an object with text and boxes, a list of these by page, or null'
 
 bp = Blueprint("corrections", __name__)
 
@@ -52,6 +52,11 @@ def correct() -> Response:
         )
     if reply["result"] == "lines":
         detail = "digits must have text and boxes, because POST /read read the picture line by line."
+        raise Problem(422, detail, field="digits")
+    if reply["result"] == "pages":
+        number = reply["pages"]
+        has = f"{number} page{'s' * (number > 1)}"
+        detail = f"digits must name pages from 1 to {number}, because the file has {has}."
         raise Problem(422, detail, field="digits")
     if reply["result"] == "pictures":
         number = reply["pictures"]
@@ -96,8 +101,23 @@ def _check(said: Any, field: str) -> None:
     """Raise Problem 422 unless `said` says what a picture shows."""
     if said is None or said == NO_DIGIT or (type(said) is int and 0 <= said <= 9):
         return
-    if not isinstance(said, dict):
+    if isinstance(said, dict):
+        _check_lines(said, field)
+    elif isinstance(said, list) and said:
+        for place, page in enumerate(said):
+            where = f"{field}[{place}]"
+            number = page.get("page") if isinstance(page, dict) else None
+            if type(number) is not int or number < 1:
+                raise Problem(422, f"{where} must have page, a whole number from 1.", field=where)
+            _check_lines({name: page[name] for name in page if name != "page"}, where)
+        if len({page["page"] for page in said}) < len(said):
+            raise Problem(422, f"{field} names a page twice.", field=field)
+    else:
         raise Problem(422, f"{field} must be {SAID}.", field=field, found=bodies.kind_of(said))
+
+
+def _check_lines(said: dict[str, Any], field: str) -> None:
+    """Raise Problem 422 unless `said` has the text and the boxes of lines."""
     text, boxes = said.get("text"), said.get("boxes")
     if said.keys() != {"text", "boxes"} or not isinstance(text, str) or not isinstance(boxes, list):
         raise Problem(422, f"{field} must have text, a string, and boxes, a list.", field=field)

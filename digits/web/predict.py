@@ -23,7 +23,7 @@ def predict() -> Response:
     items = bodies.items_of(current, current_app.config["MAX_BATCH"])
     batch, pages = bodies.to_pages(items, as_is)
     serving = service()
-    probabilities = serving.classify(batch, items.pictures)
+    probabilities = serving.classify(batch, items.pictures, pages)
     predictions = serving.answers(probabilities, batch if detail else None)
     for answer, page in zip(predictions, pages, strict=False):
         answer.update(page)

@@ -123,9 +123,9 @@ def read_all(items: bodies.Items, arguments: dict[str, Any]) -> list[dict[str, A
                 raise Problem(422, detail, field=name, found=f"{page} pages read in {spent:.1f} s")
         unsure += doubtful
         answers.append({"readings": pages} if number > 1 else answer)
-        # corrections have no pages
-        if serving.collector and number == 1 and serving.collector.chosen(doubtful > 0, g.get("keep", False)):
-            kept.append({"index": len(answers) - 1, "answer": answer} | sent(data))
+        # of a file, one page is enough, because the others can't be parted from it
+        if serving.collector and serving.collector.chosen(doubtful > 0, g.get("keep", False)):
+            kept.append({"index": len(answers) - 1, "answer": answers[-1]} | sent(data))
     serving.metrics.read_digits.inc(digits)
     if serving.collector:
         version = serving.detector.version

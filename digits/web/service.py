@@ -60,10 +60,16 @@ class Service:
         self.metrics.started(self.classifier.version, trained_on, self.detector.version)
         self.ready = True
 
-    def classify(self, images: np.ndarray, pictures: Sequence[bytes] = ()) -> np.ndarray:
+    def classify(
+        self,
+        images: np.ndarray,
+        pictures: Sequence[bytes] = (),
+        pages: Sequence[dict[str, int]] = (),
+    ) -> np.ndarray:
         """Probabilities float32 (n, 10) for images float32 (n, 28, 28, 1) in [0, 1]; updates the metrics.
 
-        pictures: the files that the images were made from, if they are known, which are collected with them.
+        pictures, pages: the files that the images were made from, if they are known, and for each the page, as
+        `digits.web.pictures.prepared` returns it. They are collected with the images.
         The time since the request began, including the wait for a process, counts as decoding.
         """
         metrics, state = self.metrics, g._get_current_object()
@@ -106,10 +112,14 @@ class Service:
             each = self.unsure(probabilities).tolist() if len(images) > 1 else [unsure > 0]
             if chosen := [i for i, doubt in enumerate(each) if self.collector.chosen(doubt, asked)]:
                 answers = self.answers(probabilities[chosen])
-                kept = [
-                    {"index": i, "answer": answer} | seen(images[i]) | (sent(pictures[i]) if pictures else {})
+                kept: list[dict[str, Any]] = [
+                    {"index": i, "answer": answer} | seen(images[i])
                     for i, answer in zip(chosen, answers, strict=True)
                 ]
+                if pictures:
+                    for each in kept:
+                        each.update(sent(pictures[each["index"]]))
+                        each["answer"].update(pages[each["index"]])
                 version = self.classifier.version
                 self.collector.keep(state.request_id, request.path, version, len(images), kept)
         return probabilities

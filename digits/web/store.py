@@ -72,7 +72,8 @@ class Store:
         Other results: "missing" if none of them is kept, "conflict" if there is another correction and not
         `replace`, "pictures" if the request had another number of pictures, which is returned too, "boxes" if
         there are boxes for an image that was sent as pixels, "lines" if there are none for a picture that was read
-        line by line. Raises FullError.
+        line by line, "pages" if the file has another number of pages than the correction names, which is returned
+        too. Raises FullError.
         """
         with self.lock:
             item, old = self._find(COLLECTED, request_id), self._find(CORRECTED, request_id)
@@ -86,10 +87,17 @@ class Store:
             said = [(digit, picture) for digit, picture in said if digit is not None]
             if not said:
                 return {"result": "missing"}
-            if any(isinstance(digit, dict) and "picture" not in picture for digit, picture in said):
+            if any(isinstance(digit, dict | list) and "picture" not in picture for digit, picture in said):
                 return {"result": "boxes"}
             if any(isinstance(digit, int) and "pixels" not in picture for digit, picture in said):
                 return {"result": "lines"}
+            for digit, picture in said:
+                answer = picture["answer"]
+                pages = len(answer.get("readings", ())) or answer.get("pages", 1)
+                if isinstance(digit, list) and max(each["page"] for each in digit) > pages:
+                    return {"result": "pages", "pages": pages}
+                if isinstance(digit, dict) and pages > 1:
+                    return {"result": "pages", "pages": pages}
             done = {"result": "kept", "pictures": len(said)}
             if old and not item and old["digits"] == digits:
                 return done

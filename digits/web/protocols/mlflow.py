@@ -44,8 +44,8 @@ def invocations() -> Response:
     current: Any = request._get_current_object()  # type: ignore[attr-defined]
     as_is = query.is_prepared(current)
     items = bodies.items_of(current, current_app.config["MAX_BATCH"], DECODERS)
-    answer = {"predictions": service().classify(bodies.to_batch(items, as_is), items.pictures)}
-    return json_response(answer)
+    batch, pages = bodies.to_pages(items, as_is)
+    return json_response({"predictions": service().classify(batch, items.pictures, pages)})
 
 
 def from_json(body: bytes, max_batch: int) -> Items:
