@@ -1,6 +1,5 @@
 """What a request may cost, with real gunicorn processes: memory, in the 512 MB that Compose gives the service, CPU
-time, and the share of requests that many small chunks, stalled uploads or a stalled log leave to others.
-docs/reliability.md quotes the figures."""
+time, and the share of requests that many small chunks, stalled uploads or a stalled log leave to others."""
 
 from __future__ import annotations
 

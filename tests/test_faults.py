@@ -1,5 +1,5 @@
 """Faults that the service must survive, with a real gunicorn, real sockets and exact counts of requests. The tests
-print their measurements, which docs/reliability.md quotes:
+print their measurements, which docs/notebook.md quotes:
 
     make e2e, or: python -m pytest -s -m e2e tests/test_faults.py
 """
@@ -60,7 +60,7 @@ def workers_of(server, count=2):
 
 
 def tell(what, **figures):
-    """Print figures, for docs/reliability.md."""
+    """Print figures, for docs/notebook.md."""
     print(f"\n{what}: " + ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in figures.items()))
 
 

@@ -87,3 +87,15 @@ def test_links_in_documents_lead_somewhere(page):
 def test_files_named_in_documents_exist(name):
     for path in re.findall(r"`([\w/.]+\.(?:py|yaml|yml|tf|md))`", (ROOT / name).read_text()):
         assert any((ROOT / folder / path).exists() for folder in ("", "digits", "tests")), path
+
+
+def test_tests_named_in_documents_exist():
+    """Documents name a test by its name or the beginning of it."""
+    names = [
+        name
+        for path in (ROOT / "tests").rglob("*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text(), re.MULTILINE)
+    ]
+    for page in PAGES:
+        for beginning in re.findall(r"`(test_\w+)`", page.read_text()):
+            assert any(name.startswith(beginning) for name in names), f"{page.name}: {beginning}"
