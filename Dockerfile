@@ -7,10 +7,10 @@ ARG PYTHON=3.11-slim-bookworm
 # --- packages, in their own layers, so that a code change does not rebuild them ------------------------------
 FROM python:${PYTHON} AS packages
 RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends binutils && rm -rf /var/lib/apt/lists/*
-COPY requirements-serve.txt /
+COPY requirements/serve.txt /
 # into a separate folder, so that the image gets the packages without pip
 RUN --mount=type=cache,target=/var/cache/pip \
-    pip install --cache-dir /var/cache/pip --quiet --disable-pip-version-check --require-hashes --target /packages -r /requirements-serve.txt
+    pip install --cache-dir /var/cache/pip --quiet --disable-pip-version-check --require-hashes --target /packages -r /serve.txt
 # remove debug symbols (23 MB in ml_dtypes alone; not in *.libs, whose files were patched after linking, so that strip
 # may break them), LiteRT's support for GPUs and phones, build tools, and tests
 RUN find /packages -name '*.so*' -not -path '*.libs/*' -exec strip --strip-unneeded {} + \
@@ -34,9 +34,9 @@ CMD ["dvc", "repro", "evaluate"]
 # --- bulk: `docker compose --profile bulk up` ----------------------------------------------------------------
 FROM python:${PYTHON} AS bulk
 RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin digits
-COPY requirements-bulk.txt /
+COPY requirements/bulk.txt /
 RUN --mount=type=cache,target=/var/cache/pip \
-    pip install --cache-dir /var/cache/pip --quiet --disable-pip-version-check --require-hashes -r /requirements-bulk.txt
+    pip install --cache-dir /var/cache/pip --quiet --disable-pip-version-check --require-hashes -r /bulk.txt
 # any user may run it; Dask looks for its settings in the user's folder
 ENV HOME=/tmp PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 WORKDIR /app

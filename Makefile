@@ -46,31 +46,32 @@ format: $(VENV)/.installed  ## [develop] format the code with ruff
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-# the other lock files take their versions from the largest one, so that all agree
+# The other lock files take their versions from that of dev, so that all agree. requirements.txt is for training and
+# stays where tools look for it. serve and bulk are images of their own; bulk-dev has what the tests of bulk add. tools
+# stays apart, because atheris has no wheel for every Python; deploy, because checkov requires an older boto3 than DVC;
+# mlflow, because it requires an older gunicorn than the service.
 LOCK = $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock"
 lock: $(VENV)/.installed  ## pin all packages with their hashes (UPGRADE=--upgrade for newer versions)
-	$(LOCK) $(UPGRADE) requirements-dev.in -o requirements-dev.txt
-	$(LOCK) requirements.in -c requirements-dev.txt -o requirements.txt
-	$(LOCK) requirements-serve.in -c requirements-dev.txt -o requirements-serve.txt
-	$(LOCK) requirements-tools.in -c requirements-dev.txt -o requirements-tools.txt
-	$(LOCK) requirements-bulk.in -c requirements-dev.txt -o requirements-bulk.txt
-	$(LOCK) requirements-bulk-dev.in -c requirements-dev.txt -c requirements-bulk.txt -o requirements-bulk-dev.txt
-	$(LOCK) requirements-mlflow.in -c requirements-dev.txt -o requirements-mlflow.txt
-	$(LOCK) $(UPGRADE) requirements-terraform.in -o requirements-terraform.txt
-	$(LOCK) $(UPGRADE) requirements-mlflow-server.in -o requirements-mlflow-server.txt
-	$(LOCK) $(UPGRADE) requirements-kubernetes.in -o requirements-kubernetes.txt
+	$(LOCK) $(UPGRADE) requirements/dev.in -o requirements/dev.txt
+	$(LOCK) requirements/train.in -c requirements/dev.txt -o requirements.txt
+	$(LOCK) requirements/serve.in -c requirements/dev.txt -o requirements/serve.txt
+	$(LOCK) requirements/tools.in -c requirements/dev.txt -o requirements/tools.txt
+	$(LOCK) requirements/bulk.in -c requirements/dev.txt -o requirements/bulk.txt
+	$(LOCK) requirements/bulk-dev.in -c requirements/dev.txt -c requirements/bulk.txt -o requirements/bulk-dev.txt
+	$(LOCK) $(UPGRADE) requirements/deploy.in -o requirements/deploy.txt
+	$(LOCK) $(UPGRADE) requirements/mlflow.in -o requirements/mlflow.txt
 
 clean:  ## remove the virtual environments
-	rm -rf $(VENV) $(SERVE_VENV) $(TOOLS_VENV) $(TERRAFORM_VENV) $(MLFLOW_VENV) $(KUBERNETES_VENV) $(BULK_VENV)
+	rm -rf $(VENV) $(SERVE_VENV) $(TOOLS_VENV) $(DEPLOY_VENV) $(MLFLOW_VENV) $(BULK_VENV)
 
-$(VENV)/.installed: requirements-dev.txt
+$(VENV)/.installed: requirements/dev.txt
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	$(PY) $(PIP) -r requirements-dev.txt
+	$(PY) $(PIP) -r requirements/dev.txt
 	touch $@
 
-$(SERVE_VENV)/.installed: requirements-serve.txt
+$(SERVE_VENV)/.installed: requirements/serve.txt
 	test -x $(SERVE_VENV)/bin/python || $(PYTHON) -m venv $(SERVE_VENV)
-	$(SERVE_VENV)/bin/python $(PIP) -r requirements-serve.txt
+	$(SERVE_VENV)/bin/python $(PIP) -r requirements/serve.txt
 	touch $@
 
 .PHONY: bench bench-quick bench-train bench-parts
@@ -178,7 +179,7 @@ image:  ## [operate] build the service's image, labelled with its version, revis
 # the security tools have their own environment, because their packages may conflict with the others
 TOOLS_VENV ?= .venv-tools
 TOOLS = $(TOOLS_VENV)/bin/python
-LOCKS = $(wildcard requirements*.txt)
+LOCKS = requirements.txt $(wildcard requirements/*.txt)
 RUNS ?= 100000
 
 fuzz: $(TOOLS_VENV)/.installed  ## fuzz the service with 120,000 requests (takes minutes; Linux; RUNS=, KEEP=1)
@@ -193,24 +194,31 @@ audit: $(TOOLS_VENV)/.installed  ## [operate] check the locked packages for know
 	else echo "$$report"; fi; done; exit $${failed:-0}
 
 sbom: $(TOOLS_VENV)/.installed  ## write the bills of materials (CycloneDX): sbom-serve.json, sbom-train.json
-	$(TOOLS_VENV)/bin/cyclonedx-py requirements requirements-serve.txt --output-reproducible --validate -o sbom-serve.json
+	$(TOOLS_VENV)/bin/cyclonedx-py requirements requirements/serve.txt --output-reproducible --validate -o sbom-serve.json
 	$(TOOLS_VENV)/bin/cyclonedx-py requirements requirements.txt --output-reproducible --validate -o sbom-train.json
 
-$(TOOLS_VENV)/.installed: requirements-tools.txt
+$(TOOLS_VENV)/.installed: requirements/tools.txt
 	test -x $(TOOLS) || $(PYTHON) -m venv $(TOOLS_VENV)
-	$(TOOLS) $(PIP) -r requirements-tools.txt
+	$(TOOLS) $(PIP) -r requirements/tools.txt
 	touch $@
 
 # these tools have their own environment, because checkov requires an older boto3 than DVC. TERRAFORM names the
 # program to use, by default `terraform`
-TERRAFORM_VENV ?= .venv-terraform
-.PHONY: terraform-check
-terraform-check: $(VENV)/.installed $(TERRAFORM_VENV)/.installed  ## check terraform/ without an AWS account
-	TERRAFORM_TOOLS="$(abspath $(TERRAFORM_VENV))/bin" $(PY) -m pytest -m terraform
+DEPLOY_VENV ?= .venv-deploy
+DEPLOY_TOOLS = DEPLOY_TOOLS="$(abspath $(DEPLOY_VENV))/bin"
+.PHONY: terraform-check kubernetes kubernetes-check
+terraform-check: $(VENV)/.installed $(DEPLOY_VENV)/.installed  ## check terraform/ without an AWS account
+	$(DEPLOY_TOOLS) $(PY) -m pytest -m terraform
 
-$(TERRAFORM_VENV)/.installed: requirements-terraform.txt
-	test -x $(TERRAFORM_VENV)/bin/python || $(PYTHON) -m venv $(TERRAFORM_VENV)
-	$(TERRAFORM_VENV)/bin/python $(PIP) -r requirements-terraform.txt
+kubernetes: $(VENV)/.installed  ## generate the Prometheus rules for Kubernetes from monitoring/
+	$(PY) kubernetes/rules.py
+
+kubernetes-check: $(VENV)/.installed $(DEPLOY_VENV)/.installed  ## check kubernetes/ without a cluster: rendering, schemas, typed models, checkov
+	$(DEPLOY_TOOLS) $(PY) -m pytest -m kubernetes
+
+$(DEPLOY_VENV)/.installed: requirements/deploy.txt
+	test -x $(DEPLOY_VENV)/bin/python || $(PYTHON) -m venv $(DEPLOY_VENV)
+	$(DEPLOY_VENV)/bin/python $(PIP) -r requirements/deploy.txt
 	touch $@
 
 # one environment runs and tests bulk.py, so it also has pytest and moto
@@ -226,34 +234,18 @@ test-bulk: $(BULK_VENV)/.installed  ## test bulk.py with real schedulers, worker
 bench-bulk: $(BULK_VENV)/.installed  ## compare bulk.py with other tools (takes minutes; installs them in .bench)
 	$(BULK) benchmarks/bulk.py
 
-$(BULK_VENV)/.installed: requirements-bulk-dev.txt
+$(BULK_VENV)/.installed: requirements/bulk-dev.txt
 	test -x $(BULK) || $(PYTHON) -m venv $(BULK_VENV)
-	$(BULK) $(PIP) -r requirements-bulk-dev.txt
+	$(BULK) $(PIP) -r requirements/bulk-dev.txt
 	touch $@
 
-# MLflow's server and clients have their own environment, because they require an older gunicorn than the service.
-# mlflow-skinny, which `train.py` imports, is installed into a folder, so that $(VENV) is not changed
+# MLflow's server and clients have their own environment, because they require an older gunicorn than the service
 MLFLOW_VENV ?= .venv-mlflow
 .PHONY: test-mlflow
 test-mlflow: $(VENV)/.installed $(MLFLOW_VENV)/.installed  ## test tracking, registry and /invocations with MLflow's server and clients
 	MLFLOW_TOOLS="$(abspath $(MLFLOW_VENV))" $(PY) -m pytest -m mlflow
 
-$(MLFLOW_VENV)/.installed: requirements-mlflow.txt requirements-mlflow-server.txt
+$(MLFLOW_VENV)/.installed: requirements/mlflow.txt
 	test -x $(MLFLOW_VENV)/bin/python || $(PYTHON) -m venv $(MLFLOW_VENV)
-	$(MLFLOW_VENV)/bin/python $(PIP) -r requirements-mlflow-server.txt
-	rm -rf $(MLFLOW_VENV)/skinny
-	$(MLFLOW_VENV)/bin/python $(PIP) --target $(MLFLOW_VENV)/skinny -r requirements-mlflow.txt
-	touch $@
-
-KUBERNETES_VENV ?= .venv-kubernetes
-.PHONY: kubernetes kubernetes-check
-kubernetes: $(VENV)/.installed  ## generate the Prometheus rules for Kubernetes from monitoring/
-	$(PY) kubernetes/rules.py
-
-kubernetes-check: $(VENV)/.installed $(KUBERNETES_VENV)/.installed $(TERRAFORM_VENV)/.installed  ## check kubernetes/ without a cluster: rendering, schemas, typed models, checkov
-	KUBERNETES_TOOLS="$(abspath $(KUBERNETES_VENV))/bin" CHECKOV="$(abspath $(TERRAFORM_VENV))/bin/checkov" $(PY) -m pytest -m kubernetes
-
-$(KUBERNETES_VENV)/.installed: requirements-kubernetes.txt
-	test -x $(KUBERNETES_VENV)/bin/python || $(PYTHON) -m venv $(KUBERNETES_VENV)
-	$(KUBERNETES_VENV)/bin/python $(PIP) -r requirements-kubernetes.txt
+	$(MLFLOW_VENV)/bin/python $(PIP) -r requirements/mlflow.txt
 	touch $@

@@ -185,7 +185,7 @@ def install(environment: str | None) -> Path:
         return Path(sys.executable).parent
     folder = ENVIRONMENTS / environment
     # this service gets exactly the packages that `make serve` installs
-    pins = ROOT / "requirements-serve.txt" if environment == "serve" else PEERS / f"{environment}.txt"
+    pins = ROOT / "requirements/serve.txt" if environment == "serve" else PEERS / f"{environment}.txt"
     mark = folder / "installed"
     if not mark.exists() or mark.read_bytes() != pins.read_bytes():
         subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)

@@ -411,7 +411,7 @@ def test_the_serve_lock_has_wheels_for_arm64(tmp_path: Path) -> None:
         command(
             *(sys.executable, "-m", "uv", "pip", "install", "--dry-run", "--no-deps", "--require-hashes"),
             *("--only-binary", ":all:", "--python-platform", platform, "--python-version", python),
-            *("--target", str(tmp_path), "-r", "requirements-serve.txt"),
+            *("--target", str(tmp_path), "-r", "requirements/serve.txt"),
         )
 
 

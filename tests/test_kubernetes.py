@@ -122,7 +122,7 @@ def test_a_pod_has_least_privilege(kind: str) -> None:
 
 
 def tool(name: str) -> str:
-    folder = os.environ.get("KUBERNETES_TOOLS")
+    folder = os.environ.get("DEPLOY_TOOLS")
     assert folder, "run by `make kubernetes-check`, which installs the tools"
     return str(Path(folder) / name)
 
@@ -292,6 +292,5 @@ ACCEPTED = {
 
 
 def by_checkov(file: Path) -> subprocess.CompletedProcess[str]:
-    assert "CHECKOV" in os.environ, "run by `make kubernetes-check`, which installs checkov"
     words = ("--framework", "kubernetes", "--compact", "--quiet", "--skip-download")
-    return run(os.environ["CHECKOV"], "-f", file, *words, "--skip-check", ",".join(ACCEPTED))
+    return run(tool("checkov"), "-f", file, *words, "--skip-check", ",".join(ACCEPTED))

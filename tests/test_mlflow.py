@@ -130,13 +130,13 @@ def registry(tools: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         made.stop()
 
 
-def training_environ(tools: Path, url: str) -> dict[str, str]:
-    """The environment of a training run with the locked mlflow-skinny, and with MLflow's server at `url`."""
+def training_environ(url: str) -> dict[str, str]:
+    """The environment of a training run with MLflow's server at `url`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-    return kept | {"PYTHONPATH": str(tools / "skinny"), "MLFLOW_TRACKING_URI": url}
+    return kept | {"MLFLOW_TRACKING_URI": url}
 
 
-def log_run(tools: Path, url: str, folder: Path) -> str:
+def log_run(url: str, folder: Path) -> str:
     """Log the training run in `folder` as the stage `evaluate` does, and return its standard error."""
     code = (
         "import logging, sys; from pathlib import Path; from digits.training import tracking;"
@@ -145,7 +145,7 @@ def log_run(tools: Path, url: str, folder: Path) -> str:
     done = subprocess.run(
         [sys.executable, "-c", code, folder],
         cwd=ROOT,
-        env=training_environ(tools, url),
+        env=training_environ(url),
         capture_output=True,
         text=True,
         timeout=120,
@@ -179,7 +179,7 @@ def trained(tools: Path, registry: Registry, tmp_path_factory: pytest.TempPathFa
         done = subprocess.run(
             [sys.executable, *command],
             cwd=copy,
-            env=training_environ(tools, registry.url),
+            env=training_environ(registry.url),
             capture_output=True,
             text=True,
             timeout=400,
@@ -224,13 +224,13 @@ def test_a_registered_model_is_served_and_replaced(
     for name, folder in (("small", trained), ("shipped", ROOT)):
         versions[name] = json.loads((folder / "models" / "mnist.json").read_text())["version"]
     # version 2 is the shipped model, and version 3 has the .tflite of another model
-    assert "logged to MLflow" in log_run(tools, registry.url, ROOT)
+    assert "logged to MLflow" in log_run(registry.url, ROOT)
     shutil.copytree(ROOT / "metrics", tmp_path / "metrics")
     (tmp_path / "models").mkdir()
     for name in tracking.MODEL_FILES:
         shutil.copy(ROOT / "models" / name, tmp_path / "models")
     shutil.copy(trained / "models" / "mnist.tflite", tmp_path / "models")
-    assert "logged to MLflow" in log_run(tools, registry.url, tmp_path)
+    assert "logged to MLflow" in log_run(registry.url, tmp_path)
     assert client("tracked", registry.url, tracking.ALIAS)["version"] == "3"
 
     client("promote", registry.url, "1")
@@ -282,7 +282,7 @@ def test_a_registered_model_is_served_and_replaced(
     assert dead.process.wait(60) == 1
     assert "The request to MLflow for" in dead.output.read_text()
     begun = time.monotonic()
-    assert "MLflow could not be result of the run" in log_run(tools, registry.url, ROOT)
+    assert "MLflow could not be result of the run" in log_run(registry.url, ROOT)
     assert time.monotonic() - begun < 60
 
 
@@ -290,5 +290,6 @@ def test_without_mlflow_a_run_is_not_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     tracking.log_run(ROOT, register=True)
     assert "mlflow-skinny is not installed" in caplog.text

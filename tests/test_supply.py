@@ -16,36 +16,33 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-AGREEING = (
-    "requirements-serve",
-    "requirements",
-    "requirements-dev",
-    "requirements-tools",
-    "requirements-mlflow",
-    "requirements-bulk",
-    "requirements-bulk-dev",
-)
-# terraform's tools require an older boto3 than DVC, and MLflow's server an older gunicorn than the service
-LOCKS = (*AGREEING, "requirements-terraform", "requirements-mlflow-server", "requirements-kubernetes")
+AGREEING = ("serve", "train", "dev", "tools", "bulk", "bulk-dev")
+# checkov requires an older boto3 than DVC, and MLflow's server an older gunicorn than the service
+LOCKS = (*AGREEING, "deploy", "mlflow")
+
+
+def lock_file(name: str) -> Path:
+    """The lock of requirements/NAME.in. That of training is requirements.txt, where tools look for it."""
+    return ROOT / "requirements.txt" if name == "train" else ROOT / "requirements" / f"{name}.txt"
 
 
 def required(name: str) -> dict[str, tuple[Requirement, str]]:
     """The requirements in an input and in those it includes with `-r`: name -> (requirement, input)."""
     found = {}
-    for line in (ROOT / f"{name}.in").read_text().splitlines():
+    for line in (ROOT / "requirements" / f"{name}.in").read_text().splitlines():
         line = line.partition("#")[0].strip()
         if line.startswith("-r "):
             found |= required(line.removeprefix("-r ").removesuffix(".in"))
         elif line:
             requirement = Requirement(line)
-            found[canonicalize_name(requirement.name)] = (requirement, f"-r {name}.in")
+            found[canonicalize_name(requirement.name)] = (requirement, f"-r requirements/{name}.in")
     return found
 
 
 def locked(name: str) -> list[tuple[Requirement, list[str], list[str]]]:
     """The entries of a lock: the pin, its hashes, and what requires it."""
     found = []
-    for entry in re.split(r"\n(?=[A-Za-z0-9])", (ROOT / f"{name}.txt").read_text()):
+    for entry in re.split(r"\n(?=[A-Za-z0-9])", lock_file(name).read_text()):
         if entry.startswith("#"):
             continue
         pin, _, rest = entry.partition(" \\\n")
@@ -82,13 +79,13 @@ def test_a_lock_pins_what_its_input_requires_with_a_hash_for_each_file(name: str
 
 @pytest.mark.parametrize("name", LOCKS)
 def test_a_lock_contains_no_index_and_no_path(name: str) -> None:
-    text = (ROOT / f"{name}.txt").read_text()
+    text = lock_file(name).read_text()
     assert not re.search(r"https?://|file:|--(extra-)?index-url|--find-links|@ |/\w+/", text)
 
 
 def test_all_locks_that_can_agree_have_the_same_versions() -> None:
-    dev = {canonicalize_name(pin.name): {str(pin.specifier)} for pin, _, _ in locked("requirements-dev")}
-    for pin, _, _ in locked("requirements-dev"):
+    dev = {canonicalize_name(pin.name): {str(pin.specifier)} for pin, _, _ in locked("dev")}
+    for pin, _, _ in locked("dev"):
         dev[canonicalize_name(pin.name)].add(str(pin.specifier))
     for name in AGREEING:
         for pin, _, _ in locked(name):
@@ -97,9 +94,9 @@ def test_all_locks_that_can_agree_have_the_same_versions() -> None:
 
 def test_installed_packages_require_nothing_that_is_not_locked() -> None:
     # this environment is that of the largest lock; read the requirements of the installed packages
-    pins = {canonicalize_name(pin.name): pin for pin, _, _ in locked("requirements-dev") if applies(pin)}
+    pins = {canonicalize_name(pin.name): pin for pin, _, _ in locked("dev") if applies(pin)}
     extras: dict[str, set[str]] = {}
-    todo = [requirement for requirement, _ in required("requirements-dev").values()]
+    todo = [requirement for requirement, _ in required("dev").values()]
     seen = set()
     while todo:
         requirement = todo.pop()
@@ -133,15 +130,15 @@ def test_the_bill_of_materials_lists_the_locked_packages(tmp_path: Path) -> None
     before = {path: path.read_bytes() for path in ROOT.glob("sbom-*.json")}
     try:
         subprocess.run(["make", "sbom"], cwd=ROOT, check=True, capture_output=True, timeout=600)
-        for kind, name in (("serve", "requirements-serve"), ("train", "requirements")):
-            bill = json.loads((ROOT / f"sbom-{kind}.json").read_text())
+        for name in ("serve", "train"):
+            bill = json.loads((ROOT / f"sbom-{name}.json").read_text())
             assert bill["bomFormat"] == "CycloneDX"
             listed = {(canonicalize_name(part["name"]), part["version"]) for part in bill["components"]}
             pinned = {
                 (canonicalize_name(p.name), str(p.specifier).removeprefix("==")) for p, _, _ in locked(name)
             }
             assert listed == pinned
-            shutil.copy(ROOT / f"sbom-{kind}.json", tmp_path)
+            shutil.copy(ROOT / f"sbom-{name}.json", tmp_path)
             flask = next(part for part in bill["components"] if part["name"] == "flask")
             assert flask["purl"].startswith("pkg:pypi/flask@")
             assert "SHA-256" in json.dumps(flask)

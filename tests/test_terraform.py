@@ -2,7 +2,7 @@
 
 `make terraform-check` runs the tests marked `terraform`. They need `terraform`, or another program that TERRAFORM
 names, and a provider, which `init` downloads or the program contains. Without these they are skipped. checkov and
-moto are in a separate environment, TERRAFORM_TOOLS. No AWS account is needed.
+moto are in a separate environment, DEPLOY_TOOLS. No AWS account is needed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from digits.worker.master import CUT_OFF_SECONDS
 
 MODULE = ROOT / "terraform"
 TEXT = {path.name: path.read_text() for path in MODULE.glob("*.tf")}
-TOOLS = Path(os.environ.get("TERRAFORM_TOOLS", ROOT / ".venv-terraform" / "bin"))
+TOOLS = Path(os.environ.get("DEPLOY_TOOLS", ROOT / ".venv-deploy" / "bin"))
 
 
 # --- without terraform ---------------------------------------------------------------------------------------
