@@ -38,10 +38,10 @@ export function post(path, blob, signal) {
   return ask(path, { method: "POST", headers, body: blob, signal });
 }
 
-// said: what the only picture of an earlier request shows
-export function correct(id, said) {
+// said: what the only picture of an earlier request shows. replace: whatever was said of it before
+export function correct(id, said, replace = false) {
   const headers = withKey({ "Content-Type": "application/json" });
-  const body = JSON.stringify({ request_id: id, digits: [said] });
+  const body = JSON.stringify({ request_id: id, digits: [said], replace });
   return ask("corrections", { method: "POST", headers, body });
 }
 

@@ -2,7 +2,7 @@
 
 // Fires `corrected` after each correction, with its detail: {kind, reading, digit, was, box}. kind: "changed", "removed",
 // "added", "confirmed" (it was right), or "undone". digit, was: the digit now and as it was read, or null. box: its
-// place in the picture reading.source, {blob, name, page}.
+// place in the picture reading.source, {blob, name, page, pages}.
 export const corrections = new EventTarget();
 
 const middle = ([, y, , height]) => y + height / 2;

@@ -9,7 +9,7 @@ const waiting = [];
 let running = 0;
 let held = false; // until an API key is entered
 
-// job: {blob, cancelled, onState(name, text), onAnswer(readings)}. name: "waiting", "reading", "busy", "failed"
+// job: {blob, cancelled, onState(name, text), onAnswer(readings, id)}, id: the request's. name: "waiting", "reading", "busy", "failed"
 export function add(job) {
   job.onState("waiting", "Waiting");
   waiting.push(job);
@@ -33,7 +33,7 @@ async function read(job) {
     job.onState("reading", "Reading…");
     const answer = await post("read?alternatives=3", job.blob);
     if (job.cancelled) return;
-    if (answer.ok) return job.onAnswer(answer.body.readings ?? [answer.body]);
+    if (answer.ok) return job.onAnswer(answer.body.readings ?? [answer.body], answer.id);
     if (answer.status === 401) {
       held = true;
       askForKey();

@@ -7,6 +7,7 @@ import { ofInput } from "./files.js";
 import { thumbnail } from "./picture.js";
 import * as queue from "./queue.js";
 import { ReadingView } from "./reading.js";
+import * as say from "./say.js";
 import * as tables from "./table.js";
 
 const THUMB = 96; // width of a thumbnail in pixels
@@ -56,7 +57,8 @@ function read(scan) {
     blob: scan.blob,
     cancelled: false,
     onState: (state, text) => setState(scan, state, text),
-    onAnswer: async (readings) => {
+    onAnswer: async (readings, id) => {
+      say.offerScan(scan.blob, id);
       // one for all pages of a file, if the browser can show it
       const picture = await thumbnail(scan.blob, THUMB);
       let last = scan;
@@ -66,7 +68,7 @@ function read(scan) {
         last = each;
         each.pages = readings.length;
         each.page = page;
-        each.reading = new Reading(answer, { blob: scan.blob, name: scan.name, page });
+        each.reading = new Reading(answer, { blob: scan.blob, name: scan.name, page, pages: readings.length });
         each.reading.addEventListener("change", () => {
           unsaved = true;
           describe(each);
@@ -245,6 +247,7 @@ function remove(scan) {
   scan.job && (scan.job.cancelled = true);
   scans = scans.filter((each) => each !== scan);
   scan.row.remove();
+  if (scans.every(({ blob }) => blob !== scan.blob)) say.forget(scan.blob);
   progress();
   (next?.opener ?? $("scan-files")).focus();
 }
