@@ -14,14 +14,17 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import ROOT, SAMPLE, Server
 
 from digits.training import tracking
+from digits.training.arrays import DIGITS, read, sha256, write
 
 pytestmark = pytest.mark.mlflow
 
@@ -104,9 +107,9 @@ def until(found: Callable[[], Any], what: str, seconds: float = 90) -> None:
         time.sleep(0.1)
 
 
-@pytest.fixture(scope="module")
-def registry(tools: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    folder = tmp_path_factory.mktemp("mlflow")
+@contextmanager
+def running(tools: Path, folder: Path) -> Iterator[Registry]:
+    """An empty registry, which keeps its data in a folder."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     command = [tools / "bin" / "mlflow", "server", "--host", "127.0.0.1", "--port", port, "--workers", "1"]
@@ -128,6 +131,12 @@ def registry(tools: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield made
     finally:
         made.stop()
+
+
+@pytest.fixture(scope="module")
+def registry(tools: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    with running(tools, tmp_path_factory.mktemp("mlflow")) as made:
+        yield made
 
 
 def training_environ(url: str) -> dict[str, str]:
@@ -167,11 +176,12 @@ def trained(tools: Path, registry: Registry, tmp_path_factory: pytest.TempPathFa
     params = (copy / "params.yaml").read_text()
     small = {"source": "synthetic", "train": 640, "test": 100, "epochs": 2, "validation": 64}
     for name, value in small.items():
-        params = re.sub(rf"(?m)^( +{name}:) \S+", rf"\1 {value}", params)
+        params = re.sub(rf"(?m)^( +{name}:) \S+", rf"\1 {value}", params, count=1)
     (copy / "params.yaml").write_text(params)
     for command in (
         ["-m", "digits.training.data"],
         ["-m", "digits.training.images"],
+        ["-m", "digits.training.corrections"],
         ["train.py"],
         ["-m", "digits.training.compile", "models/mnist.h5", "models/mnist.tflite"],
         ["-m", "digits.training.evaluate"],
@@ -282,8 +292,66 @@ def test_a_registered_model_is_served_and_replaced(
     assert dead.process.wait(60) == 1
     assert "The request to MLflow for" in dead.output.read_text()
     begun = time.monotonic()
-    assert "MLflow could not be result of the run" in log_run(registry.url, ROOT)
+    assert "the run could not be logged to MLflow" in log_run(registry.url, ROOT)
     assert time.monotonic() - begun < 60
+
+
+def test_the_alias_champion_follows_a_candidate_that_is_accepted(
+    client: Callable[..., Any], trained: Path, tools: Path, tmp_path: Path
+) -> None:
+    champion, better = tmp_path / "champion", tmp_path / "candidate"
+    for source, folder in ((trained, champion), (ROOT, better)):
+        for name in ("models", "metrics"):
+            shutil.copytree(source / name, folder / name)
+    test = read(DIGITS, trained / "data" / "digits.npz")
+    images, labels = test["x_test"], test["y_test"]
+    version = json.loads((better / "models" / "mnist.json").read_text())["version"]
+
+    def compared(held_out: bool, url: str) -> subprocess.CompletedProcess[str]:
+        """Compare the small model with the shipped one, as if that were trained with corrections."""
+        ids = np.arange(len(images)).astype("U")
+        corrections = {
+            "images": images,
+            "labels": labels,
+            "held_out": np.full(len(images), held_out),
+            "ids": ids,
+        }
+        write(corrections, tmp_path / "corrections.npz")
+        card = better / "models" / "mnist.json"
+        about = json.loads(card.read_text())
+        about["params"]["corrections"] = {"sha256": sha256(tmp_path / "corrections.npz")}
+        card.write_text(json.dumps(about))
+        words = ("--champion", champion, "--corrections", tmp_path / "corrections.npz", "--n", "5")
+        return subprocess.run(
+            [sys.executable, "benchmarks/candidate.py", better, *words],
+            cwd=trained,
+            env=training_environ(url),
+            capture_output=True,
+            text=True,
+            timeout=400,
+            check=False,
+        )
+
+    with running(tools, tmp_path) as registry:
+        for folder in (champion, better):
+            assert "logged to MLflow" in log_run(registry.url, folder)
+        client("promote", registry.url, "1")
+
+        def aliases() -> list[str]:
+            named = (client("tracked", registry.url, alias) for alias in (tracking.PROMOTED, tracking.ALIAS))
+            return [each["version"] for each in named]
+
+        assert aliases() == ["1", "2"]
+        # no correction is held out, so nothing shows that it is better
+        done = compared(False, registry.url)
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert "corrections held out: chance explains" in done.stderr
+        assert aliases() == ["1", "2"]
+        done = compared(True, registry.url)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert aliases() == ["2", "2"]
+        assert client("tracked", registry.url, tracking.PROMOTED)["tags"]["model_version"] == version
+    assert json.loads((champion / "models" / "mnist.json").read_text())["version"] == version
 
 
 def test_without_mlflow_a_run_is_not_logged(
