@@ -130,7 +130,7 @@ class Settings:
         "SCRIPT_NAME",
         "",
         _prefix,
-        "path below which a proxy publishes the service, if the proxy leaves it in requests",
+        "path below which a proxy publishes the service; needed if the proxy does not remove it from requests",
     )
     port: int = _setting("PORT", 5000, _whole(0, 65535), "port to listen on; 0 for any free port")
     workers: int = _setting(
