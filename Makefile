@@ -161,7 +161,7 @@ e2e: $(VENV)/.installed reproduce  ## [develop] run the slow end-to-end tests: t
 	$(PY) -m pytest -m e2e
 
 screenshots: $(VENV)/.installed  ## take new screenshots of the web page
-	SCREENSHOTS=1 $(PY) -m pytest -q -m e2e tests/test_page.py tests/test_page_scans.py -k screenshots
+	SCREENSHOTS=1 $(PY) -m pytest -q -m e2e tests/page -k screenshots
 
 .PHONY: e2e-docker
 e2e-docker: $(VENV)/.installed  ## test the images and docker-compose.yml with a real Docker engine
@@ -183,7 +183,7 @@ LOCKS = requirements.txt $(wildcard requirements/*.txt)
 RUNS ?= 100000
 
 fuzz: $(TOOLS_VENV)/.installed  ## fuzz the service with 120,000 requests (takes minutes; Linux; RUNS=, KEEP=1)
-	$(TOOLS) tests/fuzz.py --runs $(RUNS) $(if $(KEEP),--keep)
+	$(TOOLS) tests/support/fuzz.py --runs $(RUNS) $(if $(KEEP),--keep)
 
 # AUDIT=osv uses osv.dev instead of the package index
 audit: $(TOOLS_VENV)/.installed  ## [operate] check the locked packages for known vulnerabilities
@@ -229,7 +229,7 @@ bulk: $(BULK_VENV)/.installed  ## install bulk.py's packages into .venv-bulk
 	@echo "$(BULK) bulk.py --help"
 
 test-bulk: $(BULK_VENV)/.installed  ## test bulk.py with real schedulers, workers and an S3 server (takes minutes)
-	$(BULK) -m pytest -m bulk tests/test_bulk.py tests/test_bulk_limits.py tests/test_bulk_cluster.py
+	$(BULK) -m pytest -m bulk tests/bulk
 
 bench-bulk: $(BULK_VENV)/.installed  ## compare bulk.py with other tools (takes minutes; installs them in .bench)
 	$(BULK) benchmarks/bulk.py

@@ -18,9 +18,10 @@ import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
 import psutil  # noqa: E402
+
 from load import Load  # noqa: E402
 
 # the share of the answers that each service keeps; None keeps none

@@ -1,6 +1,6 @@
 """Generates components/monitoring/rules.yaml, a PrometheusRule for the Prometheus Operator, from
 monitoring/rules.yml and monitoring/alerts.yml, which docker-compose.yml mounts. `make kubernetes` runs it, and
-tests/test_kubernetes.py calls it to check that the file is up to date."""
+tests/deploy/test_kubernetes.py calls it to check that the file is up to date."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-# Values that have to agree with the service; tests/test_terraform.py compares them with gunicorn.conf.py,
+# Values that have to agree with the service; tests/deploy/test_terraform.py compares them with gunicorn.conf.py,
 # digits/web/settings.py, the Dockerfile and the routes of app.py.
 locals {
   full_name = "${var.name}-${var.environment}"

@@ -1,4 +1,4 @@
-"""The detector's files, network and versions, and its reload. tests/test_reading.py reads pictures with it."""
+"""The detector's files, network and versions, and its reload."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, SAMPLE, Server
-from test_inputs import encoded
-from test_read_route import number
 
 from digits.detector import SCORE, Detector, X, Y
 from digits.imaging.contrast import normalize
 from digits.model import ModelError, load
+from pictures import encoded, number
+from project import ROOT, SAMPLE
+from service import Server
 
 SHIPPED = ROOT / "models" / "detector.h5"
 SUFFIXES = (".h5", ".tflite", ".json")

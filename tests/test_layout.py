@@ -4,11 +4,11 @@ import ast
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from project import ROOT
+
 # the packages that each package may import; docs/architecture.md has a diagram
 MAY_IMPORT = {
     "imaging": set(),

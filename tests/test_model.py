@@ -20,11 +20,12 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from conftest import ROOT, SAMPLE, Server
 
 from digits.model import BATCH_SIZE, Classifier, ModelError, load
 from digits.web.service import warn_of_misreading
 from digits.web.settings import Settings
+from project import ROOT, SAMPLE
+from service import Server
 
 SHIPPED = Settings.from_env(os.environ).model
 IMAGES = np.random.default_rng(7).random((3 * BATCH_SIZE + 5, 28, 28, 1), np.float32)

@@ -1,5 +1,5 @@
 """Errors of MLflow's registry when loading a model: it can't be reached, gives invalid answers or takes too long.
-Also tests that credentials are only sent to the registry. tests/test_mlflow.py uses a real registry."""
+Also tests that credentials are only sent to the registry. tests/e2e/test_mlflow_server.py uses a real registry."""
 
 from __future__ import annotations
 

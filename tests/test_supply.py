@@ -11,10 +11,11 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from project import ROOT
 
 AGREEING = ("serve", "train", "dev", "tools", "bulk", "bulk-dev")
 # checkov requires an older boto3 than DVC, and MLflow's server an older gunicorn than the service

@@ -1,0 +1,271 @@
+"""Rules, alerts, runbook and dashboard are complete, agree with each other, and only use metrics that exist. Also
+tests that /metrics selects metrics by name, compresses them, and uses the format that the client prefers."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import json
+import re
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+import yaml
+
+from dashboard import DASHBOARD, queries
+from project import ROOT, SAMPLE
+from service import Answer, Server, samples
+
+MONITORING = ROOT / "monitoring"
+ALERTS = yaml.safe_load((MONITORING / "alerts.yml").read_text())["groups"][0]["rules"]
+RULES = yaml.safe_load((MONITORING / "rules.yml").read_text())["groups"][0]["rules"]
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+
+
+def test_every_alert_has_a_summary_a_runbook_section_and_two_cases() -> None:
+    runbook = (ROOT / "docs" / "runbook.md").read_text()
+    cases = [
+        case["name"]
+        for file in (MONITORING / "tests").iterdir()
+        for case in yaml.safe_load(file.read_text())["tests"]
+    ]
+    for alert in ALERTS:
+        name = alert["alert"]
+        assert alert["annotations"]["summary"]
+        assert alert["labels"]["severity"] in ("critical", "warning")
+        assert f"\n## {name}\n" in runbook
+        assert alert["annotations"]["runbook"].endswith(f"#{name.lower()}")
+        assert f"{name} fires" in cases
+        assert f"{name} stays silent" in cases
+
+
+def test_every_metric_is_described_and_exists_if_a_query_has_it(server: Server) -> None:
+    server.ask("/predict", SAMPLE)
+    there = server.ask("/metrics").body.decode()
+    described = (ROOT / "docs" / "monitoring.md").read_text()
+    for name in re.findall(r"^# TYPE ((?:digits|flask)_\w+)", there, re.MULTILINE):
+        assert f"`{name}`" in described, name
+    recorded = {rule["record"] for rule in RULES}
+    expressions = [rule["expr"] for rule in RULES + ALERTS] + queries()
+    for expression in expressions:
+        for name in re.findall(r"\b(?:digits|flask)_[a-z_]+", expression):
+            base = re.sub(r"_(bucket|sum|count)$", "", name)
+            assert f"# TYPE {name} " in there or f"# TYPE {base} " in there or "reload_failures" in name, name
+            assert base in described, name
+        for name in re.findall(r"\bdigits:[a-z0-9_:]+", expression):
+            assert name in recorded, name
+
+
+def lost(given: Any, back: Any, path: str = "dashboard") -> list[str]:
+    """The parts of `given` that are missing in `back`. Additions in `back` are ignored."""
+    if isinstance(given, dict) and isinstance(back, dict):
+        return [found for key in given for found in lost(given[key], back.get(key), f"{path}.{key}")]
+    if isinstance(given, list) and isinstance(back, list) and len(given) == len(back):
+        return [found for i in range(len(given)) for found in lost(given[i], back[i], f"{path}[{i}]")]
+    return [] if given == back else [f"{path}: {given!r} became {back!r}"]
+
+
+def test_grafanas_own_library_reads_the_whole_dashboard() -> None:
+    from grafana_foundation_sdk.cog.encoder import JSONEncoder
+    from grafana_foundation_sdk.cog.plugins import register_default_plugins
+    from grafana_foundation_sdk.models.dashboard import Dashboard
+
+    register_default_plugins()
+    back = json.loads(JSONEncoder().encode(Dashboard.from_json(DASHBOARD)))
+    assert lost(DASHBOARD, back) == []
+    assert lost({"panels": [{"title": "x"}]}, {"panels": [{"titel": "x"}]})
+
+
+def test_panels_do_not_overlap() -> None:
+    taken = set()
+    for panel in DASHBOARD["panels"]:
+        place = panel["gridPos"]
+        assert place["x"] + place["w"] <= 24
+        cells = set(
+            itertools.product(
+                range(place["x"], place["x"] + place["w"]), range(place["y"], place["y"] + place["h"])
+            )
+        )
+        assert not cells & taken, panel["title"]
+        taken |= cells
+
+
+def test_every_service_has_limits_restarts_health_and_ports_on_loopback_only() -> None:
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    assert {name for name, service in compose.items() if "profiles" not in service} == {
+        "service",
+        "prometheus",
+        "alertmanager",
+        "grafana",
+    }
+    for name, service in compose.items():
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        if "profiles" in service:
+            continue
+        assert service["mem_limit"]
+        assert service["cpus"]
+        assert service["pids_limit"]
+        assert service["restart"] == "unless-stopped"
+        assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+        # the service's health check is in the Dockerfile
+        assert "healthcheck" in service or (name == "service" and "HEALTHCHECK" in DOCKERFILE)
+    # each depends on the one before
+    assert {name: set(compose[name].get("depends_on", ())) for name in ("prometheus", "grafana")} == {
+        "prometheus": {"service", "alertmanager"},
+        "grafana": {"prometheus"},
+    }
+    # Prometheus and Alertmanager have an option for this, and the service always does it
+    assert compose["grafana"]["environment"]["GF_LOG_CONSOLE_FORMAT"] == "json"
+    assert all("--log.format=json" in compose[name]["command"] for name in ("prometheus", "alertmanager"))
+    # the provisioned files are mounted where Grafana looks for them
+    mounts = dict(volume.split(":")[:2] for volume in compose["grafana"]["volumes"])
+    provider = yaml.safe_load((MONITORING / "grafana/provisioning/dashboards/digits.yml").read_text())
+    assert mounts["./monitoring/grafana/provisioning"] == "/etc/grafana/provisioning"
+    assert mounts["./monitoring/grafana/dashboards"] == provider["providers"][0]["options"]["path"]
+
+
+def test_the_dashboard_uses_the_provisioned_data_source() -> None:
+    source = yaml.safe_load((MONITORING / "grafana/provisioning/datasources/prometheus.yml").read_text())
+    uid = source["datasources"][0]["uid"]
+    for panel in DASHBOARD["panels"]:
+        assert panel["datasource"]["uid"] == uid
+        assert panel["title"]
+        assert panel["targets"]
+    ids = [panel["id"] for panel in DASHBOARD["panels"]]
+    assert len(set(ids)) == len(ids)
+
+
+def tool(name: str) -> str:
+    path = shutil.which(name)
+    if not path:
+        pytest.skip(f"needs {name} on the path")
+    return path
+
+
+def run(*command: Any) -> str:
+    done = subprocess.run([*map(str, command)], cwd=MONITORING, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_promtool_accepts_the_rules_and_every_alert_fires_and_stays_silent() -> None:
+    run(tool("promtool"), "check", "rules", "rules.yml", "alerts.yml")
+    # each takes seconds of CPU time
+    with ThreadPoolExecutor() as pool:
+        list(
+            pool.map(partial(run, tool("promtool"), "test", "rules"), ("tests/alerts.yml", "tests/days.yml"))
+        )
+
+
+def test_amtool_accepts_the_configuration() -> None:
+    run(tool("amtool"), "check-config", "alertmanager.yml")
+
+
+def once_all_serve(server: Server) -> Answer:
+    """Wait until both workers have started, and return their number, selected by name."""
+    deadline = time.monotonic() + 60
+    while True:
+        answer = server.ask("/metrics?name[]=digits_workers")
+        assert answer.status == 200
+        if samples(answer.body.decode()) == {"digits_workers": 2}:
+            return answer
+        assert time.monotonic() < deadline, answer.body
+        time.sleep(0.05)
+
+
+def test_metrics_can_be_selected_by_name_and_are_aggregated_across_workers(server: Server) -> None:
+    answer = once_all_serve(server)
+    both = server.ask("/metrics?name[]=digits_worker_starts_total&name[]=digits_workers").body.decode()
+    assert samples(both) == {"digits_workers": 2, "digits_worker_starts_total": 2}
+    assert server.ask("/metrics?name%5B%5D=digits_workers").body == answer.body
+
+
+@pytest.mark.parametrize(
+    "query", ["name[]=nothing", "name[]=target_info", "name[]=%00%ff", "name[]=" + "x" * 4000]
+)
+def test_unknown_names_return_no_metrics(server: Server, query: str) -> None:
+    answer = server.ask(f"/metrics?{query}")
+    assert (answer.status, answer.body) == (200, b"")
+
+
+@pytest.mark.parametrize("query", ["", "name[]=", "name=digits_workers", "name[", "&&=%"])
+def test_without_a_name_all_metrics_are_returned(server: Server, query: str) -> None:
+    answer = server.ask(f"/metrics?{query}")
+    assert answer.status == 200
+    assert {"digits_workers", "digits_worker_starts_total"} <= samples(answer.body.decode()).keys()
+
+
+@pytest.mark.parametrize(
+    ("accepted", "compressed"),
+    [
+        ("gzip", True),
+        ("deflate, GZIP;q=0.5", True),
+        ("*", True),
+        ("", False),
+        ("identity", False),
+        ("gzip;q=0, *", False),
+    ],
+)
+def test_metrics_are_compressed_for_clients_that_accept_gzip(
+    server: Server, accepted: str, compressed: bool
+) -> None:
+    answer = server.ask("/metrics?name[]=digits_workers", Accept_Encoding=accepted)
+    assert {"Accept", "Accept-Encoding"} <= set(answer.headers["vary"].split(", "))
+    assert ("content-encoding" in answer.headers) == compressed
+    assert int(answer.headers["content-length"]) == len(answer.body)
+    text = gzip.decompress(answer.body) if compressed else answer.body
+    assert samples(text.decode()).keys() == {"digits_workers"}
+
+
+OPENMETRICS = "application/openmetrics-text"
+
+
+@pytest.mark.parametrize(
+    ("accepted", "kind"),
+    [
+        ("", "text/plain; version=0.0.4"),
+        ("*/*", "text/plain; version=0.0.4"),
+        ("text/html", "text/plain; version=0.0.4"),
+        (OPENMETRICS, OPENMETRICS),
+        (f"text/html, {OPENMETRICS};q=0.5", OPENMETRICS),
+        (f"{OPENMETRICS};q=0, text/plain;q=0.1", "text/plain"),
+        (f"{OPENMETRICS};q=0.1, text/plain", "text/plain"),
+        (f"text/plain;version=0.0.4;q=0.3, {OPENMETRICS};version=1.0.0;q=0.6, */*;q=0.2", OPENMETRICS),
+        (f"{OPENMETRICS};version=1.0.0;q=0.3, text/plain;version=1.0.0;q=0.4", "text/plain; version=1.0.0"),
+    ],
+)
+def test_metrics_have_the_preferred_format(server: Server, accepted: str, kind: str) -> None:
+    answer = server.ask("/metrics?name[]=digits_workers", Accept=accepted)
+    assert answer.headers["content-type"].startswith(kind)
+    assert answer.body.endswith(b"# EOF\n") == (kind == OPENMETRICS)
+
+
+def test_head_of_the_metrics_has_the_headers_of_get(server: Server) -> None:
+    answer = server.ask("/metrics?name[]=digits_workers", method="HEAD")
+    assert (answer.status, answer.body) == (200, b"")
+    assert int(answer.headers["content-length"]) > 0
+
+
+def test_the_metrics_own_address_answers_in_the_same_way(start: Callable[..., Server]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    server = start(DIGITS_METRICS_BIND=f"127.0.0.1:{port}")
+    there = replace(server, url=f"http://127.0.0.1:{port}")
+    plain = once_all_serve(there)
+    packed = there.ask("/metrics?name[]=digits_workers", Accept_Encoding="gzip")
+    assert gzip.decompress(packed.body) == plain.body
+    assert server.ask("/metrics?name[]=digits_workers").status == 404
+
+
+def test_an_app_without_workers_filters_its_metrics_too(client: Any) -> None:
+    answer = client.get("/metrics?name[]=digits_workers")
+    assert samples(answer.text) == {"digits_workers": 1}
