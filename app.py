@@ -12,7 +12,7 @@ import sys
 
 from flask import Flask
 
-from digits import detector, model, registry
+from digits import compiling, detector, model, registry
 from digits.web import (
     access,
     corrections,
@@ -56,10 +56,10 @@ def create_app(
     # error
     app.config["MAX_FORM_PARTS"] = max(app.config["MAX_FORM_PARTS"], 2 * settings.max_batch)
     problems.register(app, {"v1": tfserving.error, "v2": kserve.error})
-    classifier = classifier or inherited.classifier or model.Classifier(registry.load(settings.model))
-    finder = (
-        finder or inherited.detector or detector.Detector(model.load(settings.detector, compiled_only=True))
+    classifier = (
+        classifier or inherited.classifier or model.Classifier(registry.load(settings.model, compiling.load))
     )
+    finder = finder or inherited.detector or detector.Detector(model.load(settings.detector))
     service = Service(app, classifier, finder, settings)
     request_log.register(app, service.metrics, classifier.version)
     # no view or hook is a coroutine, for which Flask would check at each call

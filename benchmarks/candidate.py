@@ -120,9 +120,7 @@ class Pair:
     """The two models."""
 
     def __init__(self, champion: Path, candidate: Path) -> None:
-        self.models = [
-            Classifier(load(folder / MODEL[0], compiled_only=True)) for folder in (champion, candidate)
-        ]
+        self.models = [Classifier(load(folder / MODEL[0])) for folder in (champion, candidate)]
 
     def answers(self, images: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
         """For each model, the predicted digits and whether they are sure, for images uint8 (n, 28, 28)."""

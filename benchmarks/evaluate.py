@@ -120,7 +120,7 @@ def has_digits(file: Path) -> bool:
 @cache
 def locator() -> Locate:
     """What finds a digit that does not stand out clearly, as in the service."""
-    return partial(locate, Detector(load(ROOT / "models" / "detector.h5", compiled_only=True)))
+    return partial(locate, Detector(load(ROOT / "models" / "detector.h5")))
 
 
 def read(classifier: Classifier, picture: bytes) -> tuple[int, float]:

@@ -222,7 +222,7 @@ def main() -> None:
         for kind in kinds:
             show(kind, args.n, args.show)
         return
-    detector = Detector(load(args.model, compiled_only=True))
+    detector = Detector(load(args.model))
     if args.cases:
         print_cases(reader(detector), args.cases)
         return

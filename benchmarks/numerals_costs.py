@@ -102,7 +102,7 @@ COSTLY: dict[str, Callable[[Rng], np.ndarray]] = {
 def cost(picture: bytes, model: Path) -> dict[str, float]:
     """What reading a picture costs: CPU time in milliseconds, this process's memory before and at its peak in MB,
     and the number of digits that are found."""
-    read_lines = reader(Detector(load(model, compiled_only=True)))
+    read_lines = reader(Detector(load(model)))
     read_lines(png(Image.new("L", (64, 64), 255)))
     rest, begun = peak(), time.process_time()
     found = read_lines(picture)

@@ -55,7 +55,7 @@ def shown(values: np.ndarray) -> Image.Image:
 def main() -> None:
     """Write the four pictures."""
     content = picture()
-    detector = Detector(load(ROOT / "models" / "detector.h5", compiled_only=True))
+    detector = Detector(load(ROOT / "models" / "detector.h5"))
     sent = Image.open(BytesIO(content)).convert("L")
     save(sent, "picture")
     grey = np.asarray(sent)

@@ -1,6 +1,5 @@
 """The trained network: `load` reads and checks the files of any model, and `Classifier` runs the compiled network
-(LiteRT) that classifies images in batches. digits/server/master.py creates one for all workers, and in tests
-app.py does.
+(LiteRT) that classifies images in batches.
 
 The .h5 is the model, and the .tflite beside it is its compiled form, like a .pyc for a .py. This module never
 imports TensorFlow, so that processes that serve stay small, start fast and fork safely.
@@ -9,13 +8,9 @@ imports TensorFlow, so that processes that serve stay small, start fast and fork
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import logging
 import os
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,8 +38,6 @@ DEFAULT_SURE_THRESHOLD = 0.5
 
 # the shipped model has less than 1 MB
 MAX_FILE_BYTES = 1 << 30
-# a network that takes longer to compile is too large for this service
-COMPILE_SECONDS = 600
 
 # how long the files of a model may disagree, because they are being replaced one by one
 SWAP_SECONDS = 2.0
@@ -55,11 +48,11 @@ class ModelError(Exception):
 
 
 class NotCompiledError(ModelError):
-    """The .h5 has no compiled form yet, and the caller asked not to compile it. version: the model's."""
+    """The .h5 has no compiled form yet. version: the model's. h5: the bytes that were read."""
 
-    def __init__(self, path: Path, version: str, problem: str) -> None:
+    def __init__(self, path: Path, h5: bytes, version: str, problem: str) -> None:
         super().__init__(f"{path} has no matching compiled form: {problem}.")
-        self.version = version
+        self.h5, self.version, self.problem = h5, version, problem
 
 
 def scale(pixels: np.ndarray, top: int = 255) -> np.ndarray:
@@ -85,14 +78,12 @@ class Model:
     card: dict[str, Any]
 
 
-def load(path: Path, compiled_only: bool = False) -> Model:
+def load(path: Path) -> Model:
     """Read the .h5 at `path`, the .tflite and .json beside it, and check that they belong together.
 
-    Each file is read only once, and the bytes that were read are hashed, so that no other bytes can be served. An
-    .h5 whose hash is not in the card is compiled in a separate process, which needs TensorFlow and may take
-    minutes. The result is cached. Raises ModelError.
-
-    compiled_only: raise NotCompiledError instead of compiling.
+    Each file is read only once, and the bytes that were read are hashed, so that no other bytes can be served.
+    Raises ModelError, and NotCompiledError for an .h5 whose hash is not in the card, unless it was compiled before
+    (digits/compiling.py).
     """
     deadline = time.monotonic() + SWAP_SECONDS
     while True:
@@ -114,14 +105,19 @@ def load(path: Path, compiled_only: bool = False) -> Model:
         if card and time.monotonic() < deadline:
             time.sleep(0.1)
             continue
-        cached = path.parent / ".compiled" / f"{sha256}.tflite"
-        if cached.exists():
-            compiled = _read(cached)
-        elif compiled_only:
-            raise NotCompiledError(path, sha256[:12], problem)
-        else:
-            compiled = _compile(path, h5, cached, problem)
-        return Model(compiled, sha256[:12], {"name": path.stem, "version": sha256[:12], "h5_sha256": sha256})
+        if not (cached := cache_of(path, sha256)).exists():
+            raise NotCompiledError(path, h5, sha256[:12], problem)
+        return without_card(path, sha256, _read(cached))
+
+
+def cache_of(path: Path, sha256: str) -> Path:
+    """Where the compiled form of an .h5 without a card is. sha256: of the .h5, in hex."""
+    return path.parent / ".compiled" / f"{sha256}.tflite"
+
+
+def without_card(path: Path, sha256: str, compiled: bytes) -> Model:
+    """The model in an .h5 that has no card. sha256: of the .h5, in hex."""
+    return Model(compiled, sha256[:12], {"name": path.stem, "version": sha256[:12], "h5_sha256": sha256})
 
 
 def _read(path: Path) -> bytes:
@@ -147,44 +143,6 @@ def _card(path: Path) -> dict[str, Any]:
         log.warning("the file is not a model card", extra={"path": str(path), "reason": str(error)})
         return {}
     return card if isinstance(card, dict) and "h5_sha256" in card else {}
-
-
-def _compile(path: Path, h5: bytes, cached: Path, problem: str) -> bytes:
-    """Compile an .h5 with digits.training.compile and write it to `cached`. problem: the reason, for the log."""
-    if importlib.util.find_spec("tensorflow") is None:
-        raise ModelError(
-            f"{path} has no matching compiled form, and compiling needs TensorFlow, which is not installed. "
-            f"Where it is installed, run `python -m digits.training.compile {path}`, and copy {cached.parent}."
-        )
-    log.warning("compiling the model", extra={"path": str(path), "reason": problem})
-    with tempfile.TemporaryDirectory() as folder:
-        # a copy, so that the bytes that were hashed are compiled, even if the file changes
-        source, target = Path(folder, path.name), Path(folder, "compiled.tflite")
-        source.write_bytes(h5)
-        try:
-            done = subprocess.run(
-                [sys.executable, "-m", "digits.training.compile", str(source), str(target)],
-                cwd=Path(__file__).resolve().parent.parent,
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=COMPILE_SECONDS,
-            )
-        except subprocess.TimeoutExpired:
-            raise ModelError(f"{path} can't be compiled within {COMPILE_SECONDS} s.") from None
-        if done.returncode != 0:
-            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-            raise ModelError(f"{path} can't be compiled: {reason.replace(str(source), path.name)}")
-        compiled = target.read_bytes()
-    try:
-        cached.parent.mkdir(exist_ok=True)
-        beside = cached.with_suffix(f".{os.getpid()}")
-        beside.write_bytes(compiled)
-        beside.replace(cached)
-    except OSError as error:
-        # on a read-only or full disk, the next start must compile again
-        log.warning("the compiled model is not cached", extra={"path": str(cached), "reason": str(error)})
-    return compiled
 
 
 class Classifier:

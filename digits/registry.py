@@ -12,6 +12,7 @@ import json
 import os
 import re
 import time
+from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,6 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urlencode, urlsplit
 from urllib.request import Request, urlopen
 
-from digits import model
 from digits.model import HDF5_MAGIC, MAX_FILE_BYTES, Model, ModelError
 
 NAMED = re.compile(r"models:/(?P<name>[^/@:]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
@@ -27,8 +27,8 @@ NAMED = re.compile(r"models:/(?P<name>[^/@:]+)(?:@(?P<alias>[^/@]+)|/(?P<version
 SECONDS = 20.0
 
 
-def load(source: Path, compiled_only: bool = False) -> Model:
-    """Load the model from the file `source` with digits.model.load, or from the registry at MLFLOW_REGISTRY_URI or
+def load(source: Path, load_file: Callable[[Path], Model]) -> Model:
+    """Load the model from the file `source` with `load_file`, or from the registry at MLFLOW_REGISTRY_URI or
     MLFLOW_TRACKING_URI if `source` is models:/NAME@ALIAS or models:/NAME/VERSION.
 
     The registered model has three files: mnist.h5, mnist.tflite and mnist.json, the model card, which must contain
@@ -36,7 +36,7 @@ def load(source: Path, compiled_only: bool = False) -> Model:
     """
     uri = str(source)
     if not uri.startswith("models:/"):
-        return model.load(source, compiled_only)
+        return load_file(source)
     found = NAMED.fullmatch(uri)
     if not found:
         raise ModelError(f"{uri} is neither models:/NAME@ALIAS nor models:/NAME/VERSION.")

@@ -34,7 +34,7 @@ def files(tmp_path: Path) -> Path:
 
 
 def test_the_shipped_detector_belongs_to_its_card_and_has_at_most_two_megabytes() -> None:
-    model = load(SHIPPED, compiled_only=True)
+    model = load(SHIPPED)
     assert Detector(model).version == model.card["version"] == model.version
     assert len(model.compiled) <= 2_000_000
 
@@ -45,7 +45,7 @@ def test_another_network_is_refused() -> None:
 
 
 def test_a_damaged_network_is_refused() -> None:
-    model = load(SHIPPED, compiled_only=True)
+    model = load(SHIPPED)
     with pytest.raises(ModelError, match="can't be run"):
         Detector(replace(model, compiled=model.compiled[: len(model.compiled) // 2]))
 
@@ -53,19 +53,19 @@ def test_a_damaged_network_is_refused() -> None:
 def test_files_that_do_not_belong_together_are_refused(files: Path) -> None:
     files.with_suffix(".tflite").write_bytes(b"another network")
     with pytest.raises(ModelError, match=r"detector\.tflite was not compiled from this detector\.h5"):
-        load(files, compiled_only=True)
+        load(files)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 300), (300, 7), (500, 900)])
 def test_a_picture_of_any_size_is_examined_once(size: tuple[int, int]) -> None:
     grey = np.full(size, 200, np.uint8)
-    found, spent = Detector(load(SHIPPED, compiled_only=True)).detect(grey)
+    found, spent = Detector(load(SHIPPED)).detect(grey)
     assert len(found) == 0
     assert grey.size <= spent < 1.5 * grey.size + 20_000
 
 
 def test_only_places_worth_a_look_are_examined_up_to_the_limit() -> None:
-    detector, page = Detector(load(SHIPPED, compiled_only=True)), np.full((1000, 1000), 255, np.uint8)
+    detector, page = Detector(load(SHIPPED)), np.full((1000, 1000), 255, np.uint8)
     digits = np.asarray(number("25"))
     for corner in (0, 1000 - digits.shape[0]):
         page[corner : corner + digits.shape[0], corner : corner + digits.shape[1]] = digits[
@@ -88,7 +88,7 @@ def test_only_places_worth_a_look_are_examined_up_to_the_limit() -> None:
 
 
 def test_a_margin_only_shows_the_light() -> None:
-    detector, page = Detector(load(SHIPPED, compiled_only=True)), np.asarray(number("2023"))
+    detector, page = Detector(load(SHIPPED)), np.asarray(number("2023"))
     whole = detector.detect(page)[0]
     inner = detector.detect(np.pad(page, 48, mode="edge"), margin=48)[0]
     sure = [found[found[:, SCORE] > 0.5] for found in (whole, inner)]

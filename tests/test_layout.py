@@ -13,15 +13,16 @@ from project import ROOT
 MAY_IMPORT = {
     "imaging": set(),
     "model": set(),
+    "compiling": {"model"},
     "detector": {"imaging", "model"},
     "logs": set(),
     "version": set(),
     "registry": {"model"},
     "reading": {"imaging", "detector"},
     "training": {"imaging", "model", "detector", "reading"},
-    "bulk": {"imaging", "model", "detector", "reading"},
+    "bulk": {"imaging", "model", "compiling", "detector", "reading"},
     "web": {"imaging", "model", "detector", "logs", "reading", "version"},
-    "worker": {"web", "imaging", "model", "detector", "registry", "logs", "version"},
+    "worker": {"web", "imaging", "model", "compiling", "detector", "registry", "logs", "version"},
 }
 FILES = sorted((ROOT / "digits").rglob("*.py"))
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])

@@ -21,7 +21,8 @@ import h5py
 import numpy as np
 import pytest
 
-from digits.model import BATCH_SIZE, Classifier, ModelError, load
+from digits.compiling import load
+from digits.model import BATCH_SIZE, Classifier, ModelError
 from digits.web.service import warn_of_misreading
 from digits.web.settings import Settings
 from project import ROOT, SAMPLE
@@ -182,18 +183,14 @@ def test_a_file_that_is_not_a_model_card_is_ignored(
     assert load(files).card == {"name": "mnist", "version": sha256[:12], "h5_sha256": sha256}
 
 
-def test_a_missing_tflite_is_compiled(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_tflite_is_compiled(
+    files: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr("digits.model.SWAP_SECONDS", 0.0)
-    compiled: list[str] = []
-
-    def compile_it(path: Path, h5: bytes, cached: Path, problem: str) -> bytes:
-        compiled.append(problem)
-        return b"compiled"
-
-    monkeypatch.setattr("digits.model._compile", compile_it)
+    monkeypatch.setattr("digits.compiling._compile", lambda path, h5, cached: b"compiled")
     files.with_suffix(".tflite").unlink()
     assert load(files).compiled == b"compiled"
-    assert compiled == ["there is no mnist.tflite"]
+    assert [record.reason for record in caplog.records] == ["there is no mnist.tflite"]  # type: ignore[attr-defined]
 
 
 def test_a_model_that_misreads_the_sample_digits_gets_a_warning(caplog: pytest.LogCaptureFixture) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from digits import registry
+from digits import model, registry
 from digits.model import ModelError
 
 SOURCE = Path("models:/digits@champion")
@@ -63,19 +63,19 @@ def answering(body: bytes, status: int = 200, **headers: str) -> Callable[[Any],
 def test_an_invalid_address_is_reported(monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     with pytest.raises(ModelError, match="address"):
-        registry.load(SOURCE)
+        registry.load(SOURCE, model.load)
 
 
 @pytest.mark.parametrize("uri", ["models:/digits", "models:/digits@", "models:/digits/x", "models:/a@b/c"])
 def test_an_invalid_model_name_is_reported(uri: str) -> None:
     with pytest.raises(ModelError, match="neither"):
-        registry.load(Path(uri))
+        registry.load(Path(uri), model.load)
 
 
 def test_a_refused_connection_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
     with pytest.raises(ModelError, match=r"alias failed: .*refused"):
-        registry.load(SOURCE)
+        registry.load(SOURCE, model.load)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_refused_connection_is_reported(monkeypatch: pytest.MonkeyPatch) -> No
 def test_invalid_answers_are_reported(start_registry: Any, answer: Callable[[Any], None], says: str) -> None:
     start_registry(answer)
     with pytest.raises(ModelError, match=says):
-        registry.load(SOURCE)
+        registry.load(SOURCE, model.load)
 
 
 def test_a_slow_answer_is_aborted(start_registry: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +123,7 @@ def test_a_slow_answer_is_aborted(start_registry: Any, monkeypatch: pytest.Monke
     start_registry(trickle)
     begun = time.monotonic()
     with pytest.raises(ModelError, match=r"longer than|timed out"):
-        registry.load(SOURCE)
+        registry.load(SOURCE, model.load)
     assert time.monotonic() - begun < 3
 
 
@@ -143,6 +143,6 @@ def test_credentials_are_not_sent_to_another_server_after_a_redirect(
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ModelError, match=r"no model_version\.version"):
-        registry.load(SOURCE)
+        registry.load(SOURCE, model.load)
     assert registry_headers[0]["Authorization"] == sent
     assert elsewhere[0]["Authorization"] is None

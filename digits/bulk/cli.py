@@ -17,6 +17,7 @@ from typing import NoReturn
 import dask
 from dask.system import CPU_COUNT
 
+from digits import compiling, model
 from digits.bulk.isolated import rows_apart, start
 from digits.bulk.parquet import TABLE
 from digits.bulk.pictures import only
@@ -24,7 +25,7 @@ from digits.bulk.rows import Options
 from digits.bulk.run import Cluster, Progress, Work, read_shards
 from digits.bulk.shards import Shard, UsageError, find_shards, shown
 from digits.bulk.tasks import Job, add_model
-from digits.model import ModelError, load
+from digits.model import ModelError
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 # the number of pictures that --dry-run reads
@@ -129,10 +130,10 @@ def _run(given: argparse.Namespace) -> int:
     )
     setting, shipped = ("DIGITS_DETECTOR", "detector.h5") if given.read else ("DIGITS_MODEL", "mnist.h5")
     path = given.model or Path(os.environ.get(setting) or MODELS / shipped)
-    version, finder = add_model(load(path, compiled_only=given.read)), ""
+    version, finder = add_model((model.load if given.read else compiling.load)(path)), ""
     if not options.read and not options.as_is:
         detector = Path(os.environ.get("DIGITS_DETECTOR") or MODELS / "detector.h5")
-        finder = add_model(load(detector, compiled_only=True))
+        finder = add_model(model.load(detector))
     job = Job(given.out, version, options, finder)
     parts = job.parts
     skipped = Counter[str]()

@@ -19,10 +19,9 @@ from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any
 
-from digits.bulk.pictures import Item, only
+from digits.bulk.pictures import Item, ItemError, only
 from digits.bulk.shards import Shard
 from digits.bulk.tasks import Job, add_model, rows_here
-from digits.imaging import PictureError
 from digits.model import ModelError
 
 # seconds of processor time for one picture: to read its bytes, and to decode and classify it
@@ -30,7 +29,7 @@ SECONDS = 30
 # memory in addition to what the process has at its start: the largest picture takes 250 MB, and files that are
 # fetched together up to 160 MB
 MEMORY = 1 << 30
-# the status and the detail of a PictureError
+# the status and the detail of an ItemError
 Error = tuple[int, str]
 _local = threading.local()
 
@@ -185,9 +184,9 @@ def _rows(
             if (item := next(items, None)) is None:
                 break
             error = over.get(item.path)
-            yield Item(item.path, PictureError(*error)) if error else item
+            yield Item(item.path, ItemError(*error)) if error else item
         if lost:
-            yield Item(lost[0], PictureError(*lost[1]))
+            yield Item(lost[0], ItemError(*lost[1]))
 
     return rows_here(shard, job, wanted, watch, lambda path: begin("picture", path))
 

@@ -23,7 +23,6 @@ from PIL import Image
 
 from digits.bulk.arrays import ArrayFile
 from digits.bulk.shards import DAMAGE, Shard, is_damage, shown
-from digits.imaging import PictureError
 from digits.imaging.data_url import decode_base64
 from digits.imaging.formats import SUFFIXES
 from digits.imaging.pixels import blank
@@ -39,12 +38,20 @@ BATCH, BATCH_BYTES = 64, 32 << 20
 SHAPES = ((28, 28), (28, 28, 1), (784,))
 
 
+class ItemError(Exception):
+    """A picture can't be read. status: the HTTP status with which the service would answer. detail: a sentence."""
+
+    def __init__(self, status: int, detail: str, found: str = "") -> None:
+        super().__init__(status, detail + (f" Found: {found}." if found else ""))
+        self.status, self.detail = status, self.args[1]
+
+
 class Item(NamedTuple):
     """A picture: its name for output, and its bytes, its 784 pixels from 0 to 255, or the error that prevents
     reading it."""
 
     path: str
-    value: bytes | np.ndarray | PictureError
+    value: bytes | np.ndarray | ItemError
 
 
 def read_items(shard: Shard, column: str, as_pictures: bool = False) -> Iterator[Item]:
@@ -63,16 +70,16 @@ def read_items(shard: Shard, column: str, as_pictures: bool = False) -> Iterator
             path = f"{url}#{shown(str(name))}"
             try:
                 yield Item(path, _value(value, path, as_pictures))
-            except PictureError as error:
+            except ItemError as error:
                 yield Item(path, error)
     except FileNotFoundError:
-        yield Item(url, PictureError(404, f"{url} no longer exists."))
+        yield Item(url, ItemError(404, f"{url} no longer exists."))
     except MemoryError:
-        yield Item(url, PictureError(413, f"{url} needs too much memory to be unpacked."))
+        yield Item(url, ItemError(413, f"{url} needs too much memory to be unpacked."))
     except DAMAGE as error:
         if not is_damage(error):
             raise
-        yield Item(url, PictureError(422, f"{url} is damaged.", found=str(error)[:200]))
+        yield Item(url, ItemError(422, f"{url} is damaged.", found=str(error)[:200]))
 
 
 def only(shard: Shard, paths: Set[str]) -> Shard:
@@ -118,28 +125,28 @@ def _fetch(fs: Any, sizes: dict[str, int]) -> list[Item]:
     found: dict[str, Any] = dict(zip(urls, contents, strict=True))
     items = [Item(shown(url), _content(found.get(url), shown(url), size)) for url, size in sizes.items()]
     failed = [error for error in contents if isinstance(error, Exception)]
-    lost = sum(isinstance(item.value, PictureError) and item.value.status == 503 for item in items)
+    lost = sum(isinstance(item.value, ItemError) and item.value.status == 503 for item in items)
     if lost == len(urls) > 1:
         raise OSError(errno.EIO, f"none of {lost} files can be read: {failed[0]}")
     return items
 
 
-def _content(found: bytes | Exception | None, url: str, size: int) -> bytes | PictureError:
+def _content(found: bytes | Exception | None, url: str, size: int) -> bytes | ItemError:
     """The bytes of a file, or the error. found: what the store returned, or None for files that were not
     fetched. url: its name for output."""
     if found is None or (isinstance(found, bytes) and len(found) > MAX_BYTES):
         return _too_large(url, size if found is None else len(found))
     if isinstance(found, bytes):
-        return found or PictureError(422, f"{url} is empty.", found="0 bytes")
+        return found or ItemError(422, f"{url} is empty.", found="0 bytes")
     if isinstance(found, FileNotFoundError):
-        return PictureError(404, f"{url} no longer exists.")
+        return ItemError(404, f"{url} no longer exists.")
     if isinstance(found, PermissionError):
-        return PictureError(403, f"{url} can't be read: permission denied.")
-    return PictureError(503, f"{url} can't be read.", found=str(found)[:200])
+        return ItemError(403, f"{url} can't be read: permission denied.")
+    return ItemError(503, f"{url} can't be read.", found=str(found)[:200])
 
 
-def _too_large(path: str, size: int) -> PictureError:
-    return PictureError(413, f"{path} has more than {MAX_BYTES} bytes.", found=f"{size} bytes")
+def _too_large(path: str, size: int) -> ItemError:
+    return ItemError(413, f"{path} has more than {MAX_BYTES} bytes.", found=f"{size} bytes")
 
 
 class _Member(tarfile.TarInfo):
@@ -216,7 +223,7 @@ def _lines(shard: Shard, column: str) -> Iterator[tuple[int, Any]]:
             if len(line) == MAX_LINE and not line.endswith(b"\n"):
                 while (more := file.readline(MAX_LINE)) and not more.endswith(b"\n"):
                     pass
-                value = PictureError(413, f"Line {row} has more than {MAX_LINE} bytes.")
+                value = ItemError(413, f"Line {row} has more than {MAX_LINE} bytes.")
             elif not line.strip():
                 continue
             else:
@@ -229,11 +236,11 @@ def _of_line(line: bytes, column: str) -> Any:
     try:
         document = json.loads(line)
     except (ValueError, RecursionError) as error:
-        return PictureError(400, "The line is not valid JSON.", found=str(error)[:200])
+        return ItemError(400, "The line is not valid JSON.", found=str(error)[:200])
     except MemoryError:
-        return PictureError(413, "The line needs too much memory.")
+        return ItemError(413, "The line needs too much memory.")
     if not isinstance(document, dict) or column not in document:
-        return PictureError(422, f"The line is not a JSON object with the field {column}.", field=column)
+        return ItemError(422, f"The line is not a JSON object with the field {column}.")
     return document[column]
 
 
@@ -246,20 +253,20 @@ def _array(shard: Shard, column: str) -> Iterator[tuple[int, Any]]:
 READERS = {"tar": _tar, "parquet": _parquet, "lines": _lines, "array": _array}
 
 
-def _value(value: Any, path: str, as_picture: bool) -> bytes | np.ndarray | PictureError:
+def _value(value: Any, path: str, as_picture: bool) -> bytes | np.ndarray | ItemError:
     """Convert a value from a file to an Item's value: bytes and base64 are pictures, numbers are pixels.
 
-    Raises PictureError 422 for anything else.
+    Raises ItemError 422 for anything else.
     """
-    if isinstance(value, PictureError):
+    if isinstance(value, ItemError):
         return value
     if isinstance(value, str):
         try:
             value = decode_base64(value)
         except ValueError as error:
-            raise PictureError(422, f"{path} {error}.", found=f"{len(value)} characters") from None
+            raise ItemError(422, f"{path} {error}.", found=f"{len(value)} characters") from None
     if isinstance(value, bytes) and not value:
-        raise PictureError(422, f"{path} is empty.", found="0 bytes")
+        raise ItemError(422, f"{path} is empty.", found="0 bytes")
     if isinstance(value, bytes):
         return value if len(value) <= MAX_BYTES else _too_large(path, len(value))
     if isinstance(value, np.ndarray) and value.shape not in SHAPES:
@@ -269,7 +276,7 @@ def _value(value: Any, path: str, as_picture: bool) -> bytes | np.ndarray | Pict
 
 
 def _pixels(value: Any, path: str) -> np.ndarray:
-    """Convert a value to (28, 28) numbers from 0 to 255. Raises PictureError 422."""
+    """Convert a value to (28, 28) numbers from 0 to 255. Raises ItemError 422."""
     try:
         pixels = np.asarray(value)
         fits = pixels.dtype.kind in "uif" and pixels.shape in SHAPES
@@ -277,19 +284,19 @@ def _pixels(value: Any, path: str) -> np.ndarray:
         fits = False
     if not fits:
         detail = f"{path} is neither a picture nor 28x28 numbers."
-        raise PictureError(422, detail, found=type(value).__name__)
+        raise ItemError(422, detail, found=type(value).__name__)
     # the comparisons also exclude NaN
     if not ((pixels >= 0) & (pixels <= 255)).all():
-        raise PictureError(422, f"{path} contains numbers outside 0 to 255.")
+        raise ItemError(422, f"{path} contains numbers outside 0 to 255.")
     if problem := blank(pixels.reshape(1, -1)):
-        raise PictureError(422, f"{path} {problem[1]}", found="an empty image")
+        raise ItemError(422, f"{path} {problem[1]}", found="an empty image")
     return pixels.reshape(28, 28)
 
 
 def _picture(pixels: np.ndarray, path: str) -> bytes:
     """Convert an array uint8 (height, width) or (height, width, 1 or 3) to the bytes of a picture."""
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (1,), (3,)):
-        raise PictureError(
+        raise ItemError(
             422, f"{path} is not an 8-bit image.", found=f"{pixels.dtype} {'x'.join(map(str, pixels.shape))}"
         )
     data = BytesIO()

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from digits.bulk.pictures import Item
+from digits.bulk.pictures import Item, ItemError
 from digits.detector import Detector
 from digits.imaging import PictureError, prepare
 from digits.imaging.find import Locate
@@ -21,6 +21,8 @@ from digits.reading import Reading, read
 
 # the number of pictures that are classified at a time
 BATCH = 256
+# the service's status for each kind of PictureError
+STATUSES = {"large": 413, "format": 415, "content": 422}
 
 COLUMNS = [
     ("path", pa.string()),
@@ -97,7 +99,7 @@ def _classify(
         row: dict[str, Any] = {"path": path}
         before(path)
         try:
-            if isinstance(value, PictureError):
+            if isinstance(value, ItemError):
                 raise value
             images.append(prepare([value], [path], as_is, locate)[0] if isinstance(value, bytes) else value)
             places.append(place)
@@ -117,7 +119,7 @@ def _read(item: Item, detector: Detector, options: Options, before: Callable[[st
     data: Any = item.value
     before(item.path)
     try:
-        if isinstance(data, PictureError):
+        if isinstance(data, ItemError):
             raise data
         found = [_page(data, item.path, detector, options, 1)]
         found += [_page(data, item.path, detector, options, page) for page in range(2, found[0].pages + 1)]
@@ -150,7 +152,8 @@ def _failed(error: Exception, path: str) -> dict[str, Any]:
     if isinstance(error, MemoryError):
         return {"error": f"{path} needs too much memory.", "status": 413}
     if isinstance(error, PictureError):
-        found = error.extra.get("found")
-        return {"error": error.detail + (f" Found: {found}." if found else ""), "status": error.status}
+        error = ItemError(STATUSES[error.kind], str(error), error.extra.get("found", ""))
+    if isinstance(error, ItemError):
+        return {"error": error.detail, "status": error.status}
     # a bug that one picture triggers must not cost the rows of the others
     return {"error": f"{path} can't be read: {type(error).__name__}: {error}"[:500], "status": 500}

@@ -52,8 +52,8 @@ def prepare_pages(
     memory, before anything is decoded, or if a digit must be located. An event loop sets it, and on CostlyPictures
     repeats the call without it elsewhere. JPEGs are decoded at a reduced size, which is the size that counts.
 
-    Raises PictureError: 413 for too many pixels, 415 for another format, 422 for a damaged picture, for one
-    without a digit, or for another size with as_is. Raises MemoryError if decoding would exceed RLIMIT_DATA.
+    Raises PictureError for too many pixels, for another format, for a damaged picture, for one without a digit, or
+    for another size with as_is. Raises MemoryError if decoding would exceed RLIMIT_DATA.
     """
     side = None if as_is else DRAFT_SIDE
     opened = open_pictures(data, names, side)
@@ -82,8 +82,8 @@ def _first(opened: Opened, data: bytes, name: str, as_is: bool, locate: Locate |
             if pages == 1:
                 raise
         if page == pages:
-            detail = f"{name} shows no digit on any of its {pages} pages."
-            raise PictureError(422, detail, field=name, found=f"{pages} pages without a digit")
+            problem = f"shows no digit on any of its {pages} pages."
+            raise PictureError("content", name, problem, found=f"{pages} pages without a digit")
         page += 1
         opened = open_picture(data, name, None if as_is else DRAFT_SIDE, page)
 
@@ -92,7 +92,7 @@ def _prepare_page(opened: Opened, name: str, as_is: bool, locate: Locate | None)
     picture = opened.picture
     if as_is and picture.size != (28, 28):
         size = f"{picture.width}x{picture.height}"
-        raise PictureError(422, f"{name} must have 28x28 pixels with prepare=none.", field=name, found=size)
+        raise PictureError("content", name, "must have 28x28 pixels with prepare=none.", found=size)
     grey = decode_grey(picture, name)
     return grey if as_is else prepare_grey(grey, name, locate)
 
@@ -100,17 +100,17 @@ def _prepare_page(opened: Opened, name: str, as_is: bool, locate: Locate | None)
 def prepare_grey(grey: np.ndarray, name: str = "image", locate: Locate | None = None) -> np.ndarray:
     """Convert a grey picture, uint8 (height, width), to uint8 (28, 28), with bright ink on black.
 
-    name: what to call the picture in error messages. locate: like that of `find_digit`. Raises PictureError 422
+    name: what to call the picture in error messages. locate: like that of `find_digit`. Raises PictureError
     for a picture without a digit.
     """
     found = find_digit(grey, locate)
     if found is not None:
         return to_mnist(found)
     plain = np.ptp(grey) < MIN_CONTRAST
-    reason = (
-        "is blank: its pixels hardly differ"
+    problem = (
+        "is blank: its pixels hardly differ."
         if plain
-        else "shows no digit: nothing stands out from the background"
+        else "shows no digit: nothing stands out from the background."
     )
     shown = "an empty picture" if plain else "a picture without a digit"
-    raise PictureError(422, f"{name} {reason}.", field=name, found=shown)
+    raise PictureError("content", name, problem, found=shown)

@@ -82,8 +82,8 @@ def open_picture(data: bytes, name: str, side: int | None = DRAFT_SIDE, page: in
 
     side: decode JPEGs at the smallest available size with at least this width and height; None for the full size.
     page: of a TIFF or PDF, from 1; other formats have one.
-    Raises PictureError: 413 over a limit, 415 for another format, 422 for a damaged header, or for one with more
-    parts than any program writes. Raises MemoryError if decoding would exceed RLIMIT_DATA.
+    Raises PictureError over a limit, for another format, for a damaged header, or for one with more parts than any
+    program writes. Raises MemoryError if decoding would exceed RLIMIT_DATA.
     """
     data, scans = check_structure(data, name)
     kind = format_of(data)
@@ -91,8 +91,8 @@ def open_picture(data: bytes, name: str, side: int | None = DRAFT_SIDE, page: in
         reason = (
             "is in HEIC, for which the service needs pillow-heif. Other" if kind else "is not a picture. The"
         )
-        detail = f"{name} {reason} formats that can be read are {', '.join(READ[:-1])} and {READ[-1]}."
-        raise PictureError(415, detail, field=name, formats=READ)
+        problem = f"{reason} formats that can be read are {', '.join(READ[:-1])} and {READ[-1]}."
+        raise PictureError("format", name, problem, formats=READ)
     pages, tags = 1, Tags()
     picture: Image.Image | PdfPage
     if kind.name == "PDF":
@@ -108,12 +108,10 @@ def open_picture(data: bytes, name: str, side: int | None = DRAFT_SIDE, page: in
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             raise _too_large(name, "a picture of enormous size") from None
         except Exception:
-            detail = f"{name} is a damaged picture, or a variant of its format that is not supported."
-            raise PictureError(422, detail, field=name, found=kind.name) from None
+            problem = "is a damaged picture, or a variant of its format that is not supported."
+            raise PictureError("content", name, problem, found=kind.name) from None
     if pages > MAX_PAGES:
-        raise PictureError(
-            413, f"{name} has more than {MAX_PAGES} pages.", field=name, found=f"{pages} pages"
-        )
+        raise PictureError("large", name, f"has more than {MAX_PAGES} pages.", found=f"{pages} pages")
     width, height = picture.size
     declared = width * height
     if max(width, height) > MAX_SIDE or declared > MAX_DECLARED_PIXELS:
@@ -132,14 +130,14 @@ def open_picture(data: bytes, name: str, side: int | None = DRAFT_SIDE, page: in
 def open_pictures(data: list[bytes], names: list[str], side: int | None = DRAFT_SIDE) -> list[Opened]:
     """Read the headers of all pictures in a request with `open_picture`.
 
-    Raises PictureError as there, and 413 if the pictures have too many pixels in total.
+    Raises PictureError as there, and if the pictures have too many pixels in total.
     """
     opened = [open_picture(content, name, side) for content, name in zip(data, names, strict=True)]
     pixels = sum(each.picture.width * each.picture.height for each in opened)
     declared = sum(width * height for _, _, (width, height), _ in opened)
     if pixels > MAX_PIXELS_TOGETHER or declared > MAX_DECLARED_TOGETHER:
-        detail = "The pictures in the request have too many pixels in total."
-        raise PictureError(413, detail, field=names[0], found=f"{declared} pixels")
+        problem = "and the other pictures have too many pixels in total."
+        raise PictureError("large", names[0], problem, found=f"{declared} pixels")
     return opened
 
 
@@ -179,8 +177,9 @@ def _held(picture: Image.Image | PdfPage, kind: Format, declared: int, scans: in
 
 
 def _too_large(name: str, found: str) -> PictureError:
-    detail = f"{name} has too many pixels, or a side of more than {MAX_SIDE}."
-    return PictureError(413, detail, field=name, found=found)
+    return PictureError(
+        "large", name, f"has too many pixels, or a side of more than {MAX_SIDE}.", found=found
+    )
 
 
 def decode_grey(picture: Image.Image | PdfPage, name: str) -> np.ndarray:
@@ -188,7 +187,7 @@ def decode_grey(picture: Image.Image | PdfPage, name: str) -> np.ndarray:
     become light or dark, whichever contrasts with the ink. If only colours differ, these are used in place of
     brightness. Closes the picture.
 
-    Raises PictureError 422 for a damaged picture, or for pixels that are NaN or infinite.
+    Raises PictureError for a damaged picture, or for pixels that are NaN or infinite.
     """
     try:
         if isinstance(picture, PdfPage):
@@ -208,7 +207,7 @@ def decode_grey(picture: Image.Image | PdfPage, name: str) -> np.ndarray:
         # damaged files can raise almost any exception, from OSError to struct.error
         cut = isinstance(error, OSError) and "truncated" in str(error)
         reason = "is incomplete: the end of the file is missing" if cut else "is a damaged picture"
-        raise PictureError(422, f"{name} {reason}.", field=name, found=picture.format) from None
+        raise PictureError("content", name, f"{reason}.", found=picture.format) from None
     finally:
         picture.close()
 
@@ -307,9 +306,8 @@ def _from_wide(picture: Image.Image, name: str) -> Callable[[Image.Image], Image
     for _, strip in _strips(picture):
         values = np.asarray(strip, np.float32)
         if not np.isfinite(values).all():
-            raise PictureError(
-                422, f"{name} has pixels that are not finite numbers.", field=name, found="NaN or Infinity"
-            )
+            problem = "has pixels that are not finite numbers."
+            raise PictureError("content", name, problem, found="NaN or Infinity")
         ranges.append((float(values.min()), float(values.max())))
     low, high = min(each[0] for each in ranges), max(each[1] for each in ranges)
     start, scale = 0.0, 1.0

@@ -1,27 +1,31 @@
-"""The exceptions for pictures that can't be read. digits/serving/errors.py converts `PictureError` to problem
-details. `CostlyPictures` tells the caller that preparing them takes more than it wants to spend where it is."""
+"""The exceptions for pictures that can't be read. They say what is wrong, and not how a request is answered."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
+
+# more pixels, pages or parts than are decoded; another format; anything else, such as damage or no digit
+Kind = Literal["large", "format", "content"]
 
 
 class PictureError(ValueError):
     """A picture can't be read.
 
-    status: the HTTP status for the answer: 413 for too many pixels, 415 for another format, 422 for anything else.
-    extra: further fields of the answer (field, found, formats).
+    Args:
+        kind: what is wrong.
+        name: what the caller calls the picture.
+        problem: the rest of a sentence that begins with the name, such as "is damaged.".
+        extra: details for programs: `found`, and for another format `formats`.
     """
 
-    def __init__(self, status: int, detail: str, **extra: Any) -> None:
+    def __init__(self, kind: Kind, name: str, problem: str, **extra: Any) -> None:
         # all arguments but those by name, as pickles of exceptions need them
-        super().__init__(status, detail)
-        self.status = status
-        self.detail = detail
-        self.extra = extra
+        super().__init__(kind, name, problem)
+        self.kind: Kind = kind
+        self.name, self.problem, self.extra = name, problem, extra
 
     def __str__(self) -> str:
-        return self.detail
+        return f"{self.name} {self.problem}"
 
 
 class CostlyPictures(Exception):

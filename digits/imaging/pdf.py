@@ -24,7 +24,7 @@ class PdfPage:
     format, mode, info = "PDF", "RGB", {}  # type: ignore[var-annotated]
 
     def __init__(self, data: bytes, name: str, number: int) -> None:
-        """number: from 1. Raises PictureError 422 for a damaged or encrypted file, or one without the page."""
+        """number: from 1. Raises PictureError for a damaged or encrypted file, or one without the page."""
         # takes 10 MB and a tenth of a second, for which other pictures shouldn't wait
         import pypdfium2
 
@@ -36,7 +36,7 @@ class PdfPage:
             sides: Any = self._page.get_size()
         except (pypdfium2.PdfiumError, IndexError) as error:
             reason = "needs a password" if "password" in str(error).lower() else "is a damaged PDF"
-            raise PictureError(422, f"{name} {reason}.", field=name, found="PDF") from None
+            raise PictureError("content", name, f"{reason}.", found="PDF") from None
         longer = max(*sides, 1.0)
         self._scale = min(max(SCALE, MIN_SIDE / longer), MAX_SIDE / longer)
         self.width, self.height = (max(1, round(side * self._scale)) for side in sides)

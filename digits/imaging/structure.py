@@ -55,14 +55,14 @@ def check_structure(data: bytes, name: str) -> tuple[bytes, int]:
     """The bytes that Pillow should open: of a PNG without the chunks that don't change its pixels, of an icon its
     largest picture, else `data`. And the number of scans, which is 1 for all but JPEGs.
 
-    Raises PictureError 422 for more parts than any program writes, 413 for more scans than the size allows.
+    Raises PictureError for more parts than any program writes, or more scans than the size allows.
     """
     check = next((check for begins, check in CHECKS.items() if data.startswith(begins)), None)
     return check(data, name) if check else (data, 1)
 
 
 def _refuse(name: str, what: str, found: str) -> NoReturn:
-    raise PictureError(422, f"{name} has more than {what}.", field=name, found=found)
+    raise PictureError("content", name, f"has more than {what}.", found=found)
 
 
 def _jpeg(data: bytes, name: str) -> tuple[bytes, int]:
@@ -94,8 +94,8 @@ def _jpeg(data: bytes, name: str) -> tuple[bytes, int]:
             # libjpeg stops after a scan with all channels of a file that is not progressive
             break
     if pixels * scans > MAX_SCANNED_PIXELS:
-        detail = f"{name} has too many pixels for a JPEG with {scans} scans."
-        raise PictureError(413, detail, field=name, found=f"{pixels} pixels in {scans} scans")
+        problem = f"has too many pixels for a JPEG with {scans} scans."
+        raise PictureError("large", name, problem, found=f"{pixels} pixels in {scans} scans")
     return data, scans
 
 
@@ -156,11 +156,8 @@ def _ico(data: bytes, name: str) -> tuple[bytes, int]:
 
 
 def _tiff(data: bytes, name: str) -> tuple[bytes, int]:
-    """Count the pages, and the values of each tag of a page."""
-    pages = tiff_pages(data)
-    if len(pages) > MAX_PAGES:
-        _refuse(name, f"{MAX_PAGES} pages", "a TIFF with more pages")
-    if max((count for _, tags in pages for count, _ in tags.values()), default=0) > MAX_BLOCKS:
+    """Count the values of each tag of a page."""
+    if max((count for _, tags in tiff_pages(data) for count, _ in tags.values()), default=0) > MAX_BLOCKS:
         _refuse(
             name, f"{MAX_BLOCKS} values in a tag", "a TIFF with more strips or tiles than any program writes"
         )

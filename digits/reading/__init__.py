@@ -119,8 +119,8 @@ def read(
     alternatives: the number of other readings of a line to list. sure: the probability below which a line is
     unsure; by default the detector's.
 
-    Raises PictureError: 413 for too many pixels or more than MOST_DIGITS digits, 415 for another format, 422 for a
-    damaged picture. An empty picture has no lines.
+    Raises PictureError for too many pixels, more than MOST_DIGITS digits, another format, or a damaged picture. An
+    empty picture has no lines.
     """
     if check not in (None, "luhn"):
         raise ValueError(f"check is None or 'luhn', not {check!r}")
@@ -143,8 +143,9 @@ def read(
             lines.append(line)
     number = sum(len(line.digits) for line in lines)
     if number > MOST_DIGITS:
-        detail = f"{name} shows more than {MOST_DIGITS:,} digits."
-        raise PictureError(413, detail, field=name, found=f"{number} digits")
+        raise PictureError(
+            "large", name, f"shows more than {MOST_DIGITS:,} digits.", found=f"{number} digits"
+        )
     columns = columns_of([[word.box for word in line.words] for line in lines])
     for line, numbers in zip(lines, columns, strict=True):
         line.words[:] = [replace(word, column=k) for word, k in zip(line.words, numbers, strict=True)]

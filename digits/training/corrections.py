@@ -99,13 +99,13 @@ def _pages(said: Any, answer: dict[str, Any]) -> Iterator[tuple[int, list[tuple[
 
 def image_in(grey: np.ndarray, box: list[int], name: str) -> np.ndarray:
     """The image of what is in a box (x, y, width, height) of a picture, uint8 (height, width). Raises PictureError
-    422 if the box is outside the picture, or has nothing in it."""
+    if the box is outside the picture, or has nothing in it."""
     x, y, width, height = box
     margin = round(MARGIN * max(width, height))
     left, top = max(0, x - margin), max(0, y - margin)
     part = grey[top : y + height + margin, left : x + width + margin]
     if not part.size:
-        raise PictureError(422, "A box is outside the picture.", field="boxes", found=str(box))
+        raise PictureError("content", name, "has a box outside the picture.", found=str(box))
     # where people say that the digit is, which the service asks the detector
     place = float(x - left), float(y - top), float(x - left + width), float(y - top + height)
     return prepare_grey(part, name, lambda _: place)

@@ -137,7 +137,7 @@ def to_pages(items: Items, as_is: bool = False) -> tuple[np.ndarray, list[dict[s
         return prepared(pixels, items.names, as_is)
     if problem := blank(pixels):
         name = items.names[problem[0]]
-        raise Problem(422, f"{name} {problem[1]}", field=name, found="an empty image")
+        raise Problem.of(name, problem[1], found="an empty image")
     return scale(pixels), []
 
 
@@ -164,7 +164,7 @@ def from_form(request: flask.Request, max_batch: int) -> Items:
         raise Problem(422, "The form has no file.", field="image", found="no file")
     limit(len(files), max_batch)
     single = len(files) == 1
-    names = [name[:MAX_NAME] if name else "the file" for name, _ in files]
+    names = [(name or "file")[:MAX_NAME] for name, _ in files]
     if not single:
         names = [f"{name} ({i})" for i, name in enumerate(names)]
     pictures = [_not_empty(content, name) for (_, content), name in zip(files, names, strict=True)]
@@ -178,7 +178,7 @@ def from_picture(body: bytes, max_batch: int) -> Items:
 
 def _not_empty(picture: bytes, name: str) -> bytes:
     if not picture:
-        raise Problem(422, f"{name} is empty.", field=name, found="0 bytes")
+        raise Problem.of(name, "is empty.", found="0 bytes")
     return picture
 
 
@@ -261,9 +261,9 @@ def from_document(
         raise Problem(422, "The field image (or images) is missing.", field="image", found="nothing")
     images = document["images"]
     if not isinstance(images, list):
-        raise Problem(422, "images must be a list of images.", field="images", found=kind_of(images))
+        raise Problem.of("images", "must be a list of images.", found=kind_of(images))
     if not images:
-        raise Problem(422, "images is empty.", field="images", found="an empty list")
+        raise Problem.of("images", "is empty.", found="an empty list")
     limit(len(images), max_batch)
     names = [f"images[{i}]" for i in range(len(images))]
     pairs = list(zip(images, names, strict=True))
@@ -273,7 +273,7 @@ def from_document(
         for image, name in pairs:
             if not isinstance(image, str):
                 read_pixels(image, name, suspicious)
-        raise Problem(422, "images must be either all pixels or all pictures.", field="images", found="both")
+        raise Problem.of("images", "must be either all pixels or all pictures.", found="both")
     if texts:
         return Items([_from_base64(image, name) for image, name in pairs], names, False)
     return Items(np.stack([read_pixels(image, name, suspicious) for image, name in pairs]), names, False)
@@ -292,7 +292,7 @@ def _from_base64(text: str, name: str) -> bytes:
     try:
         picture = decode_base64(text)
     except ValueError as error:
-        raise Problem(422, f"{name} {error}.", field=name, found="a string") from None
+        raise Problem.of(name, f"{error}.", found="a string") from None
     return _not_empty(picture, name)
 
 
@@ -338,31 +338,29 @@ def _pixels(image: Any, field: str, suspicious: bool) -> np.ndarray:
 
 
 def _parse_strictly(image: Any, field: str) -> np.ndarray:
-    format_error = f"{field} must be {IMAGE_FORMATS}."
+    format_error = f"must be {IMAGE_FORMATS}."
     if not isinstance(image, list):
-        raise Problem(422, format_error, field=field, found=kind_of(image))
+        raise Problem.of(field, format_error, found=kind_of(image))
     if not image:
-        raise Problem(422, format_error, field=field, found="an empty list")
+        raise Problem.of(field, format_error, found="an empty list")
     if not isinstance(image[0], list):
         if len(image) != PIXELS:
-            raise Problem(422, format_error, field=field, found=f"a list of {len(image)}")
+            raise Problem.of(field, format_error, found=f"a list of {len(image)}")
         return np.array([_number(v, f"{field}[{i}]") for i, v in enumerate(image)], np.float32)
     if len(image) != SIDE:
-        raise Problem(422, f"{field} must have 28 rows.", field=field, found=f"{len(image)} rows")
+        raise Problem.of(field, "must have 28 rows.", found=f"{len(image)} rows")
     numbers = []
     for y, row in enumerate(image):
         where = f"{field}[{y}]"
         if not isinstance(row, list):
-            raise Problem(422, f"{where} must be a row of 28 numbers.", field=where, found=kind_of(row))
+            raise Problem.of(where, "must be a row of 28 numbers.", found=kind_of(row))
         if len(row) != SIDE:
-            raise Problem(422, f"{where} must have 28 numbers.", field=where, found=f"{len(row)} numbers")
+            raise Problem.of(where, "must have 28 numbers.", found=f"{len(row)} numbers")
         for x, value in enumerate(row):
             where = f"{field}[{y}][{x}]"
             if isinstance(value, list):
                 if len(value) != 1:
-                    raise Problem(
-                        422, f"{where} must be a single number.", field=where, found=f"a list of {len(value)}"
-                    )
+                    raise Problem.of(where, "must be a single number.", found=f"a list of {len(value)}")
                 value, where = value[0], where + "[0]"
             numbers.append(_number(value, where))
     return np.array(numbers, np.float32)
@@ -370,12 +368,12 @@ def _parse_strictly(image: Any, field: str) -> np.ndarray:
 
 def _number(value: Any, field: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise Problem(422, f"{field} must be a number from 0 to 255.", field=field, found=kind_of(value))
+        raise Problem.of(field, "must be a number from 0 to 255.", found=kind_of(value))
     # NaN compares false with everything, so it fails here too
     if not 0 <= value <= 255:
         found = repr(value) if isinstance(value, float) or abs(value) < 10**30 else "a huge number"
         found = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}.get(found, found)
-        raise Problem(422, f"{field} must be from 0 to 255.", field=field, found=found)
+        raise Problem.of(field, "must be from 0 to 255.", found=found)
     return value
 
 

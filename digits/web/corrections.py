@@ -47,21 +47,18 @@ def correct() -> Response:
     if reply["result"] == "conflict":
         raise Problem(409, 'It has been corrected differently. Send "replace": true to replace that.')
     if reply["result"] == "boxes":
-        raise Problem(
-            422, "digits must not have boxes, because the images were sent as pixels.", field="digits"
-        )
+        raise Problem.of("digits", "must not have boxes, because the images were sent as pixels.")
     if reply["result"] == "lines":
-        detail = "digits must have text and boxes, because POST /read read the picture line by line."
-        raise Problem(422, detail, field="digits")
+        problem = "must have text and boxes, because POST /read read the picture line by line."
+        raise Problem.of("digits", problem)
     if reply["result"] == "pages":
         number = reply["pages"]
         has = f"{number} page{'s' * (number > 1)}"
-        detail = f"digits must name pages from 1 to {number}, because the file has {has}."
-        raise Problem(422, detail, field="digits")
+        raise Problem.of("digits", f"must name pages from 1 to {number}, because the file has {has}.")
     if reply["result"] == "pictures":
         number = reply["pictures"]
-        detail = f"digits must have {number} item{'s' * (number > 1)}, one for each picture of the request."
-        raise Problem(422, detail, field="digits", found=f"{len(asked['digits'])} items")
+        problem = f"must have {number} item{'s' * (number > 1)}, one for each picture of the request."
+        raise Problem.of("digits", problem, found=f"{len(asked['digits'])} items")
     log.info("corrected", extra={"request_id": known, "pictures": reply["pictures"]})
     return json_response({"request_id": known, "pictures": reply["pictures"]})
 
@@ -81,19 +78,20 @@ def parse(body: bytes, max_batch: int) -> dict[str, Any]:
         )
     known, digits, replace = (document.get(name) for name in ("request_id", "digits", "replace"))
     if not isinstance(known, str) or not VALID_ID.fullmatch(known):
-        detail = "request_id must be the X-Request-ID of an answer."
-        raise Problem(422, detail, field="request_id", found=bodies.kind_of(known))
+        raise Problem.of("request_id", "must be the X-Request-ID of an answer.", found=bodies.kind_of(known))
     if replace is not None and not isinstance(replace, bool):
-        detail = "replace must be true or false."
-        raise Problem(422, detail, field="replace", found=bodies.kind_of(replace))
+        raise Problem.of("replace", "must be true or false.", found=bodies.kind_of(replace))
     if not isinstance(digits, list) or not digits:
-        detail = "digits must be a list with an item for each picture of the request."
-        raise Problem(422, detail, field="digits", found=bodies.kind_of(digits))
+        raise Problem.of(
+            "digits",
+            "must be a list with an item for each picture of the request.",
+            found=bodies.kind_of(digits),
+        )
     bodies.limit(len(digits), max_batch)
     for place, said in enumerate(digits):
         _check(said, f"digits[{place}]")
     if all(said is None for said in digits):
-        raise Problem(422, "digits corrects no picture: all items are null.", field="digits")
+        raise Problem.of("digits", "corrects no picture: all items are null.")
     return {"request_id": known, "digits": digits, "replace": bool(replace)}
 
 
@@ -108,28 +106,27 @@ def _check(said: Any, field: str) -> None:
             where = f"{field}[{place}]"
             number = page.get("page") if isinstance(page, dict) else None
             if type(number) is not int or number < 1:
-                raise Problem(422, f"{where} must have page, a whole number from 1.", field=where)
+                raise Problem.of(where, "must have page, a whole number from 1.")
             _check_lines({name: page[name] for name in page if name != "page"}, where)
         if len({page["page"] for page in said}) < len(said):
-            raise Problem(422, f"{field} names a page twice.", field=field)
+            raise Problem.of(field, "names a page twice.")
     else:
-        raise Problem(422, f"{field} must be {SAID}.", field=field, found=bodies.kind_of(said))
+        raise Problem.of(field, f"must be {SAID}.", found=bodies.kind_of(said))
 
 
 def _check_lines(said: dict[str, Any], field: str) -> None:
     """Raise Problem 422 unless `said` has the text and the boxes of lines."""
     text, boxes = said.get("text"), said.get("boxes")
     if said.keys() != {"text", "boxes"} or not isinstance(text, str) or not isinstance(boxes, list):
-        raise Problem(422, f"{field} must have text, a string, and boxes, a list.", field=field)
+        raise Problem.of(field, "must have text, a string, and boxes, a list.")
     digits = "".join(text.split())
     if not (digits.isascii() and digits.isdecimal()) or len(digits) > MOST_DIGITS:
         where = f"{field}.text"
-        detail = f"{where} must have from 1 to {MOST_DIGITS} digits, and else only white space."
-        raise Problem(422, detail, field=where)
+        raise Problem.of(where, f"must have from 1 to {MOST_DIGITS} digits, and else only white space.")
     if len(boxes) != len(digits):
         where = f"{field}.boxes"
-        detail = f"{where} must have a box for each of the {len(digits)} digits."
-        raise Problem(422, detail, field=where, found=f"{len(boxes)} boxes")
+        problem = f"must have a box for each of the {len(digits)} digits."
+        raise Problem.of(where, problem, found=f"{len(boxes)} boxes")
     for place, box in enumerate(boxes):
         numbers = isinstance(box, list) and [each for each in box if type(each) is int]
         if (
@@ -140,7 +137,7 @@ def _check_lines(said: dict[str, Any], field: str) -> None:
             or max(numbers) > MOST_PIXELS
         ):
             where = f"{field}.boxes[{place}]"
-            raise Problem(422, f"{where} must be x, y, width and height in pixels.", field=where)
+            raise Problem.of(where, "must be x, y, width and height in pixels.")
         if not (box[2] and box[3]):
             where = f"{field}.boxes[{place}]"
-            raise Problem(422, f"{where} is empty.", field=where, found=f"{box[2]}x{box[3]} pixels")
+            raise Problem.of(where, "is empty.", found=f"{box[2]}x{box[3]} pixels")

@@ -14,12 +14,16 @@ from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import HTTPException, NotFound, RequestEntityTooLarge
 from werkzeug.http import HTTP_STATUS_CODES
 
-from digits.imaging.errors import PictureError
+from digits.imaging.errors import Kind, PictureError
 
 log = logging.getLogger("digits")
 
 # another protocol's format of errors: (status, detail) -> (status, JSON object)
 Format = Callable[[int, str], tuple[int, dict[str, Any]]]
+# the status of the answer to each kind of picture that can't be read
+STATUSES: dict[Kind, int] = {"large": 413, "format": 415, "content": 422}
+# how the names of parts of a request end, which are no fields
+PARTS = ("the body", "the CSV")
 # maximum length in characters of the path and the detail, which may contain a client's values
 MAX_TEXT = 300
 
@@ -27,8 +31,11 @@ MAX_TEXT = 300
 class Problem(Exception):
     """An error to answer a request with, as `application/problem+json`.
 
-    status: HTTP status, 4xx or 5xx. detail: a sentence for the client, which may begin with the name in the member
-    field. headers: of the answer. extra: further members of the JSON object (field, found, ...).
+    Args:
+        status: HTTP status, 4xx or 5xx.
+        detail: a sentence for the client.
+        headers: of the answer.
+        extra: further members of the JSON object (field, found, ...).
     """
 
     def __init__(
@@ -44,6 +51,19 @@ class Problem(Exception):
     def __str__(self) -> str:
         return self.detail
 
+    @classmethod
+    def of(cls, field: str, problem: str, status: int = 422, **extra: Any) -> Problem:
+        """A problem with a field of the request, or with a part of its body.
+
+        Args:
+            field: its name, such as images[3], "the body" or "image 3 of the body".
+            problem: the rest of a sentence that begins with the name, such as "is empty.".
+            status: HTTP status, 4xx.
+            extra: further members of the JSON object.
+        """
+        subject = field[0].upper() + field[1:] if field.endswith(PARTS) else f"The field {field}"
+        return cls(status, f"{subject} {problem}", field=field, **extra)
+
 
 class Overloaded(Problem):
     """The refusal of a request because of overload (load shedding)."""
@@ -57,7 +77,7 @@ def render_problem(status: int, detail: str, headers: dict[str, str] | None = No
     (RFC 9457, 4.2.1). Under the path of another protocol it has that protocol's format.
     """
     path = request.path
-    detail = _shortened(_sentence(detail, extra.get("field")))
+    detail = _shortened(detail)
     error_format = current_app.config["ERROR_FORMATS"].get(path.split("/", 2)[1] if "/" in path else "")
     if error_format:
         status, formatted = error_format(status, detail)
@@ -72,16 +92,6 @@ def render_problem(status: int, detail: str, headers: dict[str, str] | None = No
         **extra,
     }
     return Response(orjson.dumps(body), status, headers, content_type="application/problem+json")
-
-
-def _sentence(detail: str, field: str | None) -> str:
-    """Decoders begin a detail with the name of a field, such as images[3], or of a part of the request, such as
-    "the body". Make it a sentence."""
-    if not field or not field[0].isalpha() or not detail.startswith(f"{field} "):
-        return detail
-    if field.startswith(("the ", "image ")):
-        return detail[0].upper() + detail[1:]
-    return f"The field {detail}"
 
 
 def why_not_found(detail: str) -> str:
@@ -121,7 +131,7 @@ def register(app: Flask, formats: dict[str, Format]) -> None:
 
     @app.errorhandler(PictureError)
     def picture_error(error: PictureError) -> Response:
-        return render_problem(error.status, error.detail, **error.extra)
+        return problem(Problem.of(error.name, error.problem, STATUSES[error.kind], **error.extra))
 
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Response:

@@ -21,7 +21,7 @@ from digits.web.problems import Problem
 from digits.web.service import service
 
 MAX_LENGTH, MAX_ALTERNATIVES = 50, 10
-NO_PIXELS = "{} must be a picture, sent as a file or in base64. For pixels use POST /predict."
+NO_PIXELS = "must be a picture, sent as a file or in base64. For pixels use POST /predict."
 
 bp = Blueprint("read", __name__)
 
@@ -43,14 +43,14 @@ def items_of(request: flask.Request, max_batch: int) -> bodies.Items:
     if request.mimetype == "application/octet-stream":
         # a body over the limit is 413 here too
         bodies.refuse_picture(request.get_data(cache=False))
-        raise Problem(422, NO_PIXELS.format("the body"), field="the body", found=request.mimetype)
+        raise Problem.of("the body", NO_PIXELS, found=request.mimetype)
     return bodies.items_of(request, max_batch, DECODERS)
 
 
 def refuse_pixels(image: Any, field: str, suspicious: bool = False) -> NoReturn:
     """Raise Problem 422, because pixels show a single digit."""
     found = "pixels" if image and isinstance(image, list) else bodies.kind_of(image)
-    raise Problem(422, NO_PIXELS.format(field), field=field, found=found)
+    raise Problem.of(field, NO_PIXELS, found=found)
 
 
 def from_json(body: bytes, max_batch: int) -> bodies.Items:
@@ -116,11 +116,11 @@ def read_all(items: bodies.Items, arguments: dict[str, Any]) -> list[dict[str, A
             doubtful += sum(line.unsure for line in reading.lines)
             spent += seconds
             if spent > most and page < number:
-                detail = (
-                    f"{name} has {number} pages, which take more than the {most} s of CPU time that all "
-                    "pages of a file may use. Send fewer pages."
+                problem = (
+                    f"has {number} pages, which take more than the {most} s of CPU time that all pages of a "
+                    "file may use. Send fewer pages."
                 )
-                raise Problem(422, detail, field=name, found=f"{page} pages read in {spent:.1f} s")
+                raise Problem.of(name, problem, found=f"{page} pages read in {spent:.1f} s")
         unsure += doubtful
         answers.append({"readings": pages} if number > 1 else answer)
         # of a file, one page is enough, because the others can't be parted from it

@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 from digits import logs
-from digits.model import ModelError, load
+from digits.compiling import load
+from digits.model import ModelError
 
 
 def main() -> None:

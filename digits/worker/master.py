@@ -16,19 +16,22 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from digits import compiling, model, registry
 from digits.detector import Detector
 from digits.model import Classifier, ModelError, NotCompiledError
-from digits.model import load as load_file
-from digits.registry import load
 from digits.version import VERSION
 from digits.web import keys
 from digits.web.inherited import inherited
 from digits.web.settings import ROOT, SettingError, Settings, unknown
 
 log = logging.getLogger("digits.master")
+
+# reads a model's files
+LoadFile = Callable[[Path], model.Model]
 
 WORKER_CLASS = "digits.worker.gevent_worker.Worker"
 
@@ -128,23 +131,23 @@ def _remove(folder: str, master: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def load_keys(settings: Settings, compiled_only: bool = True) -> None:
+def load_keys(settings: Settings, load_file: LoadFile) -> None:
     """Load the API keys."""
     inherited.api_keys = keys.load(settings)
 
 
-def load_detector(settings: Settings, compiled_only: bool = True) -> None:
+def load_detector(settings: Settings, load_file: LoadFile) -> None:
     """Load the detector."""
-    inherited.detector = Detector(load_file(settings.detector, compiled_only=True))
+    inherited.detector = Detector(model.load(settings.detector))
     log.info("detector loaded", extra={"detector_version": inherited.detector.version})
 
 
-def load_classifier(settings: Settings, compiled_only: bool = True) -> None:
+def load_classifier(settings: Settings, load_file: LoadFile) -> None:
     """Load the classifier, and log which it is and where it came from."""
     # imports Flask and the rest once, so that workers share the memory and start quickly
     from digits.web.service import warn_of_misreading
 
-    classifier = inherited.classifier = Classifier(load(settings.model, compiled_only))
+    classifier = inherited.classifier = Classifier(registry.load(settings.model, load_file))
     facts = {
         "version": VERSION,
         "model": str(settings.model),
@@ -169,7 +172,7 @@ def on_starting(server: Any) -> None:
     try:
         settings = Settings.from_env(os.environ)
         for load_it in LOADED.values():
-            load_it(settings, compiled_only=False)
+            load_it(settings, compiling.load)
         for name, known in unknown(os.environ).items():
             log.warning("unknown setting %s%s", name, f": did you mean {known}?" if known else "")
     except (ModelError, SettingError) as error:
@@ -189,7 +192,7 @@ def on_reload(server: Any) -> None:
     settings = Settings.from_env(os.environ)
     for name, load_it in LOADED.items():
         try:
-            load_it(settings)
+            load_it(settings, model.load)
         except Exception as error:
             # any exception: if it got out of here, it would end the master and with it the service
             if name == "model" and isinstance(error, NotCompiledError) and error.version not in compilations:

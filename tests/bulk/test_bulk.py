@@ -46,7 +46,7 @@ def model() -> Any:
 
 @pytest.fixture
 def job(model: Any, tmp_path: Path) -> Job:
-    detector = add_model(load(ROOT / "models" / "detector.h5", compiled_only=True))
+    detector = add_model(load(ROOT / "models" / "detector.h5"))
     return Job(str(tmp_path / "out"), add_model(model), Options(), detector)
 
 
@@ -265,7 +265,7 @@ def test_all_digits_of_a_picture_are_read(job: Job, tmp_path: Path) -> None:
     for name, content in data.items():
         (tmp_path / f"{name}.png").write_bytes(content)
     np.save(tmp_path / "f.npy", images[5:6])
-    detector = load(ROOT / "models" / "detector.h5", compiled_only=True)
+    detector = load(ROOT / "models" / "detector.h5")
     reading = replace(job, version=add_model(detector), options=Options(read=True))
     found = read_all(reading, tmp_path)
     assert {row["model"] for row in found} == {detector.version}
@@ -545,7 +545,7 @@ def test_columns_and_options_are_documented() -> None:
 
 def test_a_picture_error_keeps_what_was_found() -> None:
     assert asdict(Options())["column"] == "image"
-    assert PictureError(422, "x", found="y").extra == {"found": "y"}
+    assert PictureError("content", "x", "is damaged.", found="y").extra == {"found": "y"}
     assert Parts("/nowhere/at/all", "0" * 8).existing() == {}
 
 

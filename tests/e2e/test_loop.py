@@ -67,7 +67,7 @@ def pixels_of(image: np.ndarray) -> dict[str, Any]:
 
 
 CLASSIFIER = Classifier(load(ROOT / "models" / "mnist.h5"))
-DETECTOR = Detector(load(ROOT / "models" / "detector.h5", compiled_only=True))
+DETECTOR = Detector(load(ROOT / "models" / "detector.h5"))
 # what the network sees of a picture of a 7
 SEEN = pixels_of(prepare([SEVEN], ["7"])[0])
 

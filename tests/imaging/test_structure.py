@@ -106,39 +106,42 @@ def rle(size: tuple[int, int], codes: bytes, bits: int = 8) -> bytes:
 
 
 HOSTILE: dict[str, tuple[int, Callable[[], bytes]]] = {
-    "a JPEG of 80 megapixels with 10,000 scans": (422, lambda: jpeg((10_000, 8000), 10_000)),
-    "a small JPEG with 150,000 scans": (422, lambda: jpeg((100, 100), 150_000)),
-    "a JPEG of 80 megapixels with 50 scans": (413, lambda: jpeg((10_000, 8000), 50)),
-    "a JPEG of 80 megapixels that is not progressive, with 500 scans": (422, lambda: sequential(500)),
-    "a JPEG with a million comments": (422, lambda: header(b"\xff\xfe\0\2" * MB)),
+    "a JPEG of 80 megapixels with 10,000 scans": ("content", lambda: jpeg((10_000, 8000), 10_000)),
+    "a small JPEG with 150,000 scans": ("content", lambda: jpeg((100, 100), 150_000)),
+    "a JPEG of 80 megapixels with 50 scans": ("large", lambda: jpeg((10_000, 8000), 50)),
+    "a JPEG of 80 megapixels that is not progressive, with 500 scans": ("content", lambda: sequential(500)),
+    "a JPEG with a million comments": ("content", lambda: header(b"\xff\xfe\0\2" * MB)),
     "a JPEG with comments hidden in a segment without a length": (
-        422,
+        "content",
         lambda: header((b"\xff\xf0\xff\xff" + b"\xff\xfe\0\2" * 16_000) * 20),
     ),
-    "a JPEG with 8 MB of fill bytes": (422, lambda: header(b"\xff" * 8 * MB)),
-    "a JPEG with 8 MB between segments": (422, lambda: header(b"\xff\xfe\0\2", bytes(8 * MB))),
+    "a JPEG with 8 MB of fill bytes": ("content", lambda: header(b"\xff" * 8 * MB)),
+    "a JPEG with 8 MB between segments": ("content", lambda: header(b"\xff\xfe\0\2", bytes(8 * MB))),
     "a JPEG with 8 MB before its scan": (
-        422,
+        "content",
         lambda: jpeg((28, 28)).replace(b"\xff\xda", bytes(8 * MB) + b"\xff\xda", 1),
     ),
-    "a JPEG with 900 segments of Exif data": (422, lambda: header(b"\xff\xe1\0\x09Exif\0\0a" * 900)),
-    "a PNG with 700,000 chunks": (422, lambda: png(chunk(b"prVt") * 700_000)),
-    "a PNG with 700,000 chunks after the data": (422, lambda: png(after=chunk(b"prVt") * 700_000)),
-    "a GIF with a comment in four million blocks": (422, lambda: gif(b"!\xfe" + b"\1a" * (4 * MB) + b"\0")),
-    "a GIF with a million extensions": (422, lambda: gif(b"!\xf9\4\0\0\0\0\0" * MB)),
-    "a GIF with 8 MB between blocks": (422, lambda: gif(bytes(8 * MB))),
-    "a TIFF with a tile of a billion pixels": (413, lambda: tiled((28, 28), (32_768, 32_752))),
-    "the same as a BigTIFF": (413, lambda: tiled((28, 28), (32_768, 32_752), big=True)),
+    "a JPEG with 900 segments of Exif data": ("content", lambda: header(b"\xff\xe1\0\x09Exif\0\0a" * 900)),
+    "a PNG with 700,000 chunks": ("content", lambda: png(chunk(b"prVt") * 700_000)),
+    "a PNG with 700,000 chunks after the data": ("content", lambda: png(after=chunk(b"prVt") * 700_000)),
+    "a GIF with a comment in four million blocks": (
+        "content",
+        lambda: gif(b"!\xfe" + b"\1a" * (4 * MB) + b"\0"),
+    ),
+    "a GIF with a million extensions": ("content", lambda: gif(b"!\xf9\4\0\0\0\0\0" * MB)),
+    "a GIF with 8 MB between blocks": ("content", lambda: gif(bytes(8 * MB))),
+    "a TIFF with a tile of a billion pixels": ("large", lambda: tiled((28, 28), (32_768, 32_752))),
+    "the same as a BigTIFF": ("large", lambda: tiled((28, 28), (32_768, 32_752), big=True)),
     "a TIFF of 50 megapixels in one strip of 100,000,000 bytes": (
-        413,
+        "large",
         lambda: tiff((10_000, 5000), {258: [16], 278: [5000], 273: [8], 279: [9]}, bytes(9)),
     ),
     "a TIFF with two million strips": (
-        422,
+        "content",
         lambda: tiff((28, 28), {273: bytes(8 * MB), 278: [1], 279: bytes(8 * MB)}, b"", False),
     ),
     "a TIFF with a resolution of two million values": (
-        422,
+        "content",
         lambda: tiff((28, 28), {273: [8], 278: [28], 279: [784], 282: bytes(8 * MB)}, bytes(784)),
     ),
 }
@@ -146,11 +149,11 @@ HOSTILE: dict[str, tuple[int, Callable[[], bytes]]] = {
 
 @pytest.mark.parametrize("what", HOSTILE)
 def test_a_file_with_more_parts_than_any_program_writes_is_refused(what: str) -> None:
-    status, make = HOSTILE[what]
+    kind, make = HOSTILE[what]
     with pytest.raises(PictureError) as refusal:
         prepare([make()], ["image"])
-    assert (refusal.value.status, refusal.value.extra["field"]) == (status, "image"), refusal.value
-    assert "damaged" not in refusal.value.detail
+    assert (refusal.value.kind, refusal.value.name) == (kind, "image"), refusal.value
+    assert "damaged" not in str(refusal.value)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +233,7 @@ def test_decoding_takes_no_more_than_an_honest_picture_of_the_largest_size(tmp_p
             try:
                 prepare([data], ["image"])
             except PictureError as error:
-                assert "damaged" not in error.detail or path.name == "codes", error.detail
+                assert "damaged" not in str(error) or path.name == "codes", error
             costs[path.name] = time.process_time() - begun
         print(json.dumps(costs))
     """

@@ -30,7 +30,7 @@ Reader = Callable[..., Reading]
 def detector() -> Detector:
     if not DETECTOR.exists():
         pytest.skip("needs models/detector.h5: run `dvc repro`")
-    return Detector(load(DETECTOR, compiled_only=True))
+    return Detector(load(DETECTOR))
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ import h5py
 import numpy as np
 import pytest
 
-from digits.model import Classifier, ModelError, load
+from digits.compiling import load
+from digits.model import Classifier, ModelError
 from digits.training.compile import CompileError, check, compile_h5, main
 from project import ROOT
 

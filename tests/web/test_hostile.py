@@ -251,7 +251,9 @@ def only_problems(decode: Callable[..., Any], *args: Any) -> Any:
     """The result of `decode`, or None for a Problem with a 4xx status."""
     try:
         return decode(*args)
-    except (Problem, PictureError) as problem:
+    except PictureError:
+        return None
+    except Problem as problem:
         if not 400 <= problem.status < 500:
             raise
         return None
