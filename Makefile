@@ -37,10 +37,11 @@ train: $(VENV)/.installed  ## [train] run the stages for single digits that are 
 test: $(VENV)/.installed  ## [develop] run all tests except the slow end-to-end ones
 	$(PY) -m pytest --hypothesis-profile=ci -m "not e2e and not docker and not terraform and not mlflow and not kubernetes and not bulk"
 
-lint: $(VENV)/.installed  ## [develop] check the code with ruff and mypy
+lint: $(VENV)/.installed  ## [develop] check the code with ruff, mypy and import-linter
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+	$(VENV)/bin/lint-imports --no-logo
 
 format: $(VENV)/.installed  ## [develop] format the code with ruff
 	$(PY) -m ruff check --fix .
@@ -74,15 +75,15 @@ $(SERVE_VENV)/.installed: requirements/serve.txt
 	$(SERVE_VENV)/bin/python $(PIP) -r requirements/serve.txt
 	touch $@
 
-.PHONY: bench bench-quick bench-train bench-parts
+.PHONY: bench bench-quick bench-train bench-profile
 bench: $(VENV)/.installed  ## [develop] compare the service with other servers (takes minutes; installs them in .bench; needs wrk)
 	$(PY) benchmarks/bench.py
 
 bench-quick: $(VENV)/.installed  ## fail if the service is too slow compared with a constant answer (under a minute)
 	$(PY) benchmarks/bench.py --quick
 
-bench-parts: $(VENV)/.installed  ## show where the CPU time of a request goes
-	$(PY) benchmarks/parts.py
+bench-profile: $(VENV)/.installed  ## show where the CPU time of a request goes
+	$(PY) benchmarks/profile_request.py
 
 bench-train: $(VENV)/.installed  ## compare training with other frameworks (takes minutes; needs `dvc repro data`)
 	$(PY) benchmarks/training.py

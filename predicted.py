@@ -8,7 +8,7 @@ so you can copy this one file to another machine.
     cat requests.jsonl | python predicted.py -   # standard input: a picture, a JSON request, or JSON Lines
 
 Exit code 0: every image has an answer. 1: some were refused or could not be read; the rows say which. 2: the usage
-is wrong, or no service answers. 3, with --sure: some answers are unsure. docs/client.md shows more.
+is wrong, or no service answers. 3, with --fail-unsure: some answers are unsure. docs/client.md shows more.
 """
 
 from __future__ import annotations
@@ -216,7 +216,7 @@ class Client:
     def __init__(self, args: argparse.Namespace, say: Callable[[str], None]) -> None:
         self.url, self.timeout, self.retries = args.url.rstrip("/"), args.timeout, max(args.retries, 0)
         options = {name: getattr(args, name) for name in ("length", "check", "alternatives")}
-        options["prepare"] = "none" if args.no_prepare else None
+        options["prepare"] = None if args.prepare == "mnist" else args.prepare
         query = urlencode({name: value for name, value in options.items() if value})
         self.target = f"{self.url}/{'read' if args.read else 'predict'}" + f"?{query}" * bool(query)
         # the name of the list of answers, and a field of each
@@ -456,8 +456,12 @@ def arguments() -> argparse.ArgumentParser:
     add("--alternatives", type=_positive, help="with --read and --json: number of other readings per line")
     add("--batch", type=_positive, help="images per request (default: 64; with --read: 1)")
     add("--jobs", type=_positive, default=2, help="requests at the same time (default: %(default)s)")
-    add("--no-prepare", action="store_true", help="pictures have 28x28 pixels and look like MNIST's")
-    add("--sure", action="store_true", help="exit with 3 if any answer is unsure")
+    what = "none: use pictures of 28x28 pixels as they are (default: %(default)s)"
+    add("--prepare", choices=("mnist", "none"), default="mnist", help=what)
+    add("--fail-unsure", action="store_true", help="exit with 3 if any answer is unsure")
+    # their names before 0.10
+    add("--no-prepare", action="store_const", const="none", dest="prepare", help=argparse.SUPPRESS)
+    add("--sure", action="store_true", dest="fail_unsure", help=argparse.SUPPRESS)
     add("--timeout", type=float, default=30, help="seconds to wait for an answer (default: %(default)s)")
     retried = "retries after 429, 502, 503 or a lost connection (default: %(default)s)"
     add("--retries", type=int, default=5, help=retried)
@@ -479,7 +483,7 @@ def count_unsure(url: str, answers: Iterable[Row]) -> int:
     """
     parts = [part for each in answers if "error" not in each for part in each.get("lines", [each])]
     if not all("unsure" in part for part in parts):
-        raise Stop(f"--sure needs a newer service: {url} does not say which answers are unsure.", 2)
+        raise Stop(f"--fail-unsure needs a newer service: {url} does not say which answers are unsure.", 2)
     return sum(bool(part["unsure"]) for part in parts)
 
 
@@ -516,7 +520,7 @@ def run(args: argparse.Namespace) -> int:
             sys.stdout.flush()
             progress.done += sum(row.get("page", 1) == 1 for row in rows)
             progress.failed += sum("error" in row for row in rows)
-            if args.sure:
+            if args.fail_unsure:
                 unsure += count_unsure(client.url, rows)
             progress.show()
     except Stop as stop:
@@ -538,7 +542,7 @@ def ask_one(args: argparse.Namespace) -> int:
     try:
         answer = client.send(Path(path).read_bytes())
         print(json.dumps(answer), flush=True)
-        unsure = args.sure and count_unsure(client.url, answer.get(client.answers, [answer]))
+        unsure = args.fail_unsure and count_unsure(client.url, answer.get(client.answers, [answer]))
     except FileNotFoundError as error:
         raise Stop(f"{path} can't be read: {error.strerror}.", 2) from None
     except Refused as refused:
@@ -561,8 +565,8 @@ def main() -> int:
     if not (args.api_key.isascii() and args.api_key.isprintable()):
         # the message must not contain the key
         parser.error("the API key contains characters that are not allowed in a header")
-    if args.read and (not args.inputs or args.no_prepare):
-        parser.error("--read needs pictures, and can't be used with --no-prepare")
+    if args.read and (not args.inputs or args.prepare == "none"):
+        parser.error("--read needs pictures, and can't be used with --prepare none")
     if not args.read and (args.length or args.check or args.alternatives or args.digits):
         parser.error("--length, --check, --alternatives and --digits need --read")
     if args.digits and args.format != "csv":

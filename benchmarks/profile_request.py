@@ -1,4 +1,4 @@
-"""Measures where the CPU time of a request goes, for one image as JSON. `make bench-parts` prints the table in
+"""Measures where the CPU time of a request goes, for one image as JSON. `make bench-profile` prints the table in
 docs/performance.md.
 
 It measures the CPU time of the service and of a server with a constant answer, each under gunicorn with one worker

@@ -474,7 +474,7 @@ def test_a_row_says_that_it_is_unsure(flaky: Flaky, tmp_path: Path) -> None:
     ]
     assert [row["unsure"] for row in csv.DictReader(io.StringIO(table.stdout))] == ["true", "false"]
     assert [json.loads(line)["unsure"] for line in lines.stdout.splitlines()] == [True, False]
-    # without --sure, unsure answers are not an error
+    # without --fail-unsure, unsure answers are not an error
     assert {done.returncode for done in (text, table, lines)} == {0}
     assert text.stderr == ""
 
@@ -486,7 +486,7 @@ def test_sure_exits_with_3_if_any_answer_is_unsure(
 ) -> None:
     flaky.found = found
     (tmp_path / "two.json").write_text(json.dumps({"images": [IMAGE, IMAGE]}))
-    done = run(tmp_path / "two.json", "--sure", *options, url=flaky.url)
+    done = run(tmp_path / "two.json", "--fail-unsure", *options, url=flaky.url)
     assert done.returncode == code
     assert done.stdout
     assert ("1 of 2 unsure" in done.stderr) == (code == 3 and bool(options))
@@ -494,13 +494,13 @@ def test_sure_exits_with_3_if_any_answer_is_unsure(
 
 def test_a_single_image_that_is_unsure_exits_with_3_too(flaky: Flaky) -> None:
     flaky.found = [UNSURE]
-    done = run("--sure", url=flaky.url)
+    done = run("--fail-unsure", url=flaky.url)
     assert (done.returncode, json.loads(done.stdout)) == (3, UNSURE)
 
 
 def test_a_failure_counts_for_more_than_an_unsure_answer(flaky: Flaky, tmp_path: Path) -> None:
     flaky.found = [UNSURE]
-    done = run(ROOT / "sample_request.json", tmp_path / "gone.png", "--sure", url=flaky.url)
+    done = run(ROOT / "sample_request.json", tmp_path / "gone.png", "--fail-unsure", url=flaky.url)
     assert done.returncode == 1
     assert "1 of 2 unsure" in done.stderr
 
@@ -511,7 +511,7 @@ def test_an_older_service_works_without_the_option_sure(flaky: Flaky, options: l
     done = run(sample, *options, url=flaky.url)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == (f"{sample}\t7\t0.9\n" if options else json.dumps(SEVEN) + "\n")
-    done = run(sample, "--sure", *options, url=flaky.url)
+    done = run(sample, "--fail-unsure", *options, url=flaky.url)
     assert done.returncode == 2
     assert "does not say which answers are unsure" in done.stderr
 
@@ -605,7 +605,7 @@ def test_a_blank_picture_has_a_row_in_a_table(server: Server, tmp_path: Path, wo
 
 def test_read_sends_its_options_and_counts_unsure_lines(server: Server, tmp_path: Path) -> None:
     (tmp_path / "scan.png").write_bytes(number("4725"))
-    done = run("--read", tmp_path / "scan.png", "--length=3", "--sure", url=server.url)
+    done = run("--read", tmp_path / "scan.png", "--length=3", "--fail-unsure", url=server.url)
     text, unsure = done.stdout.split()
     assert (len(text), unsure, done.returncode, done.stderr) == (3, "unsure", 3, "1 lines unsure\n")
 
@@ -614,7 +614,7 @@ def test_read_sends_its_options_and_counts_unsure_lines(server: Server, tmp_path
     "args",
     [
         ["--read"],
-        ["--read", "--no-prepare", "x.png"],
+        ["--read", "--prepare=none", "x.png"],
         ["--length", "3", "x.png"],
         ["--digits", "--csv", "x.png"],
         ["--read", "--digits", "x.png"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, request
 
+from digits.version import VERSION
 from digits.web import openapi
 from digits.web.access import protected, public
 from digits.web.messages import json_response
@@ -35,7 +36,8 @@ def index() -> Response:
 def model() -> Response:
     """The model card."""
     serving = service()
-    return json_response(serving.classifier.card | {"detector": serving.detector.card})
+    cards = serving.classifier.card | {"detector": serving.detector.card}
+    return json_response(cards | {"service_version": VERSION})
 
 
 def summary() -> dict[str, object]:

@@ -18,7 +18,7 @@ bp = Blueprint("predict", __name__)
 def predict() -> Response:
     """Classify the request's images."""
     current: flask.Request = request._get_current_object()  # type: ignore[attr-defined]
-    as_is, detail = query.is_prepared(current), query.wants_detail(current)
+    as_is, detail = query.as_is(current), query.wants_detail(current)
     g.keep = query.is_to_be_kept(current)
     items = bodies.items_of(current, current_app.config["MAX_BATCH"])
     batch, pages = bodies.to_pages(items, as_is)

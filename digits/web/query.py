@@ -7,7 +7,7 @@ import flask
 from digits.web.problems import Problem
 
 
-def is_prepared(request: flask.Request) -> bool:
+def as_is(request: flask.Request) -> bool:
     """Whether `?prepare=none` says that pictures already are 28x28 images like MNIST's. Raises Problem 422 for
     another value."""
     # most requests have no query

@@ -21,7 +21,7 @@ from digits.web.request_log import seconds_spent
 from digits.web.settings import Settings
 
 # number of images to classify before other requests continue; these take about 20 ms
-BATCH_SIZE = 256
+AT_A_TIME = 256
 # the samples of the drawing page, one of each digit, most of which any trained model classifies correctly
 SAMPLES = Path(__file__).parent / "static" / "samples"
 MIN_SAMPLES_READ = 7
@@ -75,13 +75,13 @@ class Service:
         metrics, state = self.metrics, g._get_current_object()
         begun = perf_counter()
         metrics.decode.observe(seconds_spent(state))
-        probabilities = self.classifier.probabilities(images[:BATCH_SIZE])
-        if len(images) > BATCH_SIZE:
+        probabilities = self.classifier.probabilities(images[:AT_A_TIME])
+        if len(images) > AT_A_TIME:
             # let other requests continue in between
             parts = [probabilities]
-            for start in range(BATCH_SIZE, len(images), BATCH_SIZE):
+            for start in range(AT_A_TIME, len(images), AT_A_TIME):
                 self.give_way()
-                parts.append(self.classifier.probabilities(images[start : start + BATCH_SIZE]))
+                parts.append(self.classifier.probabilities(images[start : start + AT_A_TIME]))
             probabilities = np.concatenate(parts)
         metrics.inference.observe(perf_counter() - begun)
         if len(probabilities) == 1:

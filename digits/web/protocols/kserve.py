@@ -77,9 +77,9 @@ def ready() -> Response:
 @public
 def model(version: str | None = None) -> Response:
     """Names, types and shapes of the inputs and outputs."""
-    served = _check(version)
+    version = _check(version)
     return json_response(
-        {"name": NAME, "versions": [served], "platform": "litert", "inputs": INPUTS, "outputs": OUTPUTS}
+        {"name": NAME, "versions": [version], "platform": "litert", "inputs": INPUTS, "outputs": OUTPUTS}
     )
 
 
@@ -97,7 +97,7 @@ def model_ready(version: str | None = None) -> Response:
 @needs_key
 def infer(version: str | None = None) -> Response:
     """Predictions for the input tensor."""
-    served = _check(version)
+    version = _check(version)
     body = request.get_data(cache=False)
     decode = partial(_decode, body, request.headers.get(HEADER), current_app.config["MAX_BATCH"])
     requested, name, batch = offload_if_large(body, decode)
@@ -107,7 +107,7 @@ def infer(version: str | None = None) -> Response:
         "digit": probabilities.argmax(1),
         "unsure": service().unsure(probabilities),
     }
-    answer = {"model_name": NAME, "model_version": served} | ({"id": name} if name else {})
+    answer = {"model_name": NAME, "model_version": version} | ({"id": name} if name else {})
     outputs: list[dict[str, Any]] = []
     tail = []
     for output, as_bytes in requested:
@@ -136,10 +136,10 @@ def given(value: dict[str, Any], name: str, default: Any = None) -> Any:
 
 def _check(version: str | None) -> str:
     """The version of the model. Raises Problem 404 if the request asks for another."""
-    served = service().classifier.version
-    if version not in (None, served):
-        raise Problem(404, f"The model {NAME} has no version {version}; {served} is served.")
-    return served
+    loaded = service().classifier.version
+    if version not in (None, loaded):
+        raise Problem(404, f"The model {NAME} has no version {version}; {loaded} is served.")
+    return loaded
 
 
 def _decode(

@@ -34,13 +34,13 @@ def error(status: int, detail: str) -> tuple[int, dict[str, Any]]:
     return 400 if status in (415, 422) else status, {"error": detail}
 
 
-def served() -> str:
+def decimal_version() -> str:
     """The model's version as a whole number, as in TensorFlow Serving: the twelve hex digits in decimal."""
     return str(int(service().classifier.version, 16))
 
 
 def _check(version: int) -> None:
-    if str(version) != served():
+    if str(version) != decimal_version():
         raise Problem(404, f"Servable not found for request: Specific({NAME}, {version})")
 
 
@@ -75,7 +75,8 @@ def models() -> Response:
 @public
 def status() -> Response:
     """The version that is served."""
-    state = {"version": served(), "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
+    fine = {"error_code": "OK", "error_message": ""}
+    state = {"version": decimal_version(), "state": "AVAILABLE", "status": fine}
     return json_response({"model_version_status": [state]})
 
 
@@ -105,7 +106,7 @@ def metadata() -> Response:
     }
     return json_response(
         {
-            "model_spec": {"name": NAME, "signature_name": "", "version": served()},
+            "model_spec": {"name": NAME, "signature_name": "", "version": decimal_version()},
             "metadata": {"signature_def": {"signature_def": {SIGNATURE: signature}}},
         }
     )
