@@ -176,7 +176,7 @@ image: export SOURCE = $(shell git remote get-url origin 2>/dev/null | sed -E 's
 image:  ## [operate] build the service's image, labelled with its version, revision and source
 	docker compose build service
 
-.PHONY: fuzz audit sbom
+.PHONY: fuzz corpus audit sbom
 # the security tools have their own environment, because their packages may conflict with the others
 TOOLS_VENV ?= .venv-tools
 TOOLS = $(TOOLS_VENV)/bin/python
@@ -185,6 +185,9 @@ RUNS ?= 100000
 
 fuzz: $(TOOLS_VENV)/.installed  ## fuzz the service with 120,000 requests (takes minutes; Linux; RUNS=, KEEP=1)
 	$(TOOLS) tests/support/fuzz.py --runs $(RUNS) $(if $(KEEP),--keep)
+
+corpus:  ## add raw requests to those that the tests replay (FILES=)
+	$(PYTHON) tests/support/corpus.py $(FILES)
 
 # AUDIT=osv uses osv.dev instead of the package index
 audit: $(TOOLS_VENV)/.installed  ## [operate] check the locked packages for known vulnerabilities

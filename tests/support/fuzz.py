@@ -3,8 +3,8 @@ worker.
 
 An input is a raw HTTP request. Most inputs go through gunicorn's parser and the app in one process, with
 coverage-guided fuzzing (atheris, which is libFuzzer for Python). The others are sent over sockets to a real
-gunicorn. With KEEP=1, inputs that reach new code are kept in tests/corpus, from where tests/web/test_fuzz.py
-replays them.
+gunicorn. With KEEP=1, inputs that reach new code are kept in tests/corpus.zip, from where tests/web/test_fuzz.py
+replays them. An input that fails is written to tmp/fuzz-found.
 
     make fuzz                      # 100,000 inputs in process and 20,000 over sockets
     make fuzz RUNS=1000000         # more inputs
@@ -34,10 +34,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import corpus
 import costly
+from project import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
-CORPUS = ROOT / "tests" / "corpus"
+FOUND = ROOT / "tmp" / "fuzz-found"
+ADVICE = "`make corpus FILES=tmp/fuzz-found/...` keeps the request for the tests."
 # maximum seconds for one input, even on a busy machine
 SLOWEST = 10
 
@@ -439,11 +441,11 @@ def fuzz_in_process(runs: int, seconds: int, keep: bool) -> int:
     """Run libFuzzer in a separate process, and return the number of inputs. Exits if it finds a failure."""
     work = ROOT / "tmp" / "fuzz"
     shutil.rmtree(work, ignore_errors=True)
-    (work / "seeds").mkdir(parents=True)
-    (work / "new").mkdir()
-    for name, raw in seeds().items():
-        (work / "seeds" / name).write_bytes(raw)
-    CORPUS.mkdir(exist_ok=True)
+    for folder, requests in (("seeds", seeds()), ("kept", corpus.read()), ("new", {})):
+        (work / folder).mkdir(parents=True)
+        for name, raw in requests.items():
+            (work / folder / name).write_bytes(raw)
+    FOUND.mkdir(parents=True, exist_ok=True)
     environ = os.environ | {"FUZZ_COUNTS": str(work / "counts")}
 
     def libfuzzer(*arguments: object) -> str:
@@ -452,17 +454,20 @@ def fuzz_in_process(runs: int, seconds: int, keep: bool) -> int:
             command, env=environ, stderr=subprocess.PIPE, text=True, errors="replace", check=False
         )
         if done.returncode:
-            sys.exit(f"{done.stderr[-6000:]}\nA failure was found: see tests/corpus/found-*")
+            sys.exit(f"{done.stderr[-6000:]}\nA failure was found. {ADVICE}")
         return done.stderr
 
     limits = (
         f"-timeout={SLOWEST}",
         "-rss_limit_mb=2048",
         "-max_len=16384",
-        f"-artifact_prefix={CORPUS}/found-",
+        f"-artifact_prefix={FOUND}/",
     )
     output = libfuzzer(
-        f"-runs={runs}", f"-max_total_time={seconds}", *limits, work / "new", work / "seeds", CORPUS
+        f"-runs={runs}",
+        f"-max_total_time={seconds}",
+        *limits,
+        *(work / name for name in ("new", "seeds", "kept")),
     )
     tried, took = map(int, re.search(r"Done (\d+) runs in (\d+) second", output).groups())  # type: ignore[union-attr]
     counts = {int(k): v for k, v in json.loads((work / "counts").read_text()).items()}
@@ -473,10 +478,9 @@ def fuzz_in_process(runs: int, seconds: int, keep: bool) -> int:
     if keep:
         # the smallest set of files that reaches the same code
         (work / "merged").mkdir()
-        libfuzzer("-merge=1", *limits, work / "merged", CORPUS, work / "new")
-        for file in (work / "merged").iterdir():
-            shutil.copy(file, CORPUS / file.name)
-        print(f"  tests/corpus now has {len(list(CORPUS.iterdir()))} files")
+        libfuzzer("-merge=1", *limits, work / "merged", work / "kept", work / "new")
+        corpus.add(list((work / "merged").iterdir()))
+        print(f"  tests/corpus.zip now has {len(corpus.read())} requests")
     return tried
 
 
@@ -512,7 +516,7 @@ def fuzz_over_sockets(runs: int, seed: int) -> int:
         children = Path(f"/proc/{server.pid}/task/{server.pid}/children")
         time.sleep(1)
         workers = children.read_text()
-        pool = [*seeds().values(), *costly_seeds(), *(file.read_bytes() for file in sorted(CORPUS.iterdir()))]
+        pool = [*seeds().values(), *costly_seeds(), *corpus.read().values()]
         good = seeds()["raw"]
         counts: Counter[int] = Counter()
         wrong: list[str] = []
@@ -530,8 +534,8 @@ def fuzz_over_sockets(runs: int, seed: int) -> int:
                     return
                 counts.update(found or [0])
                 if any(status >= 500 for status in found):
-                    (CORPUS / f"found-socket-{number}").write_bytes(raw)
-                    wrong.append(f"{found} for {raw!r}")
+                    (FOUND / f"socket-{number}").write_bytes(raw)
+                    wrong.append(f"{found} for {raw!r}. {ADVICE}")
                     return
 
         begun = time.monotonic()
@@ -585,7 +589,9 @@ def main() -> None:
     parser.add_argument("--sockets", type=int, default=20_000, help="inputs over sockets (%(default)s)")
     parser.add_argument("--seconds", type=int, default=3600, help="at most, in process (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the share over sockets (%(default)s)")
-    parser.add_argument("--keep", action="store_true", help="keep in tests/corpus what reached something new")
+    parser.add_argument(
+        "--keep", action="store_true", help="keep in tests/corpus.zip what reached something new"
+    )
     args = parser.parse_args()
     tried = fuzz_in_process(args.runs, args.seconds, args.keep) + fuzz_over_sockets(args.sockets, args.seed)
     used = ", ".join(

@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from project import ROOT
+
 # results other than an HTTP status: the connection was refused; it was closed before the end of the answer; there
 # was no answer in time; the answer was wrong
 REFUSED, LOST, SILENT, WRONG = -1, -2, -3, -4
@@ -31,7 +33,7 @@ FATE = np.dtype(
     [("sent", "f8"), ("took", "f8"), ("status", "i4"), ("kept", "?"), ("version", "i8"), ("retry", "?")]
 )
 
-SAMPLE = (Path(__file__).resolve().parents[2] / "sample_request.json").read_bytes()
+SAMPLE = (ROOT / "sample_request.json").read_bytes()
 
 
 def post(body: bytes = SAMPLE, kind: str = "application/json", path: str = "/predict") -> bytes:

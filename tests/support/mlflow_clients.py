@@ -7,7 +7,6 @@ import json
 import sys
 import tempfile
 import urllib.request
-from pathlib import Path
 from typing import Any
 
 import mlflow.pyfunc
@@ -17,7 +16,9 @@ from mlflow import MlflowClient
 from mlflow.pyfunc import scoring_server
 from mlflow.pyfunc.scoring_server.client import ScoringServerClient
 
-IMAGE = json.loads((Path(__file__).resolve().parents[2] / "sample_request.json").read_text())["image"]
+from project import SAMPLE
+
+IMAGE = SAMPLE["image"]
 FLAT = [value for row in IMAGE for value in row]
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from fuzz import CORPUS, Target, ask, costly_seeds, havoc_by, mutated, seeds
+import corpus
+from fuzz import Target, ask, costly_seeds, havoc_by, mutated, seeds
 from service import Server
 
-KEPT = sorted(CORPUS.iterdir())
+KEPT = corpus.read()
 
 
 @pytest.fixture(scope="module")
@@ -35,18 +37,18 @@ def test_every_costly_seed_is_answered_without_5xx(target: Target) -> None:
 
 def test_earlier_findings_are_answered_without_5xx(target: Target) -> None:
     assert len(KEPT) > 50
-    for file in KEPT:
+    for raw in KEPT.values():
         # this contains assertions
-        target.answer(file.read_bytes())
+        target.answer(raw)
 
 
 def test_earlier_findings_are_answered_without_5xx_over_sockets(server: Server) -> None:
     host, _, port = server.url.removeprefix("http://").rpartition(":")
     workers = server.children()
     good = seeds()["raw"]
-    for number, file in enumerate(KEPT):
-        statuses = ask((host, int(port)), file.read_bytes(), good if number % 2 else None)
-        assert all(status < 500 for status in statuses), file
+    for number, (name, raw) in enumerate(KEPT.items()):
+        statuses = ask((host, int(port)), raw, good if number % 2 else None)
+        assert all(status < 500 for status in statuses), name
     assert server.children() == workers
     assert server.ask("/health/live").status == 200
 
@@ -64,3 +66,16 @@ def test_a_server_error_is_detected(target: Target, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(target.app.extensions["digits"].classifier, "probabilities", None)
     with pytest.raises(AssertionError, match="500"):
         target.answer(seeds()["raw"])
+
+
+def test_the_archive_is_as_the_program_packs_it() -> None:
+    assert corpus.packed(KEPT.values()) == corpus.ARCHIVE.read_bytes()
+
+
+def test_a_request_is_added_once(tmp_path: Path) -> None:
+    file, archive = tmp_path / "crash", tmp_path / "corpus.zip"
+    file.write_bytes(b"GET / HTTP/1.1\r\n\r\n")
+    archive.write_bytes(corpus.packed([b"other"]))
+    for _ in range(2):
+        corpus.add([file], archive)
+        assert sorted(corpus.read(archive).values()) == sorted([b"other", file.read_bytes()])
