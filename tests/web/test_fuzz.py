@@ -44,12 +44,13 @@ def test_earlier_findings_are_answered_without_5xx(target: Target) -> None:
 
 def test_earlier_findings_are_answered_without_5xx_over_sockets(server: Server) -> None:
     host, _, port = server.url.removeprefix("http://").rpartition(":")
-    workers = server.children()
+    workers = set(server.children())
     good = seeds()["raw"]
     for number, (name, raw) in enumerate(KEPT.items()):
         statuses = ask((host, int(port)), raw, good if number % 2 else None)
         assert all(status < 500 for status in statuses), name
-    assert server.children() == workers
+    # the second may have started meanwhile
+    assert workers <= set(server.children())
     assert server.ask("/health/live").status == 200
 
 
