@@ -2,10 +2,11 @@
 # scheduler and workers, and bulk.py).
 #   docker build -t digits .                    docker build -t digits-train --target train .
 #                                               docker build -t digits-bulk --target bulk .
-ARG PYTHON=3.11-slim-bookworm
+# BASE=python@sha256:... pins it by digest (docs/docker.md)
+ARG BASE=python:3.11-slim-bookworm
 
 # --- packages, in their own layers, so that a code change does not rebuild them ------------------------------
-FROM python:${PYTHON} AS packages
+FROM ${BASE} AS packages
 RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends binutils && rm -rf /var/lib/apt/lists/*
 COPY requirements/serve.txt /
 # into a separate folder, so that the image gets the packages without pip
@@ -19,7 +20,7 @@ RUN find /packages -name '*.so*' -not -path '*.libs/*' -exec strip --strip-unnee
     && find /packages -name tests -type d -prune -exec rm -r {} +
 
 # --- train: `docker compose run --rm train` ------------------------------------------------------------------
-FROM python:${PYTHON} AS train
+FROM ${BASE} AS train
 # DVC needs a git repository
 RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends git && rm -rf /var/lib/apt/lists/*
 COPY requirements.txt /
@@ -32,7 +33,7 @@ WORKDIR /pipeline
 CMD ["dvc", "repro", "evaluate"]
 
 # --- bulk: `docker compose --profile bulk up` ----------------------------------------------------------------
-FROM python:${PYTHON} AS bulk
+FROM ${BASE} AS bulk
 RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin digits
 COPY requirements/bulk.txt /
 RUN --mount=type=cache,target=/var/cache/pip \
@@ -52,7 +53,7 @@ ENTRYPOINT ["python"]
 CMD ["bulk.py", "--help"]
 
 # --- serve ---------------------------------------------------------------------------------------------------
-FROM python:${PYTHON} AS serve
+FROM ${BASE} AS serve
 RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin digits
 COPY --from=packages /packages /packages
 ENV PYTHONPATH=/packages PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOST=0.0.0.0 PORT=5000

@@ -271,8 +271,8 @@ def test_size_start_memory_and_stop(stack: Stack) -> None:
     def size(image: str) -> float:
         return int(command("docker", "image", "inspect", "-f", "{{.Size}}", image)) / 1e6
 
-    base = re.findall(r"ARG PYTHON=(\S+)", (ROOT / "Dockerfile").read_text())[0]
-    on_top = size("digits") - size(f"python:{base}")
+    base = re.findall(r"ARG BASE=(\S+)", (ROOT / "Dockerfile").read_text())[0]
+    on_top = size("digits") - size(base)
     container = stack.container("service")
     # try again if the machine is busy with something else
     for _ in range(3):
