@@ -2,7 +2,7 @@
 Keras `predict`. `make bench-bulk` calls it. It prints the tables for docs/bulk.md and writes
 benchmarks/bulk.json.
 
-The pictures are MNIST's test images if MNIST_NPZ names them, else the samples of the drawing page, as PNGs of
+The pictures are MNIST's test images if MNIST_NPZ names them, else the samples of the web page, as PNGs of
 28x28 and of 280x280 pixels. `--only NAME` repeats one measurement and keeps the others. Measurements whose ratio
 is reported alternate BENCH_TURNS times, and their medians are used.
 """

@@ -1,4 +1,4 @@
-"""Draws the drawing page's sample of a handwritten number:
+"""Draws the web page's sample of a handwritten number:
 
 python benchmarks/sample.py digits/web/static/samples/number.png
 """

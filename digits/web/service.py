@@ -22,7 +22,7 @@ from digits.web.settings import Settings
 
 # number of images to classify before other requests continue; these take about 20 ms
 AT_A_TIME = 256
-# the samples of the drawing page, one of each digit, most of which any trained model classifies correctly
+# the samples of the web page, one of each digit, most of which any trained model classifies correctly
 SAMPLES = Path(__file__).parent / "static" / "samples"
 MIN_SAMPLES_READ = 7
 
@@ -156,7 +156,7 @@ class Service:
 
 
 def warn_of_misreading(classifier: Classifier) -> None:
-    """Log a warning if a model without test results in its card misreads the samples of the drawing page."""
+    """Log a warning if a model without test results in its card misreads the samples of the web page."""
     if "test" in classifier.card:
         return
     pictures = [(SAMPLES / f"{digit}.png").read_bytes() for digit in range(10)]

@@ -1,4 +1,4 @@
-"""The drawing page in a real browser (Debian's Chromium, or the one that CHROMIUM names) with a real server. The
+"""The web page in a real browser (Debian's Chromium, or the one that CHROMIUM names) with a real server. The
 tests draw with real pointer events and check accessibility with axe-core. `make e2e` runs them, and `make
 screenshots` takes the pictures."""
 

@@ -1,4 +1,4 @@
-"""Reading numbers in pictures with the shipped detector. Most pictures are made of the drawing page's samples."""
+"""Reading numbers in pictures with the shipped detector. Most pictures are made of the web page's samples."""
 
 from collections.abc import Callable
 from io import BytesIO
@@ -49,7 +49,7 @@ def png(picture: Image.Image) -> bytes:
 
 
 def sample(digit: str, side: int = SIDE) -> Image.Image:
-    """A sample digit of the drawing page, dark on light."""
+    """A sample digit of the web page, dark on light."""
     with Image.open(ROOT / f"digits/web/static/samples/{digit}.png") as ink:
         return ink.convert("L").resize((side, side), Image.Resampling.BICUBIC)
 

@@ -56,7 +56,7 @@ MARGIN = 30
 
 
 def number(*lines: str) -> Image.Image:
-    """The sample digits of the drawing page in lines, dark on light."""
+    """The sample digits of the web page in lines, dark on light."""
     size = (2 * MARGIN + STEP * max(map(len, lines)), 2 * MARGIN + 2 * STEP * len(lines))
     picture = Image.new("L", size, 255)
     for row, line in enumerate(lines):
