@@ -35,7 +35,7 @@ export function show(found, source) {
   const pixels = seen.createImageData(28, 28);
   found.image.flat().forEach((value, i) => pixels.data.set([value, value, value, 255], 4 * i));
   seen.putImageData(pixels, 0, 0);
-  if (!unsure) return ["read", `It is a ${digit}, with ${percent(probability)}.`];
+  if (!unsure) return ["read", `It is a ${digit}, ${percent(probability)} sure.`];
   const guess = make("small", { textContent: `Best guess: ${digit} (${percent(probability)})` });
   // in one change, so that a screen reader announces both
   return ["unsure", ["This does not look like one digit. ", guess]];

@@ -20,8 +20,9 @@ export function button(text, listener, properties = {}) {
 }
 
 export function percent(share, places = 1) {
+  const number = (share * 100).toFixed(places).replace("100.0", "100");
   // a no-break space keeps the sign with its number
-  return `${(share * 100).toFixed(places)}\u00a0%`;
+  return `${number}\u00a0%`;
 }
 
 export function count(number, one, many = `${one}s`) {

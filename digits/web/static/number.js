@@ -28,7 +28,8 @@ export function show(found, source) {
   if (!line) return ["nothing", "No digit was found."];
   const state = unsure ? "unsure" : "read";
   if (found.lines.length > 1) return [state, `It reads ${found.lines.length} lines, ${unsure || "none"} of them unsure.`];
-  return [state, `It ${unsure ? "may read" : "reads"} ${line.text}, with ${percent(line.probability)}.`];
+  const probability = percent(line.probability);
+  return [state, unsure ? `It may read ${line.text} (${probability}).` : `It reads ${line.text}, ${probability} sure.`];
 }
 
 export async function command(blob) {
