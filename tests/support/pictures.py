@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import struct
 import zlib
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from project import ROOT, SAMPLE
 
@@ -66,3 +67,14 @@ def number(*lines: str) -> Image.Image:
             ink = Image.open(ROOT / f"digits/web/static/samples/{digit}.png").resize((SIDE, SIDE))
             picture.paste(ink, (MARGIN + STEP * column, MARGIN + 2 * STEP * row))
     return picture
+
+
+@functools.cache
+def large(size: tuple[int, int], kind: str, mode: str = "L", **options: Any) -> bytes:
+    """A seven with thin strokes in the middle of a large picture."""
+    width, height = size
+    picture = Image.new("L", size, 235)
+    pen = ImageDraw.Draw(picture)
+    pen.line((0.4 * width, 0.3 * height, 0.6 * width, 0.3 * height), 20, width // 60)
+    pen.line((0.6 * width, 0.3 * height, 0.48 * width, 0.7 * height), 20, width // 60)
+    return encoded(picture.convert(mode), kind, **options)
