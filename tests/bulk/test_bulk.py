@@ -650,6 +650,6 @@ def test_an_empty_file_has_the_services_error(job: Job, scans: Path, tmp_path: P
             assert (row["status"], row["error"]) == (422, f"{row['path']} is empty. Found: 0 bytes.")
 
 
-def test_the_output_folder_is_no_input(scans: Path) -> None:
+def test_an_input_that_is_the_output_folder_is_refused(scans: Path) -> None:
     with pytest.raises(UsageError, match="is the output folder"):
         find_shards([str(scans)], "image", without=str(scans))

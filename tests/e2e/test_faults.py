@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -469,50 +469,6 @@ def test_slow_and_broken_clients_do_not_slow_others_down(patient, trouble):
     assert rate_then >= 0.8 * rate / factor_of_times
     # other processes hardly affect this
     assert cost_then <= (1 + 0.25 * factor_of_times) * cost
-
-
-def read_all(client):
-    client.settimeout(10)
-    data = b""
-    while part := client.recv(65536):
-        data += part
-    return data
-
-
-def test_broken_requests_get_an_answer_if_possible(server):
-    with closing(connect(server, head(10).encode() + b"1234")) as client:
-        client.shutdown(socket.SHUT_WR)
-        answer = read_all(client)
-    assert answer.startswith(b"HTTP/1.1 400 ")
-    assert b'"detail":"The connection was closed before the request was complete."' in answer
-    with closing(connect(server, post())) as client:
-        client.shutdown(socket.SHUT_WR)
-        assert b'{"predicted_digit":7' in read_all(client)
-    with closing(connect(server, b"GET / HTTP/1.1\r\nHost : x\r\n\r\n")) as client:
-        answer = read_all(client)
-    assert answer.startswith(b"HTTP/1.1 400 ")
-    assert b"application/problem+json" in answer
-    with closing(connect(server, head(len(SAMPLE), "Expect: 100-continue\r\n").encode())) as client:
-        assert client.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
-        client.sendall(SAMPLE)
-        assert client.recv(4096).startswith(b"HTTP/1.1 200 OK\r\n")
-    # one after the other on one connection: chunked in pieces, then two pipelined ones
-    with closing(connect(server, CHUNKED.encode())) as client:
-        for part in (SAMPLE[:1000], SAMPLE[1000:]):
-            client.sendall(b"%x\r\n%s\r\n" % (len(part), part))
-            time.sleep(0.05)
-        client.sendall(b"0\r\n\r\n" + post() + head(2, "Connection: close\r\n").encode() + b"{}")
-        answer = read_all(client)
-    assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"200", b"200", b"422"]
-
-
-def test_a_request_that_is_never_completed_is_refused(start):
-    server = start(DIGITS_RECEIVE_SECONDS="1")
-    with closing(connect(server, head(10).encode() + b"1234")) as client:
-        answer = read_all(client)
-    assert answer.startswith(b"HTTP/1.1 408 ")
-    assert b"application/problem+json" in answer
-    assert counted(server, "flask_http_request_total", status=408, url_rule="/predict") == 1
 
 
 def test_more_connections_than_descriptors_close_the_longest_idle(start):

@@ -445,9 +445,3 @@ def test_the_reading_of_any_picture_is_consistent(
     for x, y, width, height in boxes + [word.box for line in reading.lines for word in line.words]:
         assert 0 <= x < x + width <= picture.width
         assert 0 <= y < y + height <= picture.height
-
-
-def test_a_file_that_is_not_a_picture_is_refused(read_picture: Reader) -> None:
-    with pytest.raises(PictureError) as refusal:
-        read_picture(b"no picture")
-    assert refusal.value.status == 415

@@ -261,27 +261,6 @@ def test_any_picture_and_query_is_a_reading_or_4xx(
     check(answer)
 
 
-@settings(max_examples=100, deadline=None)
-@given(st.integers(1, 60), st.integers(1, 60), st.data())
-def test_a_picture_of_any_pixels_has_lines_and_boxes_within_it(
-    client: Any, width: int, height: int, data: st.DataObject
-) -> None:
-    pixels = data.draw(st.binary(min_size=width * height, max_size=width * height))
-    answer = client.post(
-        "/read",
-        data=encoded(Image.frombytes("L", (width, height), pixels)),
-        query_string=data.draw(QUERY),
-        content_type="image/png",
-    )
-    if check(answer) is not None:
-        boxes = answer.json["marks"]
-        parts = [part for line in answer.json["lines"] for part in line["digits"] + line["words"]]
-        boxes += [part["box"] for part in parts]
-        for x, y, across, down in boxes:
-            assert 0 <= x < x + across <= width
-            assert 0 <= y < y + down <= height
-
-
 def check(answer: Any) -> Any:
     """The reading, after checking that it is complete, or None for a problem."""
     if answer.status_code != 200:

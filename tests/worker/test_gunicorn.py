@@ -146,6 +146,29 @@ def test_pipelined_requests_are_answered_in_order(server):
     assert json.loads(found[-1][2])["predicted_digit"] == 7
 
 
+def test_a_client_may_stop_sending_after_its_request(server):
+    assert ask(server, head(len(SAMPLE), JSON.strip()) + SAMPLE, half_close=True)[0] == 200
+
+
+def test_a_client_that_asks_may_continue_with_its_body(server):
+    with closing(connect(server)) as client:
+        client.sendall(head(len(SAMPLE), JSON.strip(), "Expect: 100-continue"))
+        assert client.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.sendall(SAMPLE)
+        assert answer(client)[0] == 200
+
+
+def test_a_chunked_body_may_come_in_pieces_and_before_other_requests(server):
+    with closing(connect(server)) as client:
+        begin, _, rest = chunked(SAMPLE, 1000, JSON.strip()).partition(b"\r\n\r\n")
+        client.sendall(begin + b"\r\n\r\n")
+        for place in range(0, len(rest), 700):
+            client.sendall(rest[place : place + 700])
+            time.sleep(0.02)
+        client.sendall(head(len(SAMPLE), JSON.strip()) + SAMPLE + head(2, JSON.strip()) + b"{}")
+        assert [answer(client)[0] for _ in range(3)] == [200, 200, 422]
+
+
 def test_a_client_that_stops_in_the_middle_of_a_body_does_not_delay_others(server):
     with closing(connect(server)) as slow:
         slow.sendall(head(len(SAMPLE), JSON.strip()) + SAMPLE[:100])
