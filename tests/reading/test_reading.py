@@ -398,7 +398,7 @@ def test_more_than_five_thousand_digits_are_refused(read_picture: Reader) -> Non
             page.paste(digit, (x, y))
     with pytest.raises(PictureError, match="5,000 digits") as refusal:
         read_picture(page)
-    assert refusal.value.status == 413
+    assert refusal.value.kind == "large"
 
 
 def patterns() -> dict[str, np.ndarray]:

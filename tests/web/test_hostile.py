@@ -350,7 +350,6 @@ def test_any_nested_numbers_are_a_batch_or_a_problem(value: Any, most: int, top:
         assert 0 <= batch.min() <= batch.max() <= 1
 
 
-BOUNDARY = "frontier"
 PART = st.tuples(
     st.sampled_from(
         [
