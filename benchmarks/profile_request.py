@@ -1,5 +1,5 @@
-"""Measures where the CPU time of a request goes, for one image as JSON. `make bench-profile` prints the table in
-docs/performance.md.
+"""Measures where the CPU time of a request goes, for one image as JSON. `make bench-profile` prints a
+table.
 
 It measures the CPU time of the service and of a server with a constant answer, each under gunicorn with one worker
 and one connection. It then measures the parts of the difference in this process, by calling the app and turning

@@ -1,5 +1,5 @@
 """Tables and a chart of what bench.py measured. bench.py calls `report`; `python benchmarks/report.py` prints the
-tables again from benchmarks/results.json, as Markdown for docs/performance.md."""
+tables again from benchmarks/results.json, as Markdown. docs/performance.md has most of their rows."""
 
 from __future__ import annotations
 
