@@ -38,7 +38,7 @@ from digits.bulk.run import Cluster, Progress, Work, read_shards
 from digits.bulk.shards import find_shards
 from digits.bulk.tasks import Job, add_model
 from digits.model import Model, load
-from project import ROOT
+from project import ROOT, SAMPLE
 
 pytestmark = pytest.mark.bulk
 SAMPLES = sorted((ROOT / "digits" / "web" / "static" / "samples").glob("?.png"))
@@ -332,7 +332,7 @@ def test_from_s3_to_s3(started: Started, scans: Path, s3: dict[str, str]) -> Non
         for i in range(300, 400):
             archive.add(scans / f"{i:04d}.png", f"{i:04d}.png")
     with fs.open("scans/in/y.npy", "wb") as file:
-        np.save(file, np.zeros((600, 28, 28), np.uint8))
+        np.save(file, np.array([SAMPLE["image"]] * 600, np.uint8))
     words = ("s3://scans/in/", "--out", "s3://scans/out", "--shard", "100", "--workers", "2")
     assert started.bulk(*words, **s3).wait(SECONDS) == 0
     fs.invalidate_cache()
