@@ -18,8 +18,8 @@ bp = Blueprint("predict", __name__)
 def predict() -> Response:
     """Classify the request's images."""
     current: flask.Request = request._get_current_object()  # type: ignore[attr-defined]
-    as_is, detail = query.as_is(current), query.wants_detail(current)
-    g.keep = query.is_to_be_kept(current)
+    as_is, detail = query.flag(current, "prepare", "none", "mnist"), query.flag(current, "detail")
+    g.keep = query.flag(current, "keep")
     items = bodies.items_of(current, current_app.config["MAX_BATCH"])
     batch, pages = bodies.to_pages(items, as_is)
     serving = service()

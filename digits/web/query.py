@@ -7,25 +7,6 @@ import flask
 from digits.web.problems import Problem
 
 
-def as_is(request: flask.Request) -> bool:
-    """Whether `?prepare=none` says that pictures already are 28x28 images like MNIST's. Raises Problem 422 for
-    another value."""
-    # most requests have no query
-    return bool(request.query_string) and _choose(request, "prepare", "mnist", "none")
-
-
-def wants_detail(request: flask.Request) -> bool:
-    """Whether `?detail=1` asks for all probabilities and the network's input. Raises Problem 422 for another
-    value."""
-    return bool(request.query_string) and _choose(request, "detail", "0", "1")
-
-
-def is_to_be_kept(request: flask.Request) -> bool:
-    """Whether `?keep=1` asks a service that collects to keep this answer, so that it can be corrected. Raises
-    Problem 422 for another value."""
-    return bool(request.query_string) and _choose(request, "keep", "0", "1")
-
-
 def parameter(request: flask.Request, name: str, default: str | None = None) -> str | None:
     """The value of a parameter, or `default` without one. Raises Problem 422 if there are several."""
     values = request.args.getlist(name)
@@ -35,10 +16,13 @@ def parameter(request: flask.Request, name: str, default: str | None = None) -> 
     return values[0] if values else default
 
 
-def _choose(request: flask.Request, name: str, default: str, other: str) -> bool:
-    given = parameter(request, name, default) or ""
-    if given not in (default, other):
-        raise Problem(
-            422, f"The parameter {name} must be {default} or {other}.", field=name, found=given[:40]
-        )
-    return given == other
+def flag(request: flask.Request, name: str, on: str = "1", off: str = "0") -> bool:
+    """Whether a parameter has the value `on`; without one it is off. Raises Problem 422 for any value but `on` and
+    `off`."""
+    # most requests have no query
+    if not request.query_string:
+        return False
+    given = parameter(request, name, off) or ""
+    if given not in (on, off):
+        raise Problem(422, f"The parameter {name} must be {off} or {on}.", field=name, found=given[:40])
+    return given == on

@@ -32,7 +32,7 @@ def read() -> Response:
     """Read all digits in the request's pictures."""
     current: flask.Request = request._get_current_object()  # type: ignore[attr-defined]
     arguments = options(current)
-    g.keep = query.is_to_be_kept(current)
+    g.keep = query.flag(current, "keep")
     items = items_of(current, current_app.config["MAX_BATCH"])
     answers = read_all(items, arguments)
     return json_response(answers[0] if items.single else {"readings": answers})

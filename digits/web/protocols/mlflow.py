@@ -42,7 +42,7 @@ bp = Blueprint("mlflow", __name__)
 def invocations() -> Response:
     """The probabilities of each image, in order."""
     current: Any = request._get_current_object()  # type: ignore[attr-defined]
-    as_is = query.as_is(current)
+    as_is = query.flag(current, "prepare", "none", "mnist")
     items = bodies.items_of(current, current_app.config["MAX_BATCH"], DECODERS)
     batch, pages = bodies.to_pages(items, as_is)
     return json_response({"predictions": service().classify(batch, items.pictures, pages)})
