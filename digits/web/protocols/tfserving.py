@@ -39,29 +39,23 @@ def decimal_version() -> str:
     return str(int(service().classifier.version, 16))
 
 
-def _check(version: int) -> None:
-    if str(version) != decimal_version():
+def _check(version: int | None) -> None:
+    if version is not None and str(version) != decimal_version():
         raise Problem(404, f"Servable not found for request: Specific({NAME}, {version})")
 
 
 @bp.post(f"/{NAME}:predict")
+@bp.post(f"/{NAME}/versions/<int:version>:predict")
 @needs_key
-def predict() -> Response:
+def predict(version: int | None = None) -> Response:
     """Probabilities for `instances` (rows) or `inputs` (columns). The Content-Type is ignored, as in TensorFlow
     Serving."""
+    _check(version)
     body = request.get_data(cache=False)
     decode = partial(_decode, body, current_app.config["MAX_BATCH"])
     field, images = offload_if_large(body, decode)
     batch = to_batch(images) if isinstance(images, Items) else images
     return json_response({field: service().classify(batch)})
-
-
-@bp.post(f"/{NAME}/versions/<int:version>:predict")
-@needs_key
-def predict_version(version: int) -> Response:
-    """The same, if `version` is the version that is served."""
-    _check(version)
-    return predict()
 
 
 @bp.get("")
@@ -72,26 +66,22 @@ def models() -> Response:
 
 
 @bp.get(f"/{NAME}")
+@bp.get(f"/{NAME}/versions/<int:version>")
 @public
-def status() -> Response:
+def status(version: int | None = None) -> Response:
     """The version that is served."""
+    _check(version)
     fine = {"error_code": "OK", "error_message": ""}
     state = {"version": decimal_version(), "state": "AVAILABLE", "status": fine}
     return json_response({"model_version_status": [state]})
 
 
-@bp.get(f"/{NAME}/versions/<int:version>")
-@public
-def status_version(version: int) -> Response:
-    """The same, if `version` is the version that is served."""
-    _check(version)
-    return status()
-
-
 @bp.get(f"/{NAME}/metadata")
+@bp.get(f"/{NAME}/versions/<int:version>/metadata")
 @public
-def metadata() -> Response:
+def metadata(version: int | None = None) -> Response:
     """Names, types and shapes of the inputs and outputs."""
+    _check(version)
 
     def tensor(name: str, *shape: int) -> dict[str, Any]:
         dims = [{"size": str(size), "name": ""} for size in shape]
@@ -110,14 +100,6 @@ def metadata() -> Response:
             "metadata": {"signature_def": {"signature_def": {SIGNATURE: signature}}},
         }
     )
-
-
-@bp.get(f"/{NAME}/versions/<int:version>/metadata")
-@public
-def metadata_version(version: int) -> Response:
-    """The same, if `version` is the version that is served."""
-    _check(version)
-    return metadata()
 
 
 def _decode(body: bytes, max_batch: int) -> tuple[str, np.ndarray | Items]:
