@@ -11,7 +11,6 @@ import orjson
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.formparser import FormDataParser
 from werkzeug.utils import cached_property
-from werkzeug.wsgi import LimitedStream
 
 from digits.imaging.formats import TYPES
 from digits.web.problems import Problem
@@ -66,36 +65,18 @@ class Request(flask.Request):
 
     @cached_property
     def stream(self) -> IO[bytes]:
-        """The body. Raises Problem 415 if it is compressed, and BodyTooLarge; if the length is not known in
-        advance, only while it is read."""
+        """The body. Raises Problem 415 if it is compressed, and RequestEntityTooLarge if its length is over the
+        limit. The worker ends a body of unknown length at the limit (digits/worker/body.py)."""
         if self.environ.get("HTTP_CONTENT_ENCODING", "").strip().lower() not in ("", "identity"):
             raise Problem(415, "Compressed bodies are not accepted.", headers={"Accept-Encoding": "identity"})
-        length = self.environ.get("CONTENT_LENGTH", "")
-        limit = self.max_content_length or 0
-        if not self.environ.get("wsgi.input_terminated"):
-            return super().stream
-        if not length:
-            bounded: Any = BoundedStream(self.environ["wsgi.input"], limit, is_max=True)
-            return bounded
-        # the stream ends at its length, and Werkzeug's limit would double the cost of reading it
-        return self.environ["wsgi.input"] if length.isdecimal() and int(length) <= limit else super().stream
+        length, limit = self.environ.get("CONTENT_LENGTH") or "0", self.max_content_length or 0
+        if self.environ.get("wsgi.input_terminated") and length.isdecimal() and int(length) <= limit:
+            # the stream ends by itself, and Werkzeug's limit would double the cost of reading it
+            return self.environ["wsgi.input"]
+        return super().stream
 
 
 def json_response(value: object, status: int = 200) -> flask.Response:
     """A response with `value` as JSON; NumPy's arrays become lists."""
     body = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
     return flask.Response(body, status, content_type="application/json")
-
-
-class BoundedStream(LimitedStream):
-    """A stream that raises BodyTooLarge at the limit, where Werkzeug's class would silently end the body."""
-
-    def on_exhausted(self) -> None:
-        if self._stream.read(1):
-            raise BodyTooLarge
-
-    def readall(self) -> bytes:
-        data = super().readall()
-        if self.is_exhausted:
-            self.on_exhausted()
-        return data

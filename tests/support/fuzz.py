@@ -346,7 +346,7 @@ class Checked(io.TextIOBase):
 
 
 class Target:
-    """The app behind gunicorn's parser, in this process."""
+    """The app behind gunicorn's parser and the worker's stream of the body, in this process."""
 
     def __init__(self) -> None:
         from gunicorn.config import Config
@@ -357,8 +357,11 @@ class Target:
         from app import create_app
         from digits import logs
         from digits.web.settings import Settings
+        from digits.worker.body import Body, Room
 
-        self.app = create_app(Settings(max_batch=8, max_body_bytes=1 << 16))
+        settings = Settings(max_batch=8, max_body_bytes=1 << 16)
+        self.app = create_app(settings)
+        self.body = lambda asked: Body(asked, Room(settings))
         handler = logging.StreamHandler(Checked())
         formatter = logs.config()["formatters"]["json"]
         made = logging.config.DictConfigurator({}).configure_formatter(formatter)  # type: ignore[attr-defined]
@@ -392,6 +395,7 @@ class Target:
             return 0
         if asked._expected_100_continue:
             asked._expected_100_continue = False
+        asked.body = self.body(asked)
         response, environ = self.create(asked, self.ours, self.peer, self.server, self.config)
         chunks = self.app(environ, response.start_response)
         body = b"".join(chunks)
