@@ -125,7 +125,7 @@ def in_process() -> dict[str, float]:
     service.classifier.probabilities = lambda batch: found
     steps.append(least(lambda: call(app)))
     batch, items = np.zeros((1, 28, 28, 1), np.float32), bodies.Items([np.zeros(784)], ["image"], True)
-    bodies.items_of, bodies.to_pages = lambda *_: items, lambda *_: (batch, [])
+    bodies.items_of, bodies.to_batch = lambda *_: items, lambda *_: (batch, [])
     steps.append(least(lambda: call(app)))
     bare = Flask("bare")
     bare.ensure_sync = lambda func: func  # type: ignore[method-assign]

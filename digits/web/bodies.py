@@ -120,12 +120,7 @@ def unpacked_bytes(body: bytes) -> int:
     return (10 if wide else 4) * len(body) + containers + QUOTE * quotes
 
 
-def to_batch(items: Items, as_is: bool = False) -> np.ndarray:
-    """float32 (n, 28, 28, 1) in [0, 1] from a request's images, like `to_pages`."""
-    return to_pages(items, as_is)[0]
-
-
-def to_pages(items: Items, as_is: bool = False) -> tuple[np.ndarray, list[dict[str, int]]]:
+def to_batch(items: Items, as_is: bool = False) -> tuple[np.ndarray, list[dict[str, int]]]:
     """float32 (n, 28, 28, 1) in [0, 1] from a request's images, and for each picture `page` and `pages` if its
     file has several pages. Another process prepares large or several pictures.
 

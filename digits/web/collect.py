@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+from flask import g, request
 from gevent.monkey import get_original
 
 from digits.web.metrics import Metrics
@@ -74,20 +75,23 @@ class Collector:
         threading.Thread(target=self._run, daemon=True).start()
         atexit.register(self.flush)
 
-    def chosen(self, unsure: bool, asked: bool = False) -> bool:
-        """Whether to keep a picture: if it is unsure or asked to be kept, and a share of the others."""
-        return unsure or asked or random.random() < self.settings.collect_share  # noqa: S311
+    def chosen(self, unsure: bool) -> bool:
+        """Whether to keep a picture of this request: if it is unsure or `?keep=1`, and a share of the others."""
+        return unsure or g.get("keep", False) or random.random() < self.settings.collect_share  # noqa: S311
 
-    def keep(
-        self, request_id: str, route: str, version: str, images: int, pictures: list[dict[str, Any]]
-    ) -> None:
-        """Put a request's chosen pictures into the queue. images: number of pictures in the request. pictures:
-        the index, the answer, and what `seen` and `sent` return, of each chosen one."""
+    def keep(self, version: str, images: int, pictures: list[dict[str, Any]]) -> None:
+        """Put the chosen pictures of this request into the queue.
+
+        Args:
+            version: that of the model that answered.
+            images: number of pictures in the request.
+            pictures: the index, the answer, and what `seen` and `sent` return, of each chosen one.
+        """
         if pictures:
             item = {
-                "request_id": request_id,
+                "request_id": g.request_id,
                 "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-                "route": route,
+                "route": request.path,
                 "model_version": version,
                 "images": images,
                 "pictures": pictures,

@@ -7,6 +7,7 @@ workers. Files named by pid, the library's default, would accumulate (prometheus
 from __future__ import annotations
 
 import os
+from collections import Counter as Counted
 from collections.abc import Callable
 from functools import lru_cache, partial, wraps
 from typing import Any
@@ -110,19 +111,24 @@ class Metrics:
         inc()
         observe(seconds)
 
-    def count_images(self, digits: np.ndarray, probabilities: np.ndarray) -> None:
-        """Count predicted digits, int (n,), and their probabilities, float (n,)."""
-        for digit, times in enumerate(np.bincount(digits, minlength=10).tolist()):
-            if times:
-                self.digits[digit].inc(times)
+    def count_answers(self, answers: list[dict[str, Any]]) -> int:
+        """Count the answers of POST /predict by digit and probability. Returns the number of unsure ones."""
+        if unsure := sum(answer["unsure"] for answer in answers):
+            self.unsure.inc(unsure)
+        if len(answers) == 1:
+            self.digits[answers[0]["predicted_digit"]].inc()
+            self.probability.observe(answers[0]["predicted_probability"])
+            return unsure
+        for digit, times in Counted(answer["predicted_digit"] for answer in answers).items():
+            self.digits[digit].inc(times)
         # Histogram can't observe many values at once, and one by one would take a tenth of the time of a batch of
         # 256
-        histogram = self.probability
-        histogram._sum.inc(float(probabilities.sum()))
+        histogram, probabilities = self.probability, [answer["predicted_probability"] for answer in answers]
+        histogram._sum.inc(sum(probabilities))
         buckets = np.searchsorted(histogram._upper_bounds, probabilities)
-        for bucket, times in enumerate(np.bincount(buckets).tolist()):
-            if times:
-                histogram._buckets[bucket].inc(times)
+        for bucket, times in Counted(buckets.tolist()).items():
+            histogram._buckets[bucket].inc(times)
+        return unsure
 
     def started(self, version: str, trained_on: str, detector: str) -> None:
         """Record that this worker has started, which model it serves, and the version of its detector."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import flask
+import numpy as np
 from flask import Blueprint, Response, current_app, g, request
 
 from digits.web import bodies, query
@@ -21,14 +22,15 @@ def predict() -> Response:
     as_is, detail = query.flag(current, "prepare", "none", "mnist"), query.flag(current, "detail")
     g.keep = query.flag(current, "keep")
     items = bodies.items_of(current, current_app.config["MAX_BATCH"])
-    batch, pages = bodies.to_pages(items, as_is)
-    serving = service()
-    probabilities = serving.classify(batch, items.pictures, pages)
-    predictions = serving.answers(probabilities, batch if detail else None)
-    for answer, page in zip(predictions, pages, strict=False):
-        answer.update(page)
-    response = json_response(predictions[0] if items.single else {"predictions": predictions})
-    if items.pictures and any(answer["unsure"] for answer in predictions):
+    batch, pages = bodies.to_batch(items, as_is)
+    probabilities, answers = service().classify(batch, items.pictures, pages)
+    if detail:
+        pixels = (batch[..., 0] * 255).round().astype(np.uint8).tolist()
+        for answer, row, image in zip(answers, probabilities.tolist(), pixels, strict=True):
+            answer["probabilities"] = [round(value, 6) for value in row]
+            answer["image"] = image
+    response = json_response(answers[0] if items.single else {"predictions": answers})
+    if items.pictures and any(answer["unsure"] for answer in answers):
         # the picture may show several digits
         response.headers["Link"] = '<read>; rel="related"'
     return response

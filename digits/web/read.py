@@ -3,6 +3,7 @@ its own, its metrics and its answers."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from time import process_time
 from typing import Any, NoReturn
@@ -11,7 +12,7 @@ import flask
 from flask import Blueprint, Response, current_app, g, request
 
 from digits.imaging.decode import open_pictures
-from digits.reading import Digit, Reading, Word
+from digits.reading import Digit, Line, Reading, Word
 from digits.reading import read as read_picture
 from digits.web import bodies, query
 from digits.web.access import needs_key
@@ -96,47 +97,41 @@ def read_all(items: bodies.Items, arguments: dict[str, Any]) -> list[dict[str, A
     arguments: what `options` returns.
     """
     serving = service()
+    metrics, version = serving.metrics, serving.detector.version
     if len(items.pictures) > 1:
         serving.offload(partial(_check_all, items.pictures, items.names))
     most = current_app.config["CPU_SECONDS"]
-    answers, unsure, lines, digits = [], 0, 0, 0
+    answers: list[dict[str, Any]] = []
     kept: list[dict[str, Any]] = []
+    lines: list[Line] = []
     for data, name in zip(items.pictures, items.names, strict=True):
         pages: list[dict[str, Any]] = []
-        page, number, spent, doubtful = 0, 1, 0.0, 0
-        while page < number:
-            page += 1
-            reading, answer, seconds = serving.offload(partial(_read, data, name, arguments, page), "reading")
-            number = reading.pages
-            pages.append({"page": page} | answer)
-            serving.metrics.find.observe(reading.found_in)
-            serving.metrics.read_inference.observe(reading.detected_in)
-            lines += len(reading.lines)
-            digits += sum(len(line.digits) for line in reading.lines)
-            doubtful += sum(line.unsure for line in reading.lines)
-            spent += seconds
-            if spent > most and page < number:
+        count, spent, before = 1, 0.0, len(lines)
+        while len(pages) < count:
+            work = partial(_read, data, name, arguments, len(pages) + 1)
+            reading, answer, seconds = serving.offload(work, "reading")
+            count, spent = reading.pages, spent + seconds
+            pages.append({"page": len(pages) + 1} | answer)
+            lines += reading.lines
+            metrics.find.observe(reading.found_in)
+            metrics.read_inference.observe(reading.detected_in)
+            if spent > most and len(pages) < count:
                 problem = (
-                    f"has {number} pages, which take more than the {most} s of CPU time that all pages of a "
+                    f"has {count} pages, which take more than the {most} s of CPU time that all pages of a "
                     "file may use. Send fewer pages."
                 )
-                raise Problem.of(name, problem, found=f"{page} pages read in {spent:.1f} s")
-        unsure += doubtful
-        answers.append({"readings": pages} if number > 1 else answer)
+                raise Problem.of(name, problem, found=f"{len(pages)} pages read in {spent:.1f} s")
+        answers.append({"readings": pages} if count > 1 else answer)
         # of a file, one page is enough, because the others can't be parted from it
-        if serving.collector and serving.collector.chosen(doubtful > 0, g.get("keep", False)):
+        if serving.collector and serving.collector.chosen(any(line.unsure for line in lines[before:])):
             kept.append({"index": len(answers) - 1, "answer": answers[-1]} | sent(data))
-    serving.metrics.read_digits.inc(digits)
     if serving.collector:
-        version = serving.detector.version
-        serving.collector.keep(g.request_id, flask.request.path, version, len(answers), kept)
-    g.found = {
-        "images": len(answers),
-        "lines": lines,
-        "digits": digits,
-        "unsure": unsure,
-        "model_version": serving.detector.version,
-    }
+        serving.collector.keep(version, len(answers), kept)
+    digits = sum(len(line.digits) for line in lines)
+    metrics.read_digits.inc(digits)
+    unsure = sum(line.unsure for line in lines)
+    g.found = {"images": len(answers), "lines": len(lines), "digits": digits, "unsure": unsure}
+    g.found["model_version"] = version
     return answers
 
 
@@ -159,7 +154,10 @@ def _read(
 def render(reading: Reading, alternatives: bool = False, columns: bool = False) -> dict[str, Any]:
     """The answer of POST /read for a picture, with probabilities rounded to six places.
 
-    alternatives: whether to list the next best readings of each line. columns: whether to tell each word's column.
+    Args:
+        reading: what was read.
+        alternatives: whether to list the next best readings of each line.
+        columns: whether to tell each word's column.
     """
     lines = []
     for line in reading.lines:
@@ -168,7 +166,7 @@ def render(reading: Reading, alternatives: bool = False, columns: bool = False) 
             "probability": round(line.probability, 6),
             "unsure": line.unsure,
             "words": [_word(word, columns) for word in line.words],
-            "digits": [_digit(digit) for digit in line.digits],
+            "digits": _digits(line.digits),
         }
         if alternatives:
             answer["alternatives"] = [
@@ -180,18 +178,17 @@ def render(reading: Reading, alternatives: bool = False, columns: bool = False) 
 
 
 def _word(word: Word, column: bool) -> dict[str, Any]:
-    answer: dict[str, Any] = {
-        "text": word.text,
-        "box": word.box,
-        "digits": [_digit(digit) for digit in word.digits],
-    }
-    return answer | {"column": word.column} if column else answer
+    answer = {"text": word.text, "box": word.box, "digits": _digits(word.digits)}
+    return answer | ({"column": word.column} if column else {})
 
 
-def _digit(digit: Digit) -> dict[str, Any]:
-    return {
-        "digit": digit.digit,
-        "probability": round(digit.probability, 6),
-        "unsure": digit.unsure,
-        "box": digit.box,
-    }
+def _digits(digits: Sequence[Digit]) -> list[dict[str, Any]]:
+    return [
+        {
+            "digit": each.digit,
+            "probability": round(each.probability, 6),
+            "unsure": each.unsure,
+            "box": each.box,
+        }
+        for each in digits
+    ]

@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-from flask import Flask, current_app, g, request
+from flask import Flask, current_app, g
 
 from digits.detector import Detector
 from digits.imaging import prepare
@@ -61,16 +61,20 @@ class Service:
         self.ready = True
 
     def classify(
-        self,
-        images: np.ndarray,
-        pictures: Sequence[bytes] = (),
-        pages: Sequence[dict[str, int]] = (),
-    ) -> np.ndarray:
-        """Probabilities float32 (n, 10) for images float32 (n, 28, 28, 1) in [0, 1]; updates the metrics.
+        self, images: np.ndarray, pictures: Sequence[bytes] = (), pages: Sequence[dict[str, int]] = ()
+    ) -> tuple[np.ndarray, list[dict[str, Any]]]:
+        """Classify images, update the metrics, and collect what is to be kept.
 
-        pictures, pages: the files that the images were made from, if they are known, and for each the page, as
-        `digits.web.pictures.prepared` returns it. They are collected with the images.
         The time since the request began, including the wait for a process, counts as decoding.
+
+        Args:
+            images: float32 (n, 28, 28, 1) in [0, 1].
+            pictures: the files that the images were made from, if they are known.
+            pages: for each of these files, what to add to its answer.
+
+        Returns:
+            Probabilities, float32 (n, 10), and the answers of POST /predict: for each image the digit, its
+            probability rounded to six places, and whether it is unsure.
         """
         metrics, state = self.metrics, g._get_current_object()
         begun = perf_counter()
@@ -84,61 +88,8 @@ class Service:
                 parts.append(self.classifier.probabilities(images[start : start + AT_A_TIME]))
             probabilities = np.concatenate(parts)
         metrics.inference.observe(perf_counter() - begun)
-        if len(probabilities) == 1:
-            # NumPy is ten times slower for a row of ten
-            row = probabilities[0].tolist()
-            best = max(row)
-            digit = row.index(best)
-            metrics.digits[digit].inc()
-            metrics.probability.observe(best)
-            unsure = int(best < self.sure_threshold)
-        else:
-            digits, bests = probabilities.argmax(1), probabilities.max(1)
-            metrics.count_images(digits, bests)
-            digit, best = int(digits[0]), float(bests[0])
-            unsure = int(self.unsure(probabilities).sum())
-        if unsure:
-            metrics.unsure.inc(unsure)
-        # for the log line, which has the digit and the probability of the first image only
-        state.found = {
-            "digit": digit,
-            "probability": round(best, 6),
-            "images": len(probabilities),
-            "unsure": unsure,
-        }
-        if self.collector:
-            asked = state.get("keep", False)
-            # for a single image NumPy would take longer
-            each = self.unsure(probabilities).tolist() if len(images) > 1 else [unsure > 0]
-            if chosen := [i for i, doubt in enumerate(each) if self.collector.chosen(doubt, asked)]:
-                answers = self.answers(probabilities[chosen])
-                kept: list[dict[str, Any]] = [
-                    {"index": i, "answer": answer} | seen(images[i])
-                    for i, answer in zip(chosen, answers, strict=True)
-                ]
-                if pictures:
-                    for each in kept:
-                        each.update(sent(pictures[each["index"]]))
-                        each["answer"].update(pages[each["index"]])
-                version = self.classifier.version
-                self.collector.keep(state.request_id, request.path, version, len(images), kept)
-        return probabilities
-
-    def unsure(self, probabilities: np.ndarray) -> np.ndarray:
-        """Whether each answer is unsure, bool (n,), by probabilities float32 (n, 10)."""
-        # in float64, because float32 would round the threshold and could disagree with `answers`
-        return probabilities.max(1).astype(np.float64) < self.sure_threshold
-
-    def answers(self, probabilities: np.ndarray, images: np.ndarray | None = None) -> list[dict[str, Any]]:
-        """The answers of POST /predict: for each image the digit, its probability rounded to six places, and
-        whether it is unsure.
-
-        probabilities: float32 (n, 10). images: float32 (n, 28, 28, 1) in [0, 1]; if given, each answer also has
-        all ten probabilities and the image as 28x28 numbers from 0 to 255.
-        """
         answers: list[dict[str, Any]] = []
-        rows = probabilities.tolist()
-        for row in rows:
+        for row in probabilities.tolist():
             best = max(row)
             answers.append(
                 {
@@ -147,12 +98,24 @@ class Service:
                     "unsure": best < self.sure_threshold,
                 }
             )
-        if images is not None:
-            pixels = (images[..., 0] * 255).round().astype(np.uint8).tolist()
-            for answer, row, image in zip(answers, rows, pixels, strict=True):
-                answer["probabilities"] = [round(value, 6) for value in row]
-                answer["image"] = image
-        return answers
+        for answer, page in zip(answers, pages, strict=False):
+            answer.update(page)
+        unsure = metrics.count_answers(answers)
+        # for the log line, which has the digit and the probability of the first image only
+        state.found = {
+            "digit": answers[0]["predicted_digit"],
+            "probability": answers[0]["predicted_probability"],
+            "images": len(answers),
+            "unsure": unsure,
+        }
+        if self.collector:
+            kept = [
+                {"index": i, "answer": answer} | seen(images[i]) | (sent(pictures[i]) if pictures else {})
+                for i, answer in enumerate(answers)
+                if self.collector.chosen(answer["unsure"])
+            ]
+            self.collector.keep(self.classifier.version, len(answers), kept)
+        return probabilities, answers
 
 
 def warn_of_misreading(classifier: Classifier) -> None:

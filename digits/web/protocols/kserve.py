@@ -101,11 +101,11 @@ def infer(version: str | None = None) -> Response:
     body = request.get_data(cache=False)
     decode = partial(_decode, body, request.headers.get(HEADER), current_app.config["MAX_BATCH"])
     requested, name, batch = offload_if_large(body, decode)
-    probabilities = service().classify(batch)
+    probabilities, answers = service().classify(batch)
     arrays = {
         "probabilities": probabilities,
         "digit": probabilities.argmax(1),
-        "unsure": service().unsure(probabilities),
+        "unsure": np.array([answer["unsure"] for answer in answers]),
     }
     answer = {"model_name": NAME, "model_version": version} | ({"id": name} if name else {})
     outputs: list[dict[str, Any]] = []

@@ -44,8 +44,9 @@ def invocations() -> Response:
     current: Any = request._get_current_object()  # type: ignore[attr-defined]
     as_is = query.flag(current, "prepare", "none", "mnist")
     items = bodies.items_of(current, current_app.config["MAX_BATCH"], DECODERS)
-    batch, pages = bodies.to_pages(items, as_is)
-    return json_response({"predictions": service().classify(batch, items.pictures, pages)})
+    batch, pages = bodies.to_batch(items, as_is)
+    probabilities, _ = service().classify(batch, items.pictures, pages)
+    return json_response({"predictions": probabilities})
 
 
 def from_json(body: bytes, max_batch: int) -> Items:

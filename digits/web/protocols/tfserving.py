@@ -54,8 +54,8 @@ def predict(version: int | None = None) -> Response:
     body = request.get_data(cache=False)
     decode = partial(_decode, body, current_app.config["MAX_BATCH"])
     field, images = offload_if_large(body, decode)
-    batch = to_batch(images) if isinstance(images, Items) else images
-    return json_response({field: service().classify(batch)})
+    batch = to_batch(images)[0] if isinstance(images, Items) else images
+    return json_response({field: service().classify(batch)[0]})
 
 
 @bp.get("")
