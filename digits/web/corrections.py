@@ -121,23 +121,18 @@ def _check_lines(said: dict[str, Any], field: str) -> None:
         raise Problem.of(field, "must have text, a string, and boxes, a list.")
     digits = "".join(text.split())
     if not (digits.isascii() and digits.isdecimal()) or len(digits) > MOST_DIGITS:
-        where = f"{field}.text"
-        raise Problem.of(where, f"must have from 1 to {MOST_DIGITS} digits, and else only white space.")
+        problem = f"must have from 1 to {MOST_DIGITS} digits, and else only white space."
+        raise Problem.of(f"{field}.text", problem)
     if len(boxes) != len(digits):
-        where = f"{field}.boxes"
         problem = f"must have a box for each of the {len(digits)} digits."
-        raise Problem.of(where, problem, found=f"{len(boxes)} boxes")
+        raise Problem.of(f"{field}.boxes", problem, found=f"{len(boxes)} boxes")
     for place, box in enumerate(boxes):
-        numbers = isinstance(box, list) and [each for each in box if type(each) is int]
-        if (
-            not numbers
-            or len(box) != 4
-            or len(numbers) != 4
-            or min(numbers) < 0
-            or max(numbers) > MOST_PIXELS
-        ):
-            where = f"{field}.boxes[{place}]"
+        where = f"{field}.boxes[{place}]"
+        if not isinstance(box, list) or len(box) != 4 or not all(map(_is_coordinate, box)):
             raise Problem.of(where, "must be x, y, width and height in pixels.")
         if not (box[2] and box[3]):
-            where = f"{field}.boxes[{place}]"
             raise Problem.of(where, "is empty.", found=f"{box[2]}x{box[3]} pixels")
+
+
+def _is_coordinate(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= MOST_PIXELS
