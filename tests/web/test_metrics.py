@@ -1,4 +1,5 @@
-"""GET /metrics selects metrics by name, compresses them, and uses the format that the client prefers."""
+"""What is counted, and that GET /metrics selects metrics by name, compresses them, and uses the format that the
+client prefers."""
 
 from __future__ import annotations
 
@@ -10,8 +11,66 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
+from project import SAMPLE
 from service import Answer, Server, samples
+
+
+def by_labels(server: Server, name: str) -> dict[tuple[tuple[str, str], ...], float]:
+    """A metric's samples by their labels."""
+    families = text_string_to_metric_families(server.ask("/metrics").body.decode())
+    return {
+        tuple(sorted(s.labels.items())): s.value
+        for family in families
+        for s in family.samples
+        if s.name == name
+    }
+
+
+def test_metrics_count_exactly_across_workers(start: Any) -> None:
+    server = start()
+    for _ in range(40):
+        server.ask("/predict", SAMPLE)
+    for _ in range(7):
+        server.ask("/predict", {"image": 1})
+    server.ask("/predict", {"images": [SAMPLE["image"]] * 5})
+    for path in ("/a", "/b"):
+        server.ask(path)
+    total = by_labels(server, "flask_http_request_total")
+    assert total[("method", "POST"), ("status", "200"), ("url_rule", "/predict")] == 41
+    assert total[("method", "POST"), ("status", "422"), ("url_rule", "/predict")] == 7
+    # one series for all unknown paths
+    assert total[("method", "GET"), ("status", "404"), ("url_rule", "none")] == 2
+    count = by_labels(server, "flask_http_request_duration_seconds_count")
+    assert count[("method", "POST"), ("status", "200"), ("url_rule", "/predict")] == 41
+    assert by_labels(server, "digits_predictions_total")[(("digit", "7"),)] == 45
+    assert by_labels(server, "digits_probability_count")[()] == 45
+    assert by_labels(server, "digits_unsure_total")[()] == 0
+    assert by_labels(server, "digits_inference_seconds_count")[()] == 41
+    assert by_labels(server, "digits_decode_seconds_count")[()] == 41
+    assert by_labels(server, "digits_workers")[()] == 2
+    assert len(by_labels(server, "digits_model_info")) == 2
+    assert len(by_labels(server, "digits_process_resident_memory_bytes")) == 2
+
+
+def test_unsure_images_are_counted_and_logged(start: Any) -> None:
+    server = start(DIGITS_SURE="1", WEB_CONCURRENCY="1")
+    assert by_labels(server, "digits_unsure_total")[()] == 0
+    server.ask("/predict", SAMPLE, X_Request_ID="one")
+    server.ask("/predict", {"images": [SAMPLE["image"]] * 5}, X_Request_ID="five")
+    floats = [value / 255 for row in SAMPLE["image"] for value in row]
+    server.ask("/v1/models/mnist:predict", {"instances": [floats]}, X_Request_ID="another-protocol")
+    assert by_labels(server, "digits_unsure_total")[()] == 7
+    logged = {line["request_id"]: line["unsure"] for line in server.log() if "unsure" in line}
+    assert logged == {"one": 1, "five": 5, "another-protocol": 1}
+
+
+def test_unknown_methods_share_one_series(server: Server) -> None:
+    server.ask("/", method="BREW")
+    methods = {dict(labels)["method"] for labels in by_labels(server, "flask_http_request_total")}
+    assert "BREW" not in methods
+    assert "other" in methods
 
 
 def once_all_serve(server: Server) -> Answer:

@@ -1,4 +1,4 @@
-"""POST /predict as JSON, errors, health checks, logs and metrics, with a real gunicorn and two workers."""
+"""POST /predict as JSON, and its errors, with a real gunicorn and two workers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from project import SAMPLE
 from service import Server
@@ -23,17 +22,6 @@ def with_pixel(value: Any) -> list[list[Any]]:
     image = [list(row) for row in BLANK]
     image[3][5] = value
     return image
-
-
-def samples(server: Server, name: str) -> dict[tuple[tuple[str, str], ...], float]:
-    """A metric's samples by their labels."""
-    families = text_string_to_metric_families(server.ask("/metrics").body.decode())
-    return {
-        tuple(sorted(s.labels.items())): s.value
-        for family in families
-        for s in family.samples
-        if s.name == name
-    }
 
 
 def test_the_sample_request_is_a_seven(server: Server) -> None:
@@ -195,129 +183,6 @@ def test_an_unexpected_error_is_500_and_reveals_nothing(client: Any, monkeypatch
     assert answer.status_code == 500
     assert answer.content_type == "application/problem+json"
     assert b"secret" not in answer.data
-
-
-def test_readiness_waits_for_the_first_answer(client: Any) -> None:
-    assert client.get("/health/ready").status_code == 200
-    client.application.extensions["digits"].ready = False
-    answer = client.get("/health/ready")
-    assert answer.status_code == 503
-    assert answer.headers["Retry-After"]
-    assert client.get("/health/live").status_code == 200
-
-
-def test_a_valid_request_id_is_kept_and_an_invalid_one_replaced(server: Server) -> None:
-    assert server.ask("/", X_Request_ID="order-66.a:b_c").headers["x-request-id"] == "order-66.a:b_c"
-    for bad in ("with space", "x" * 129, 'quote"'):
-        given = server.ask("/", X_Request_ID=bad).headers["x-request-id"]
-        assert given != bad
-        assert re.fullmatch("[0-9a-f]{32}", given)
-
-
-def test_a_trace_that_the_caller_began_is_in_the_log(server: Server) -> None:
-    trace, zeros = "4bf92f3577b34da6a3ce929d0e0e4736", "0" * 32
-    for name, given in {
-        "traced-1": f"00-{trace}-00f067aa0ba902b7-01",
-        "traced-2": f"00-{zeros}-00f067aa0ba902b7-01",
-        "traced-3": f"00-{trace.upper()}-00f067aa0ba902b7-01",
-    }.items():
-        server.ask("/", X_Request_ID=name, traceparent=given)
-    lines = {line["request_id"]: line for line in server.log() if "request_id" in line}
-    assert lines["traced-1"]["trace_id"] == trace
-    assert "trace_id" not in lines["traced-2"].keys() | lines["traced-3"].keys()
-
-
-def test_each_request_is_one_line_in_the_log(server: Server) -> None:
-    server.ask("/predict", SAMPLE, X_Request_ID="logged-1")
-    server.ask("/nope", X_Request_ID="logged-2")
-    server.ask("/health/live", X_Request_ID="quiet-1")
-    server.ask("/metrics", X_Request_ID="quiet-2")
-    lines = {line["request_id"]: line for line in server.log() if "request_id" in line}
-    line = lines["logged-1"]
-    assert {k: v for k, v in line.items() if k not in ("timestamp", "duration_ms", "probability")} == {
-        "level": "INFO",
-        "logger": "digits.request",
-        "message": "request",
-        "request_id": "logged-1",
-        "method": "POST",
-        "route": "/predict",
-        "status": 200,
-        "digit": 7,
-        "images": 1,
-        "unsure": 0,
-        "model_version": server.ask("/health/ready").json["model_version"],
-    }
-    assert line["duration_ms"] > 0
-    assert lines["logged-2"]["route"] is None
-    assert "quiet-1" not in lines
-    assert "quiet-2" not in lines
-
-
-def test_metrics_count_exactly_across_workers(start: Any) -> None:
-    server = start()
-    for _ in range(40):
-        server.ask("/predict", SAMPLE)
-    for _ in range(7):
-        server.ask("/predict", {"image": 1})
-    server.ask("/predict", {"images": [IMAGE] * 5})
-    for path in ("/a", "/b"):
-        server.ask(path)
-    total = samples(server, "flask_http_request_total")
-    assert total[("method", "POST"), ("status", "200"), ("url_rule", "/predict")] == 41
-    assert total[("method", "POST"), ("status", "422"), ("url_rule", "/predict")] == 7
-    # one series for all unknown paths
-    assert total[("method", "GET"), ("status", "404"), ("url_rule", "none")] == 2
-    count = samples(server, "flask_http_request_duration_seconds_count")
-    assert count[("method", "POST"), ("status", "200"), ("url_rule", "/predict")] == 41
-    assert samples(server, "digits_predictions_total")[(("digit", "7"),)] == 45
-    assert samples(server, "digits_probability_count")[()] == 45
-    assert samples(server, "digits_unsure_total")[()] == 0
-    assert samples(server, "digits_inference_seconds_count")[()] == 41
-    assert samples(server, "digits_decode_seconds_count")[()] == 41
-    assert samples(server, "digits_workers")[()] == 2
-    assert len(samples(server, "digits_model_info")) == 2
-    assert len(samples(server, "digits_process_resident_memory_bytes")) == 2
-
-
-def test_unsure_images_are_counted_and_logged(start: Any) -> None:
-    server = start(DIGITS_SURE="1", WEB_CONCURRENCY="1")
-    assert samples(server, "digits_unsure_total")[()] == 0
-    server.ask("/predict", SAMPLE, X_Request_ID="one")
-    server.ask("/predict", {"images": [IMAGE] * 5}, X_Request_ID="five")
-    floats = [value / 255 for row in IMAGE for value in row]
-    server.ask("/v1/models/mnist:predict", {"instances": [floats]}, X_Request_ID="another-protocol")
-    assert samples(server, "digits_unsure_total")[()] == 7
-    logged = {line["request_id"]: line["unsure"] for line in server.log() if "unsure" in line}
-    assert logged == {"one": 1, "five": 5, "another-protocol": 1}
-
-
-def test_unknown_methods_share_one_series(server: Server) -> None:
-    server.ask("/", method="BREW")
-    methods = {dict(labels)["method"] for labels in samples(server, "flask_http_request_total")}
-    assert "BREW" not in methods
-    assert "other" in methods
-
-
-def test_the_index_lists_every_route(server: Server, client: Any) -> None:
-    listed = {route.split()[1] for route in server.ask("/").json["routes"]}
-    rules = (rule.rule for rule in client.application.url_map.iter_rules())
-    assert listed == {re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule) for rule in rules}
-
-
-def test_browsers_get_the_page_and_other_clients_json(server: Server) -> None:
-    page = server.ask("/", Accept="text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8")
-    assert page.headers["content-type"].startswith("text/html")
-    assert "'unsafe-inline'" not in page.headers["content-security-policy"]
-    assert b"<canvas" in page.body
-    for accept in ("*/*", "application/json"):
-        assert server.ask("/", Accept=accept).json["name"] == "digits"
-
-
-def test_the_model_card_is_served(server: Server) -> None:
-    card = server.ask("/model").json
-    assert card["version"] == server.ask("/").json["model"]["version"]
-    assert card["detector"]["name"] == "detector"
-    assert card["detector"]["version"] != card["version"]
 
 
 def test_the_sample_is_one_of_mnists_test_images(mnist: Any) -> None:
