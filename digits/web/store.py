@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import sys
 import threading
@@ -34,6 +35,8 @@ LEFT_SECONDS = 3600.0
 # what the oldest items are removed down to, as a fraction of the limit, so that not each new one removes one, and
 # seconds until a store full of corrections is looked at again
 ENOUGH, FULL_SECONDS = 0.95, 10.0
+# seconds after the worker's end in which a slow store may take what is left
+LAST_SECONDS = 10.0
 
 Document = dict[str, Any]
 
@@ -99,7 +102,11 @@ class Store:
                 if isinstance(digit, dict) and pages > 1:
                     return {"result": "pages", "pages": pages}
             done = {"result": "kept", "pictures": len(said)}
-            if old and not item and old["digits"] == digits:
+            # both are there if a process was killed between writing one and removing the other
+            same = old is not None and (item is None or item["time"] == old["time"])
+            if old and same and old["digits"] == digits:
+                if item:
+                    self._remove(self._path(COLLECTED, item))
                 return done
             if old and not replace:
                 return {"result": "conflict"}
@@ -204,9 +211,12 @@ class Store:
                 os.link(new, path)
             else:
                 os.replace(new, path)
-        finally:
+        except OSError:
             with suppress(FileNotFoundError):
                 os.unlink(new)
+            raise
+        if create:
+            os.unlink(new)
         # the names of the file, of its day and of the folder of days
         for _ in range(3 if durable else 0):
             fd = os.open(folder, os.O_RDONLY)
@@ -244,6 +254,16 @@ def sweep_now_and_then(store: Store) -> None:
         time.sleep(SWEEP_SECONDS)
 
 
+def end_after_the_worker() -> None:
+    """End soon after the worker, even if the store hangs."""
+    ended = select.poll()
+    # only that the other end is closed
+    ended.register(0, 0)
+    ended.poll()
+    time.sleep(LAST_SECONDS)
+    os._exit(1)
+
+
 def main() -> None:
     """Answer until the worker has ended."""
     # the worker decides when it ends, which may be after a signal to all
@@ -252,6 +272,7 @@ def main() -> None:
     os.nice(NICE)
     # the worker's sockets don't block
     os.set_blocking(0, True)
+    threading.Thread(target=end_after_the_worker, daemon=True).start()
     store = None
     # if it can't be opened, each reply says so
     with suppress(Exception):

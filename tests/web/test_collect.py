@@ -7,6 +7,7 @@ import base64
 import io
 import json
 import os
+import resource
 import signal
 import threading
 import time
@@ -331,6 +332,22 @@ def test_while_the_store_hangs_answers_go_on_and_what_has_no_room_is_dropped(
     assert client.post("/corrections", json={"request_id": "hung-0", "digits": [1]}).status_code == 200
 
 
+def test_a_store_that_hangs_ends_after_the_service(start: Callable[..., Server], tmp_path: Path) -> None:
+    server = start(DIGITS_COLLECT=str(tmp_path), DIGITS_COLLECT_SHARE="1", WEB_CONCURRENCY="1")
+    day = tmp_path / "collected" / datetime.now(UTC).strftime("%Y-%m-%d")
+    day.mkdir(parents=True)
+    # opening it takes until someone writes to it
+    os.mkfifo(day / "hangs.json")
+    children = psutil.Process(server.process.pid).children(recursive=True)
+    (process,) = [child for child in children if "digits.web.store" in child.cmdline()]
+    answer = correct(server, "hangs", 1)
+    assert (answer.status, answer.headers["retry-after"]) == (503, "10")
+    assert server.ask("/predict", SAMPLE).status == 200
+    server.stop()
+    assert process.is_running()
+    process.wait(20)
+
+
 def test_a_store_process_that_was_killed_is_started_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -400,6 +417,35 @@ def test_a_store_full_of_corrections_takes_no_more(address: str) -> None:
         assert say(store, f"item-{i}") == "kept"
     with pytest.raises(FullError):
         store.keep(item("another", size=500))
+
+
+def test_on_a_full_disk_nothing_half_is_left_and_later_it_goes_on(tmp_path: Path) -> None:
+    store = Store(str(tmp_path), 1 << 20, 30)
+    store.keep(item("before"))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # writing more than this raises OSError, as it does on a full disk
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            store.keep(item("full"))
+        with pytest.raises(OSError, match="File too large"):
+            say(store, "before")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["before.json"]
+    assert say(store, "before") == "kept"
+
+
+def test_a_correction_that_was_cut_off_is_finished_by_the_next_one(address: str) -> None:
+    store = Store(address, 1 << 20, 30)
+    known = item("cut-off")
+    store.keep(known)
+    assert say(store, "cut-off", 3) == "kept"
+    # as if the process had been killed before it removed what was collected
+    store.keep(known)
+    assert say(store, "cut-off", 4) == "conflict"
+    assert say(store, "cut-off", 3) == "kept"
+    assert not store._files("collected")
 
 
 def test_of_two_processes_that_correct_at_once_one_is_refused(address: str) -> None:
