@@ -115,6 +115,32 @@ def test_a_different_correction_replaces_another_only_if_it_says_so(collecting: 
     assert kept(folder, "corrected")["twice"]["digits"] == ["no digit"]
 
 
+@pytest.mark.parametrize("name", ["..", ".", "...", ".json", "a.tmp", "-rf", "a:b", "x" * 128])
+def test_ids_that_look_like_paths_are_names_of_files(collecting: Server, folder: Path, name: str) -> None:
+    answer = collecting.ask("/predict", SAMPLE, X_Request_ID=name)
+    assert answer.headers["x-request-id"] == name
+    assert correct(collecting, name, 3).status == 200
+    assert kept(folder, "corrected")[name]["digits"] == [3]
+    assert {len(path.relative_to(folder).parts) for path in folder.rglob("*") if path.is_file()} == {3}
+
+
+def test_of_different_corrections_at_once_one_is_kept(collecting: Server, folder: Path) -> None:
+    collecting.ask("/predict", SAMPLE, X_Request_ID="at-once")
+    statuses: dict[int, int] = {}
+
+    def ask(digit: int) -> None:
+        statuses[digit] = correct(collecting, "at-once", digit).status
+
+    clients = [threading.Thread(target=ask, args=[digit]) for digit in range(8)]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join()
+    (digit,) = [digit for digit, status in statuses.items() if status == 200]
+    assert sorted(statuses.values()) == [200] + 7 * [409]
+    assert kept(folder, "corrected")["at-once"]["digits"] == [digit]
+
+
 def test_the_lines_of_a_reading_are_corrected_with_their_boxes(collecting: Server, folder: Path) -> None:
     collecting.ask("/read", NUMBER, Content_Type="image/png", X_Request_ID="line")
     said = {"text": "40\n7", "boxes": [[1, 2, 30, 40], [31, 2, 30, 40], [0, 50, 30, 40]]}
