@@ -22,7 +22,7 @@ from fsspec.utils import infer_compression
 from PIL import Image
 
 from digits.bulk.arrays import ArrayFile
-from digits.bulk.shards import DAMAGE, Shard, is_damage, shown
+from digits.bulk.shards import DAMAGE, Shard, grouped, is_damage, shown
 from digits.imaging.data_url import decode_base64
 from digits.imaging.formats import SUFFIXES
 from digits.imaging.pixels import blank
@@ -99,26 +99,16 @@ def _files(shard: Shard) -> Iterator[Item]:
     # fetch the next group while this one is processed
     with ThreadPoolExecutor(1) as thread:
         fetching = deque[Future[list[Item]]]()
-        for group in _groups(shard):
-            fetching.append(thread.submit(_fetch, fs, group))
+        for part in grouped(shard.sizes, FETCH, FETCH_BYTES):
+            sizes = dict(zip(shard.urls[part], shard.sizes[part], strict=True))
+            fetching.append(thread.submit(_fetch, fs, sizes))
             if len(fetching) == 2:
                 yield from fetching.popleft().result()
         yield from fetching.popleft().result()
 
 
-def _groups(shard: Shard) -> Iterator[dict[str, int]]:
-    """The groups of files that are fetched concurrently: URL -> size."""
-    group: dict[str, int] = {}
-    for url, size in zip(shard.urls, shard.sizes, strict=True):
-        if group and (len(group) == FETCH or sum(group.values()) + size > FETCH_BYTES):
-            yield group
-            group = {}
-        group[url] = size
-    yield group
-
-
 def _fetch(fs: Any, sizes: dict[str, int]) -> list[Item]:
-    """Fetch files. Raises OSError if the store returns none of several."""
+    """Fetch files. sizes: those of the files by URL. Raises OSError if the store returns none of several."""
     urls = [url for url, size in sizes.items() if size <= MAX_BYTES]
     # fs.cat would expand brackets in names as globs
     contents = fs.cat_ranges([fs._strip_protocol(url) for url in urls], None, None, on_error="return")

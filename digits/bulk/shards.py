@@ -12,7 +12,7 @@ import tarfile
 import tokenize
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from posixpath import basename, dirname
@@ -139,8 +139,9 @@ def find_shards(
     in_order = sorted(found.values(), key=lambda file: (file.kind != "files", file.url))
     for (kind, folder), group in groupby(in_order, key=lambda file: (file.kind, dirname(file.url))):
         if kind == "files":
-            parts: Iterator[dict[str, Any]] = _by_number(list(group), pictures)
-            stem = basename(folder)
+            files, stem = list(group), basename(folder)
+            slices = grouped([file.size for file in files], pictures, SHARD_BYTES)
+            parts: Iterable[dict[str, Any]] = (_together(files[each]) for each in slices)
         else:
             parts, stem = (part for file in group for part in _of_file(file, kind, column)), ""
         for part in parts:
@@ -200,15 +201,21 @@ def _local(top: str) -> Iterator[str]:
         yield from (path for name in files if os.path.isfile(path := os.path.join(folder, name)))
 
 
-def _by_number(files: list[_File], pictures: int) -> Iterator[dict[str, Any]]:
-    """Divide files into groups of at most `pictures` files and SHARD_BYTES."""
-    start, total = 0, 0
-    for i, file in enumerate(files):
-        if i > start and (i - start == pictures or total + file.size > SHARD_BYTES):
-            yield _together(files[start:i])
+def grouped(sizes: Sequence[int], most: int, most_size: int) -> Iterator[slice]:
+    """Divide a list into consecutive slices.
+
+    Args:
+        sizes: of the items.
+        most: number of items in a slice.
+        most_size: total size of a slice; a larger item gets a slice of its own.
+    """
+    start = total = 0
+    for i, size in enumerate(sizes):
+        if i > start and (i - start == most or total + size > most_size):
+            yield slice(start, i)
             start, total = i, 0
-        total += file.size
-    yield _together(files[start:])
+        total += size
+    yield slice(start, len(sizes))
 
 
 def _together(files: list[_File]) -> dict[str, Any]:
@@ -254,11 +261,6 @@ def _row_groups(url: str, column: str) -> Iterator[tuple[int, int, int, int]]:
         if column not in names:
             raise UsageError(f"{url} has no column {column}. Set --column to one of {', '.join(names)}.")
         sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-    first = row = rows = 0
-    for i, size in enumerate(sizes):
-        if rows and rows + size > ROWS:
-            yield first, i, row, rows
-            first, row, rows = i, row + rows, 0
-        rows += size
-    if rows:
-        yield first, len(sizes), row, rows
+    if any(sizes):
+        for part in grouped(sizes, len(sizes), ROWS):
+            yield part.start, part.stop, sum(sizes[: part.start]), sum(sizes[part])
