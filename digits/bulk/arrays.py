@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from types import TracebackType
+from contextlib import AbstractContextManager
 from typing import Any
 
 import fsspec
@@ -18,7 +18,7 @@ IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E
 CHUNK_BYTES = 32 << 20
 
 
-class ArrayFile:
+class ArrayFile(AbstractContextManager["ArrayFile"]):
     """An open file with an array of images. Its `len` is the number of images.
 
     divisible: whether a part can be read without reading everything before it; false for compressed files.
@@ -44,10 +44,9 @@ class ArrayFile:
             sizes = self._file.read(4 * magic[3])
             return tuple(np.frombuffer(sizes, ">u4").tolist()), np.dtype(IDX_TYPES[magic[2]])
         self._file.seek(0)
-        version = np.lib.format.read_magic(self._file)
-        read = (
-            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        )
+        numpy = np.lib.format
+        version = numpy.read_magic(self._file)
+        read = numpy.read_array_header_1_0 if version == (1, 0) else numpy.read_array_header_2_0
         shape, by_columns, dtype = read(self._file)
         if by_columns:
             raise ValueError("the array must be in C order, not in Fortran order")
@@ -65,12 +64,7 @@ class ArrayFile:
     def __len__(self) -> int:
         return self._shape[0]
 
-    def __enter__(self) -> ArrayFile:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._file.close()
 
     def rows(self, first: int, last: int) -> Iterator[np.ndarray]:
@@ -83,8 +77,7 @@ class ArrayFile:
             n = min(chunk, last - start)
             data = self._file.read(n * self._row_bytes)
             whole = len(data) // self._row_bytes
-            yield from np.frombuffer(data[: whole * self._row_bytes], self._dtype).reshape(
-                whole, *self._shape[1:]
-            )
+            values = np.frombuffer(data[: whole * self._row_bytes], self._dtype)
+            yield from values.reshape(whole, *self._shape[1:])
             if whole < n:
                 raise ValueError(f"the file ends after {start + whole} of {len(self)} images")

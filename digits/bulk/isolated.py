@@ -22,6 +22,7 @@ from typing import Any
 from digits.bulk.pictures import Item, ItemError, only
 from digits.bulk.shards import Shard
 from digits.bulk.tasks import Job, add_model, rows_here
+from digits.imaging.decode import data_bytes
 from digits.model import ModelError
 
 # seconds of processor time for one picture: to read its bytes, and to decode and classify it
@@ -43,14 +44,8 @@ class Reader:
         path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
         # the system's allocator asks for no more than is needed, unlike Arrow's own
         environ = os.environ | {"PYTHONPATH": path, "ARROW_DEFAULT_MEMORY_POOL": "system"}
-        command = [
-            sys.executable,
-            "-m",
-            "digits.bulk.isolated",
-            str(theirs.fileno()),
-            str(SECONDS),
-            str(MEMORY),
-        ]
+        limits = (theirs.fileno(), SECONDS, MEMORY)
+        command = [sys.executable, "-m", "digits.bulk.isolated", *map(str, limits)]
         self.process = subprocess.Popen(command, env=environ, pass_fds=[theirs.fileno()])
         theirs.close()
         self.versions = "", ""
@@ -67,8 +62,9 @@ class Reader:
 def rows_apart(
     shard: Shard, job: Job, wanted: frozenset[str] | None = None
 ) -> Generator[list[dict[str, Any]], None, None]:
-    """The same as `rows_here`, but read in another process. Raises ModelError if the model can't be run, and
-    RuntimeError if a store does not answer, or if the process ends for another reason than its limits."""
+    """The same as `digits.bulk.tasks.rows_here`, but read in another process. Raises ModelError if the model can't
+    be run, and RuntimeError if a store does not answer, or if the process ends for another reason than its limits.
+    """
     if shard.kind == "files" and wanted:
         shard, wanted = only(shard, wanted), None
     # the items with rows, those to read, and the errors of those over a limit
@@ -105,10 +101,8 @@ def _error(code: int, path: str) -> Error:
     """Why the process ended while it read a picture or file."""
     if code == -signal.SIGXCPU:
         return 422, f"{path} takes more than {SECONDS} s of processor time."
-    return (
-        413,
-        f"{path} needs more than {MEMORY >> 20} MB of memory, or can't be decoded. Found: exit code {code}.",
-    )
+    what = f"needs more than {MEMORY >> 20} MB of memory, or can't be decoded"
+    return 413, f"{path} {what}. Found: exit code {code}."
 
 
 def start(job: Job) -> Reader:
@@ -145,7 +139,10 @@ def _serve(pipe: Connection, seconds: int, memory: int) -> None:
                 for model in models:
                     add_model(model)
                 job.networks()
-                limited = limited or _limit_memory(memory)
+                # systems without /proc have no such limit
+                if (held := data_bytes()) and not limited:
+                    resource.setrlimit(resource.RLIMIT_DATA, (held + memory, held + memory))
+                    limited = True
             else:
                 for rows in _rows(pipe, seconds, *request):
                     pipe.send(("rows", rows))
@@ -170,7 +167,16 @@ def _rows(
     over: dict[str, Error],
     lost: tuple[str, Error] | None,
 ) -> Iterator[list[dict[str, Any]]]:
-    """The rows of a shard from item `done` to `end`, and of `lost`."""
+    """The rows of a shard.
+
+    Args:
+        pipe: to the process that asks for them.
+        seconds: of processor time for each picture.
+        done: number of the first item.
+        end: number of the item before which to end; None for the last.
+        over: the errors of pictures that are over a limit, by their paths.
+        lost: the path and the error of a file whose remaining items are over a limit.
+    """
 
     def begin(what: str, value: Any) -> None:
         pipe.send((what, value))
@@ -189,15 +195,6 @@ def _rows(
             yield Item(lost[0], ItemError(*lost[1]))
 
     return rows_here(shard, job, wanted, watch, lambda path: begin("picture", path))
-
-
-def _limit_memory(memory: int) -> bool:
-    """Limit this process to `memory` bytes more than it has, where the system says how much that is."""
-    with suppress(OSError):
-        status = Path("/proc/self/status").read_text()
-        data = int(status.partition("VmData:")[2].split()[0]) << 10
-        resource.setrlimit(resource.RLIMIT_DATA, (data + memory, data + memory))
-    return True
 
 
 if __name__ == "__main__":

@@ -57,10 +57,15 @@ class Item(NamedTuple):
 def read_items(shard: Shard, column: str, as_pictures: bool = False) -> Iterator[Item]:
     """The shard's pictures in order.
 
-    column: the column of Parquet files, or the field of JSON Lines, that contains the pictures. as_pictures:
-    convert pixels to the bytes of a picture, too. If a file is damaged, the pictures before the damage are
-    followed by an item for the file with the error. Raises OSError if the store does not answer, or returns none
-    of several files."""
+    If a file is damaged, the pictures before the damage are followed by an item for the file with the error.
+
+    Args:
+        shard: what to read.
+        column: the column of Parquet files, or the field of JSON Lines, that contains the pictures.
+        as_pictures: whether to convert pixels to the bytes of a picture, too.
+
+    Raises OSError if the store does not answer, or returns none of several files.
+    """
     if shard.kind == "files":
         yield from _files(shard)
         return
@@ -122,8 +127,13 @@ def _fetch(fs: Any, sizes: dict[str, int]) -> list[Item]:
 
 
 def _content(found: bytes | Exception | None, url: str, size: int) -> bytes | ItemError:
-    """The bytes of a file, or the error. found: what the store returned, or None for files that were not
-    fetched. url: its name for output."""
+    """The bytes of a file, or the error.
+
+    Args:
+        found: what the store returned; None for a file that is too large to be fetched.
+        url: its name for output.
+        size: its size in bytes.
+    """
     if found is None or (isinstance(found, bytes) and len(found) > MAX_BYTES):
         return _too_large(url, size if found is None else len(found))
     if isinstance(found, bytes):

@@ -40,10 +40,13 @@ LINES = pa.list_(pa.struct([("text", pa.string()), ("probability", pa.float64())
 class Options:
     """The options of a run on which its rows depend.
 
-    read: read all digits in a picture instead of one. length, check: arguments of digits.reading.read. as_is: use
-    pictures of 28x28 pixels without preparing them. sure: the probability below which an answer is unsure; None
-    for the model's threshold. column: the column of Parquet files, or the field of JSON Lines, that contains the
-    pictures."""
+    Attributes:
+        read: whether to read all digits in a picture instead of one.
+        length, check: arguments of `digits.reading.read`.
+        as_is: whether to use pictures of 28x28 pixels without preparing them.
+        sure: probability below which an answer is unsure; None for the model's threshold.
+        column: the column of Parquet files, or the field of JSON Lines, that contains the pictures.
+    """
 
     read: bool = False
     length: int | None = None
@@ -66,9 +69,15 @@ def rows_of(
     options: Options,
     before: Callable[[str], None] = lambda path: None,
 ) -> Iterator[list[dict[str, Any]]]:
-    """The rows of the items in order, in lists of up to BATCH. A row lacks the columns for which it has no
-    value. network: a detector if whole pictures are read. locate: like that of `digits.imaging.prepare`. before:
-    called with the path of each picture before it is decoded."""
+    """The rows of the items in order, in lists of up to BATCH. A row lacks the columns for which it has no value.
+
+    Args:
+        items: the pictures.
+        network: a classifier for a digit in each, or a detector for all digits.
+        locate: argument of `digits.imaging.prepare`.
+        options: those of the run.
+        before: called with the path of each picture before it is decoded.
+    """
     remaining = iter(items)
     while True:
         # one at a time, because a batch of large files would fill the memory
@@ -121,13 +130,15 @@ def _read(item: Item, detector: Detector, options: Options, before: Callable[[st
     try:
         if isinstance(data, ItemError):
             raise data
-        found = [_page(data, item.path, detector, options, 1)]
-        found += [_page(data, item.path, detector, options, page) for page in range(2, found[0].pages + 1)]
+        conditions: dict[str, Any] = {"length": options.length, "check": options.check, "sure": options.sure}
+        pages: list[Reading] = []
+        while not pages or len(pages) < pages[0].pages:
+            pages.append(read(data, item.path, detector, page=len(pages) + 1, **conditions))
     except Exception as error:
         return {"path": item.path} | _failed(error, item.path)
     lines: list[dict[str, Any]] = [
         {"text": line.text, "probability": round(line.probability, 6), "unsure": line.unsure}
-        for page in found
+        for page in pages
         for line in page.lines
     ]
     text = "\n".join(line["text"] for line in lines)
@@ -140,12 +151,6 @@ def _read(item: Item, detector: Detector, options: Options, before: Callable[[st
         "text": text,
         "lines": lines,
     }
-
-
-def _page(data: bytes, path: str, detector: Detector, options: Options, page: int) -> Reading:
-    return read(
-        data, path, detector, length=options.length, check=options.check, sure=options.sure, page=page
-    )
 
 
 def _failed(error: Exception, path: str) -> dict[str, Any]:

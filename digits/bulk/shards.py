@@ -36,7 +36,7 @@ KINDS = {
 }
 # folders that systems make beside pictures, in addition to hidden ones
 SYSTEM_FOLDERS = ("@eaDir", "__MACOSX")
-# the keys by which fsspec's implementations report when a file was last changed
+# the names under which fsspec's file systems report when a file was last changed
 TIMES = ("ETag", "etag", "mtime", "LastModified", "updated", "last_modified")
 # the number of rows of a Parquet file or an array in a shard
 ROWS = 10_000
@@ -74,11 +74,15 @@ class UsageError(Exception):
 class Shard:
     """The unit of work of one worker.
 
-    name: the shard's number, followed by the name of the first file's folder or of the file. kind: files, or one
-    of KINDS. urls, sizes, times: those of its files; the times as the store reports them. first, last: the range
-    of rows of an array, or of row groups of a Parquet file, from 0 and without `last`. row: number of the first
-    row. pictures: the number of pictures, None if it is not known in advance. bytes: the size of the files, or of
-    the shard's part of them."""
+    Attributes:
+        name: the shard's number, followed by the name of the first file's folder or of the file.
+        kind: files, or one of KINDS.
+        urls, sizes, times: those of its files; the times as the store reports them.
+        first, last: range of an array's rows or of a Parquet file's row groups, from 0 and without `last`.
+        row: number of the first row.
+        pictures: number of pictures; None if it is not known in advance.
+        bytes: size of the files, or of the shard's part of them.
+    """
 
     name: str
     kind: str
@@ -120,9 +124,12 @@ def find_shards(
 ) -> list[Shard]:
     """Divide everything that `inputs` name into shards, sorted by name.
 
-    inputs: URLs, paths or globs of files and folders. column: the column of Parquet files that contains the
-    pictures. pictures: the number of picture files in a shard. without: the output folder, which is skipped.
-    skipped: counts the suffixes of files that are not read.
+    Args:
+        inputs: URLs, paths or globs of files and folders.
+        column: the column of Parquet files that contains the pictures.
+        pictures: number of picture files in a shard.
+        without: the output folder, which is skipped.
+        skipped: counts the suffixes of files that are not read.
 
     Raises UsageError for an input that does not exist or contains no pictures, and for a Parquet file without the
     column.

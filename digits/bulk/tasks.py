@@ -80,8 +80,15 @@ def rows_here(
 ) -> Iterator[list[dict[str, Any]]]:
     """The rows of a shard's pictures in order, in lists, read in this process.
 
-    wanted: the paths of the pictures to read; None for all. watch: called with the items before they are read.
-    before: called with the path of each picture before it is decoded. Raises OSError if a store fails."""
+    Args:
+        shard: what to read.
+        job: what all shards have in common.
+        wanted: paths of the pictures to read; None for all.
+        watch: called with the items before they are read, and returns those to make rows of.
+        before: called with the path of each picture before it is decoded.
+
+    Raises OSError if a store fails.
+    """
     options = job.options
     items = read_items(only(shard, wanted) if wanted else shard, options.column, options.read)
     selected = (item for item in items if not wanted or item.path in wanted)
@@ -93,8 +100,14 @@ def read_shard(
 ) -> dict[str, Any]:
     """Read a shard and write its part. Returns the part's metadata.
 
-    failed_of: the name of a finished part in which only the rows with an error are read again. rows_from: reads
-    the pictures. Raises what it raises."""
+    Args:
+        shard: what to read.
+        job: what all shards have in common.
+        failed_of: name of a finished part in which only the rows with an error are read again.
+        rows_from: reads the pictures.
+
+    Raises what `rows_from` raises.
+    """
     parts, options = job.parts, job.options
     metadata = {"shard": shard.name, "model": job.version, "options": asdict(options)}
     if failed_of is None:
