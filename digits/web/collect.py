@@ -110,11 +110,11 @@ class Collector:
                 item = Item(asked)
                 if not self._put(item):
                     raise Overloaded
-                if not item.replied.wait(STORE_SECONDS) or item.reply["result"] == "failed":
+                if not item.replied.wait(STORE_SECONDS) or item.reply["status"] == 503:
                     log.error("correction not kept", extra={"reason": item.reply.get("reason", "no answer")})
                     again = {"Retry-After": "10"}
                     raise Problem(503, "The correction can't be kept at the moment.", headers=again)
-                if item.reply["result"] != "missing" or seconds is None:
+                if item.reply["status"] != 404 or seconds is None:
                     break
                 time.sleep(seconds)
             return item.reply
@@ -150,7 +150,7 @@ class Collector:
                 items = [self.waiting.popleft() for _ in range(min(AT_ONCE, len(self.waiting)))]
             replies = self._replies(items)
             for item in items:
-                item.reply = next(replies, {"result": "failed", "reason": "the store's process has ended"})
+                item.reply = next(replies, {"status": 503, "reason": "the store's process has ended"})
                 self._done(item)
             with self.more:
                 self.held -= sum(len(item.line) for item in items)
@@ -190,13 +190,10 @@ class Collector:
         return self.store
 
     def _done(self, item: Item) -> None:
-        if item.is_correction:
-            if item.reply["result"] == "kept":
-                self.metrics.corrected.inc()
-        elif item.reply["result"] == "kept":
-            self.metrics.collected.inc()
-        else:
-            self._drop("store", item.reply.get("reason", ""))
+        if item.reply["status"] == 200:
+            (self.metrics.corrected if item.is_correction else self.metrics.collected).inc()
+        elif not item.is_correction:
+            self._drop("store", item.reply["reason"])
         item.replied.set()
 
     def _drop(self, where: str, reason: str) -> None:

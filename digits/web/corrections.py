@@ -41,24 +41,9 @@ def correct() -> Response:
     decode = partial(parse, body, current_app.config["MAX_BATCH"])
     asked: dict[str, Any] = bodies.offload_if_large(body, decode)
     reply = collector.correct(**asked)
+    if reply["status"] != 200:
+        raise Problem(**reply)
     known = asked["request_id"]
-    if reply["result"] == "missing":
-        raise Problem(404, "No picture that this corrects is kept.", field="request_id", found=known)
-    if reply["result"] == "conflict":
-        raise Problem(409, 'It has been corrected differently. Send "replace": true to replace that.')
-    if reply["result"] == "boxes":
-        raise Problem.of("digits", "must not have boxes, because the images were sent as pixels.")
-    if reply["result"] == "lines":
-        problem = "must have text and boxes, because POST /read read the picture line by line."
-        raise Problem.of("digits", problem)
-    if reply["result"] == "pages":
-        number = reply["pages"]
-        has = f"{number} page{'s' * (number > 1)}"
-        raise Problem.of("digits", f"must name pages from 1 to {number}, because the file has {has}.")
-    if reply["result"] == "pictures":
-        number = reply["pictures"]
-        problem = f"must have {number} item{'s' * (number > 1)}, one for each picture of the request."
-        raise Problem.of("digits", problem, found=f"{len(asked['digits'])} items")
     log.info("corrected", extra={"request_id": known, "pictures": reply["pictures"]})
     return json_response({"request_id": known, "pictures": reply["pictures"]})
 

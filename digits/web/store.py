@@ -69,39 +69,48 @@ class Store:
             self._write(self._path(COLLECTED, item), item)
 
     def correct(self, request_id: str, digits: list[Any], replace: bool, now: str) -> Document:
-        """Keep what the pictures of a request show, on the disk before it returns: {"result": "kept", "pictures":
-        number of those that are corrected}.
+        """Keep what the pictures of a request show, on the disk before it returns.
 
-        Other results: "missing" if none of them is kept, "conflict" if there is another correction and not
-        `replace`, "pictures" if the request had another number of pictures, which is returned too, "boxes" if
-        there are boxes for an image that was sent as pixels, "lines" if there are none for a picture that was read
-        line by line, "pages" if the file has another number of pages than the correction names, which is returned
-        too. Raises FullError.
+        Args:
+            request_id: that of the request.
+            digits: an item for each of its pictures, as POST /corrections gets them; None corrects nothing.
+            replace: whether to replace another correction.
+            now: time of the correction in ISO 8601.
+
+        Returns:
+            {"status": 200, "pictures": number of those that are corrected}, or what a Problem has: `status`,
+            `detail` and further members.
+
+        Raises FullError.
         """
         with self.lock:
             item, old = self._find(COLLECTED, request_id), self._find(CORRECTED, request_id)
             # a client may use an id again
             known = item or old
+            missing = {"status": 404, "detail": "No picture that this corrects is kept."}
+            missing |= {"field": "request_id", "found": request_id}
             if known is None:
-                return {"result": "missing"}
-            if len(digits) != known["images"]:
-                return {"result": "pictures", "pictures": known["images"]}
+                return missing
+            if len(digits) != (n := known["images"]):
+                items = f"{n} item{'s' * (n > 1)}, one for each picture of the request"
+                return _refused(f"must have {items}.", found=f"{len(digits)} items")
             said = [(digits[picture["index"]], picture) for picture in known["pictures"]]
             said = [(digit, picture) for digit, picture in said if digit is not None]
             if not said:
-                return {"result": "missing"}
-            if any(isinstance(digit, dict | list) and "picture" not in picture for digit, picture in said):
-                return {"result": "boxes"}
-            if any(isinstance(digit, int) and "pixels" not in picture for digit, picture in said):
-                return {"result": "lines"}
+                return missing
             for digit, picture in said:
-                answer = picture["answer"]
-                pages = len(answer.get("readings", ())) or answer.get("pages", 1)
-                if isinstance(digit, list) and max(each["page"] for each in digit) > pages:
-                    return {"result": "pages", "pages": pages}
-                if isinstance(digit, dict) and pages > 1:
-                    return {"result": "pages", "pages": pages}
-            done = {"result": "kept", "pictures": len(said)}
+                if isinstance(digit, dict | list) and "picture" not in picture:
+                    return _refused("must not have boxes, because the images were sent as pixels.")
+                if isinstance(digit, int) and "pixels" not in picture:
+                    why = "because POST /read read the picture line by line"
+                    return _refused(f"must have text and boxes, {why}.")
+                n = len(picture["answer"].get("readings", ())) or picture["answer"].get("pages", 1)
+                named = max(each["page"] for each in digit) if isinstance(digit, list) else 1
+                if named > n or (isinstance(digit, dict) and n > 1):
+                    why = f"because the file has {n} page{'s' * (n > 1)}"
+                    return _refused(f"must name pages from 1 to {n}, {why}.")
+            done = {"status": 200, "pictures": len(said)}
+            conflict = 'It has been corrected differently. Send "replace": true to replace that.'
             # both are there if a process was killed between writing one and removing the other
             same = old is not None and (item is None or item["time"] == old["time"])
             if old and same and old["digits"] == digits:
@@ -109,13 +118,13 @@ class Store:
                     self._remove(self._path(COLLECTED, item))
                 return done
             if old and not replace:
-                return {"result": "conflict"}
+                return {"status": 409, "detail": conflict}
             document = known | {"digits": digits, "corrected": now}
             try:
                 self._write(self._path(CORRECTED, known), document, create=not old, durable=True)
             except FileExistsError:
                 # another process was faster
-                return {"result": "conflict"}
+                return {"status": 409, "detail": conflict}
             if old and old["time"][:10] != known["time"][:10]:
                 self._remove(self._path(CORRECTED, old))
             if item:
@@ -131,21 +140,19 @@ class Store:
     def _sweep(self, needed: int = 0) -> None:
         """Like `sweep`, so that there is room for `needed` more bytes, if possible."""
         now = datetime.now(UTC)
-        corrected = self._files(CORRECTED)
-        total = sum(size for _, size, _ in corrected)
         first = (now - timedelta(days=self.most_days)).strftime("%Y-%m-%d")
-        there = []
-        for path, _, changed in [*self._files(COLLECTED), *corrected]:
-            if path.endswith(".tmp") and changed < now.timestamp() - LEFT_SECONDS:
-                self._remove(path)
-        for path, size, changed in self._files(COLLECTED):
-            if path.rsplit("/", 2)[1] < first:
-                self._remove(path)
-            else:
-                there.append((changed, path, size))
+        collected, total = [], 0
+        for kind in (COLLECTED, CORRECTED):
+            for path, size, changed in self._files(kind):
+                left = path.endswith(".tmp") and changed < now.timestamp() - LEFT_SECONDS
+                if left or (kind == COLLECTED and path.rsplit("/", 2)[1] < first):
+                    self._remove(path)
+                    continue
                 total += size
+                if kind == COLLECTED:
+                    collected.append((changed, path, size))
         if total + needed > self.most_bytes:
-            for _, path, size in sorted(there):
+            for _, path, size in sorted(collected):
                 if total + needed <= ENOUGH * self.most_bytes:
                     break
                 self._remove(path)
@@ -227,6 +234,10 @@ class Store:
             folder = os.path.dirname(folder)
 
 
+def _refused(problem: str, **more: str) -> Document:
+    return {"status": 422, "detail": f"The field digits {problem}", "field": "digits", **more}
+
+
 def answer(store: Store | None, line: bytes) -> Document:
     """Do what a line asks for."""
     try:
@@ -234,11 +245,11 @@ def answer(store: Store | None, line: bytes) -> Document:
         store = store or opened()
         if "keep" in asked:
             store.keep(asked["keep"])
-            return {"result": "kept"}
+            return {"status": 200}
         return store.correct(**asked["correct"])
     except Exception as error:
         # each file system has exceptions of its own, and this process must go on
-        return {"result": "failed", "reason": f"{type(error).__name__}: {error}"[:300]}
+        return {"status": 503, "reason": f"{type(error).__name__}: {error}"[:300]}
 
 
 def opened() -> Store:

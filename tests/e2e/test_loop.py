@@ -53,7 +53,7 @@ def corrected(
     store.keep(
         {"request_id": request_id, "time": now, "route": "/predict", "images": many, "pictures": known}
     )
-    assert store.correct(request_id, said, False, now)["result"] == "kept"
+    assert store.correct(request_id, said, False, now)["status"] == 200
 
 
 def read_of(picture: bytes, *boxes: list[int]) -> dict[str, Any]:

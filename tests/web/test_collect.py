@@ -397,8 +397,8 @@ def item(request_id: str, days_ago: int = 0, size: int = 100) -> dict[str, Any]:
     return {"request_id": request_id, "time": now.isoformat(), "images": 1, "pictures": [picture]}
 
 
-def say(store: Store, request_id: str, digit: int = 3, replace: bool = False) -> str:
-    return store.correct(request_id, [digit], replace, datetime.now(UTC).isoformat())["result"]
+def say(store: Store, request_id: str, digit: int = 3, replace: bool = False) -> int:
+    return store.correct(request_id, [digit], replace, datetime.now(UTC).isoformat())["status"]
 
 
 @pytest.fixture(params=["folder", "objects"])
@@ -418,9 +418,9 @@ def test_what_is_too_old_is_removed_unless_it_is_corrected(address: str) -> None
     store = Store(address, 1 << 20, 30)
     for days in (0, 29, 31, 32):
         store.keep(item(f"days-{days}", days))
-    assert say(store, "days-32") == "kept"
+    assert say(store, "days-32") == 200
     store.sweep()
-    assert [say(store, f"days-{days}") for days in (0, 29, 31, 32)] == ["kept", "kept", "missing", "kept"]
+    assert [say(store, f"days-{days}") for days in (0, 29, 31, 32)] == [200, 200, 404, 200]
 
 
 def test_above_the_limit_the_oldest_are_removed_and_corrections_never(address: str) -> None:
@@ -428,19 +428,19 @@ def test_above_the_limit_the_oldest_are_removed_and_corrections_never(address: s
     for i in range(60):
         store.keep(item(f"item-{i}"))
         if i < 5:
-            assert say(store, f"item-{i}") == "kept"
+            assert say(store, f"item-{i}") == 200
     total = sum(size for kind in ("collected", "corrected") for _, size, _ in store._files(kind))
     assert total <= 10_000
-    assert say(store, "item-59") == "kept"
-    assert say(store, "item-5") == "missing"
-    assert all(say(store, f"item-{i}") == "kept" for i in range(5))
+    assert say(store, "item-59") == 200
+    assert say(store, "item-5") == 404
+    assert all(say(store, f"item-{i}") == 200 for i in range(5))
 
 
 def test_a_store_full_of_corrections_takes_no_more(address: str) -> None:
     store = Store(address, 1500, 30)
     for i in range(3):
         store.keep(item(f"item-{i}"))
-        assert say(store, f"item-{i}") == "kept"
+        assert say(store, f"item-{i}") == 200
     with pytest.raises(FullError):
         store.keep(item("another", size=500))
 
@@ -459,18 +459,18 @@ def test_on_a_full_disk_nothing_half_is_left_and_later_it_goes_on(tmp_path: Path
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["before.json"]
-    assert say(store, "before") == "kept"
+    assert say(store, "before") == 200
 
 
 def test_a_correction_that_was_cut_off_is_finished_by_the_next_one(address: str) -> None:
     store = Store(address, 1 << 20, 30)
     known = item("cut-off")
     store.keep(known)
-    assert say(store, "cut-off", 3) == "kept"
+    assert say(store, "cut-off", 3) == 200
     # as if the process had been killed before it removed what was collected
     store.keep(known)
-    assert say(store, "cut-off", 4) == "conflict"
-    assert say(store, "cut-off", 3) == "kept"
+    assert say(store, "cut-off", 4) == 409
+    assert say(store, "cut-off", 3) == 200
     assert not store._files("collected")
 
 
@@ -478,22 +478,22 @@ def test_of_two_processes_that_correct_at_once_one_is_refused(address: str) -> N
     first, second = Store(address, 1 << 20, 30), Store(address, 1 << 20, 30)
     first.keep(item("both"))
     known = second._find("collected", "both")
-    assert say(first, "both", 3) == "kept"
+    assert say(first, "both", 3) == 200
     # as if the second had looked before the first wrote
     found = second._find
     second._find = lambda kind, request_id: known if kind == "collected" else None  # type: ignore[method-assign]
-    assert say(second, "both", 4) == "conflict"
+    assert say(second, "both", 4) == 409
     second._find = found  # type: ignore[method-assign]
-    assert say(second, "both", 3) == "kept"
+    assert say(second, "both", 3) == 200
 
 
 def test_an_id_that_is_used_again_does_not_mix_two_pictures(address: str) -> None:
     store = Store(address, 1 << 20, 30)
     store.keep(item("same"))
-    assert say(store, "same", 3) == "kept"
+    assert say(store, "same", 3) == 200
     store.keep(item("same", size=200))
-    assert say(store, "same", 3) == "conflict"
-    assert say(store, "same", 3, replace=True) == "kept"
+    assert say(store, "same", 3) == 409
+    assert say(store, "same", 3, replace=True) == 200
     document = store._find("corrected", "same")
     assert document
     assert len(base64.b64decode(document["pictures"][0]["pixels"])) == 200
