@@ -1,18 +1,22 @@
 """Compiles an .h5 that has no compiled form, in a separate process, which needs TensorFlow and may take minutes.
-The result is cached beside the model."""
+The result is cached beside the model.
+
+    python -m digits.compiling MODEL.h5  # compiles the file, then sends SIGHUP to the parent, which loads it
+"""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
-import logging
+import logging.config
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from digits import model
+from digits import logs, model
 from digits.model import Model, ModelError, NotCompiledError
 
 # a network that takes longer to compile is too large for this service
@@ -64,3 +68,20 @@ def _compile(path: Path, h5: bytes, cached: Path) -> bytes:
             reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
             raise ModelError(f"{path} can't be compiled: {reason.replace(str(source), path.name)}")
         return target.read_bytes()
+
+
+def main() -> None:
+    """Compile the file on the command line. Whether that succeeds or fails, then send SIGHUP to the parent."""
+    parent = os.getppid()
+    logging.config.dictConfig(logs.config())
+    try:
+        load(Path(sys.argv[1]))
+    except ModelError as error:
+        log.error(str(error))
+    finally:
+        if os.getppid() == parent:
+            os.kill(parent, signal.SIGHUP)
+
+
+if __name__ == "__main__":
+    main()

@@ -76,18 +76,13 @@ def _require_keys(app: Flask, hashes: frozenset[bytes], guarded: frozenset[str])
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if not key and scheme.lower() == "bearer":
             key = token.strip()
+        challenge = 'Bearer realm="digits"'
         if not key:
-            raise Problem(
-                401,
-                "An API key is required, as X-API-Key or as Authorization: Bearer.",
-                headers={"WWW-Authenticate": 'Bearer realm="digits"'},
-            )
+            detail = "An API key is required, as X-API-Key or as Authorization: Bearer."
+            raise Problem(401, detail, headers={"WWW-Authenticate": challenge})
         if not keys.accepted(key, hashes):
-            raise Problem(
-                401,
-                "This API key is not accepted.",
-                headers={"WWW-Authenticate": 'Bearer realm="digits", error="invalid_token"'},
-            )
+            challenge += ', error="invalid_token"'
+            raise Problem(401, "This API key is not accepted.", headers={"WWW-Authenticate": challenge})
 
 
 def _separate_metrics(app: Flask, port: str) -> None:
@@ -122,17 +117,10 @@ def _allow_origins(app: Flask, origins: frozenset[str]) -> None:
 def protected(response: Response, pictures: str) -> Response:
     """Add headers that forbid a page to load resources from other hosts, to use inline scripts and styles, and to
     be framed. pictures: additional sources of images, in the syntax of Content-Security-Policy."""
-    policy = [
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        f"img-src 'self' {pictures}",
-        "connect-src 'self'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-    ]
-    response.headers["Content-Security-Policy"] = "; ".join(policy)
+    response.headers["Content-Security-Policy"] = (
+        f"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' {pictures}; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
     response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
     response.headers["Referrer-Policy"] = "no-referrer"
     response.headers["X-Content-Type-Options"] = "nosniff"

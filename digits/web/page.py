@@ -26,7 +26,18 @@ def index() -> Response:
     """The page for browsers and a JSON summary for other clients, depending on the Accept header."""
     # clients without a preference, such as curl, get the first
     kind = request.accept_mimetypes.best_match(["application/json", "text/html"])
-    response = bp.send_static_file("index.html") if kind == "text/html" else json_response(summary())
+    if kind == "text/html":
+        response = bp.send_static_file("index.html")
+    else:
+        classifier = service().classifier
+        summary = {
+            "name": "digits",
+            "what": "Classifies images of handwritten digits, and reads numbers.",
+            "model": {"version": classifier.version, "trained_on": classifier.card.get("trained_on")},
+            "collects": service().collector is not None,
+            "routes": openapi.routes(),
+        }
+        response = json_response(summary)
     response.headers["Vary"] = "Accept"
     return response
 
@@ -38,15 +49,3 @@ def model() -> Response:
     serving = service()
     cards = serving.classifier.card | {"detector": serving.detector.card}
     return json_response(cards | {"service_version": VERSION})
-
-
-def summary() -> dict[str, object]:
-    """The JSON summary: name, model and routes."""
-    classifier = service().classifier
-    return {
-        "name": "digits",
-        "what": "Classifies images of handwritten digits, and reads numbers.",
-        "model": {"version": classifier.version, "trained_on": classifier.card.get("trained_on")},
-        "collects": service().collector is not None,
-        "routes": openapi.routes(),
-    }

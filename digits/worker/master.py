@@ -197,12 +197,9 @@ def on_reload(server: Any) -> None:
             # any exception: if it got out of here, it would end the master and with it the service
             if name == "model" and isinstance(error, NotCompiledError) and error.version not in compilations:
                 compilations.add(error.version)
-                log.info(
-                    "compiling the model; the old one serves meanwhile", extra={"path": str(settings.model)}
-                )
-                subprocess.Popen(
-                    [sys.executable, "-m", "digits.worker.compile", str(settings.model)], cwd=ROOT
-                )
+                path = str(settings.model)
+                log.info("compiling the model; the old one serves meanwhile", extra={"path": path})
+                subprocess.Popen([sys.executable, "-m", "digits.compiling", path], cwd=ROOT)
                 continue
             # the next SIGHUP may try again
             compilations.discard(getattr(error, "version", ""))

@@ -17,11 +17,12 @@ from flask import Blueprint, Response, current_app, request
 from digits.web.access import needs_key, public
 from digits.web.bodies import SIDE, are_wide, offload_if_large
 from digits.web.messages import json_response
-from digits.web.problems import Problem, why_not_found
+from digits.web.problems import Problem
 from digits.web.protocols import tensors
+from digits.web.protocols.tensors import NAME
 from digits.web.service import service
 
-NAME, INPUT = "mnist", "image"
+INPUT = "image"
 # NumPy's type for each datatype, little-endian as on the wire, and the value of full brightness
 TYPES: dict[str, tuple[np.dtype[Any], int]] = {"FP32": (np.dtype("<f4"), 1), "UINT8": (np.dtype("u1"), 255)}
 INPUTS = [{"name": INPUT, "datatype": "FP32", "shape": [-1, SIDE, SIDE, 1]}]
@@ -41,11 +42,7 @@ bp = Blueprint("kserve", __name__, url_prefix="/v2")
 
 def error(status: int, detail: str) -> tuple[int, dict[str, Any]]:
     """An error in the protocol's format."""
-    if status == 404 and request.url_rule is None:
-        detail = why_not_found(
-            f"There is no such route. The name of the model is {NAME}: GET /v2/models/{NAME}."
-        )
-    return status, {"error": detail}
+    return status, {"error": tensors.explained(status, detail, f"/v2/models/{NAME}")}
 
 
 @bp.get("")

@@ -8,18 +8,28 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from flask import request
 
 from digits.imaging.pixels import blank
 from digits.model import scale
 from digits.web import bodies
 from digits.web.bodies import PIXELS, SIDE
-from digits.web.problems import Problem
+from digits.web.problems import Problem, why_not_found
 
+# the model's name in these protocols
+NAME = "mnist"
 # the shapes of an image
 SHAPES = ((SIDE, SIDE, 1), (SIDE, SIDE), (PIXELS,))
 WORDS = re.compile(rb"\b(?:true|false)\b")
 # a request for numbers has about twenty strings, which are names
 MAX_QUOTES = 200
+
+
+def explained(status: int, detail: str, path: str) -> str:
+    """What to say of an error: of a path without a route, the path of the model, and else `detail`."""
+    if status == 404 and request.url_rule is None:
+        return why_not_found(f"There is no such route. The name of the model is {NAME}: GET {path}.")
+    return detail
 
 
 def parse(body: bytes) -> dict[str, Any]:

@@ -16,21 +16,19 @@ from digits.imaging.data_url import decode_base64
 from digits.web.access import needs_key, public
 from digits.web.bodies import SIDE, Items, limit, offload_if_large, to_batch
 from digits.web.messages import json_response
-from digits.web.problems import Problem, why_not_found
+from digits.web.problems import Problem
 from digits.web.protocols import tensors
+from digits.web.protocols.tensors import NAME
 from digits.web.service import service
 
-NAME, INPUT, OUTPUT, SIGNATURE = "mnist", "image", "probabilities", "serving_default"
+INPUT, OUTPUT, SIGNATURE = "image", "probabilities", "serving_default"
 
 bp = Blueprint("tfserving", __name__, url_prefix="/v1/models")
 
 
 def error(status: int, detail: str) -> tuple[int, dict[str, Any]]:
     """An error in TensorFlow Serving's format, in which invalid arguments are 400."""
-    if status == 404 and request.url_rule is None:
-        detail = why_not_found(
-            f"There is no such route. The name of the model is {NAME}: GET /v1/models/{NAME}."
-        )
+    detail = tensors.explained(status, detail, f"/v1/models/{NAME}")
     return 400 if status in (415, 422) else status, {"error": detail}
 
 
