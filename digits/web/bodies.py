@@ -48,9 +48,12 @@ LIST, DICT, QUOTE, VALUE, GROWTH = 72, 240, 32, 36, 64
 
 @dataclass(frozen=True)
 class Items:
-    """The images in a body: either pixels (n, 784), from 0 to 255, or the bytes of a picture for each.
+    """The images in a body.
 
-    names: what to call each image in a problem. single: whether to answer with an object rather than a list.
+    Attributes:
+        values: pixels (n, 784), from 0 to 255, or the bytes of a picture for each image.
+        names: what to call each image in a problem.
+        single: whether to answer with an object rather than a list.
     """
 
     values: np.ndarray | list[bytes]
@@ -71,7 +74,13 @@ def items_of(request: flask.Request, max_batch: int, decoders: Mapping[str, Deco
     """The request's images.
 
     In JSON, `image` asks for a single answer and `images` for a list. In the other formats, one image gets a
-    single answer and several get a list. decoders: for each Content-Type except forms; by default DECODERS.
+    single answer and several get a list.
+
+    Args:
+        request: the request, whose body has not been read yet.
+        max_batch: the most images that it may have.
+        decoders: for each Content-Type except forms; by default DECODERS.
+
     Raises Problem: 400 for malformed JSON, 413 for more than `max_batch` images, 415 for another Content-Type,
     422 for anything that is not an image.
     """
@@ -85,20 +94,17 @@ def items_of(request: flask.Request, max_batch: int, decoders: Mapping[str, Deco
         body = request.get_data(cache=False)
         return offload_if_large(body, partial(decoders[kind], body, max_batch))
     accepted = [*decoders, FORM]
-    raise Problem(
-        415,
-        "Send JSON, a picture or a form with files, and name its type in the Content-Type header.",
-        headers={"Accept-Post": ", ".join(accepted)},
-        found=kind or None,
-        accepted=accepted,
-    )
+    detail = "Send JSON, a picture or a form with files, and name its type in the Content-Type header."
+    headers = {"Accept-Post": ", ".join(accepted)}
+    raise Problem(415, detail, headers=headers, found=kind or None, accepted=accepted)
 
 
 def offload_if_large(body: bytes, decode: Callable[[], Any]) -> Any:
     """Call `decode` and return its result. A large `body` is decoded in another process, so that other requests do
     not wait for it.
 
-    decode: a partial of a function of a module. Raises Problem 413 if the body would take too much memory.
+    decode: must be picklable, such as a partial of a module's function. Raises Problem 413 if the body would take
+    too much memory.
     """
     if len(body) <= MAX_QUICK_BYTES:
         return decode()
@@ -124,8 +130,11 @@ def to_batch(items: Items, as_is: bool = False) -> tuple[np.ndarray, list[dict[s
     """float32 (n, 28, 28, 1) in [0, 1] from a request's images, and for each picture `page` and `pages` if its
     file has several pages. Another process prepares large or several pictures.
 
-    as_is: use pictures of 28x28 pixels without preparing them. Raises PictureError, and Problem 422 for pixels
-    that are blank.
+    Args:
+        items: the images.
+        as_is: whether to use pictures of 28x28 pixels without preparing them.
+
+    Raises PictureError, and Problem 422 for pixels that are blank.
     """
     pixels = items.values
     if isinstance(pixels, list):
@@ -139,9 +148,8 @@ def to_batch(items: Items, as_is: bool = False) -> tuple[np.ndarray, list[dict[s
 def limit(n: int, max_batch: int) -> None:
     """Raise Problem 413 if n images are more than `max_batch`."""
     if n > max_batch:
-        raise Problem(
-            413, f"At most {max_batch} images are accepted per request.", field="images", found=f"{n} images"
-        )
+        detail = f"At most {max_batch} images are accepted per request."
+        raise Problem(413, detail, field="images", found=f"{n} images")
 
 
 def from_form(request: flask.Request, max_batch: int) -> Items:
@@ -190,9 +198,8 @@ def from_raw(body: bytes, max_batch: int) -> Items:
         raise Problem(422, "Raw pixels must be one byte each, from 0 to 255.", field="the body", found=found)
     n, rest = divmod(len(body), PIXELS)
     if rest or not n:
-        raise Problem(
-            422, "Raw pixels must be 784 bytes per image.", field="the body", found=f"{len(body)} bytes"
-        )
+        detail = "Raw pixels must be 784 bytes per image."
+        raise Problem(422, detail, field="the body", found=f"{len(body)} bytes")
     limit(n, max_batch)
     names = ["the body"] if n == 1 else [f"image {i} of the body" for i in range(n)]
     return Items(np.frombuffer(body, np.uint8).reshape(n, PIXELS), names, n == 1)
@@ -233,16 +240,15 @@ def from_json(body: bytes, max_batch: int) -> Items:
 def from_document(
     document: Any, body: bytes, max_batch: int, read_pixels: Callable[..., np.ndarray] | None = None
 ) -> Items:
-    """Like `from_json`, for a document that was parsed from `body`. read_pixels: reads one image, by default as
-    28x28 pixels."""
+    """Like `from_json`, for a document that was parsed from `body`.
+
+    read_pixels: (image, its name, whether `body` has true or false) -> its 784 pixels. By default they are read
+    from 28 rows or one list.
+    """
     read_pixels = read_pixels or _pixels
     if not isinstance(document, dict):
-        raise Problem(
-            422,
-            'A JSON object {"image": ...} or {"images": [...]} is required.',
-            field="",
-            found=kind_of(document),
-        )
+        detail = 'A JSON object {"image": ...} or {"images": [...]} is required.'
+        raise Problem(422, detail, field="", found=kind_of(document))
     if "image" in document and "images" in document:
         raise Problem(422, "Send either image or images, not both.", field="images", found="both")
     # bytes() and NumPy take true for 1; searching the body for the word is faster than checking 784 types

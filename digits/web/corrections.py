@@ -34,9 +34,8 @@ def correct() -> Response:
     if collector is None:
         raise Problem(404, "This service keeps no answers, so none can be corrected (DIGITS_COLLECT).")
     if request.mimetype != "application/json":
-        raise Problem(
-            415, "Send JSON, and name its type in the Content-Type header.", found=request.mimetype or None
-        )
+        detail = "Send JSON, and name its type in the Content-Type header."
+        raise Problem(415, detail, found=request.mimetype or None)
     body = request.get_data(cache=False)
     decode = partial(parse, body, current_app.config["MAX_BATCH"])
     asked: dict[str, Any] = bodies.offload_if_large(body, decode)
@@ -58,20 +57,16 @@ def parse(body: bytes, max_batch: int) -> dict[str, Any]:
         detail = 'A JSON object {"request_id": ..., "digits": [...]} is required.'
         raise Problem(422, detail, field="", found=bodies.kind_of(document))
     if unknown := document.keys() - {"request_id", "digits", "replace"}:
-        raise Problem(
-            422, "A correction has request_id, digits and replace only.", found=f"{len(unknown)} others"
-        )
+        detail = "A correction has request_id, digits and replace only."
+        raise Problem(422, detail, found=f"{len(unknown)} others")
     known, digits, replace = (document.get(name) for name in ("request_id", "digits", "replace"))
     if not isinstance(known, str) or not VALID_ID.fullmatch(known):
         raise Problem.of("request_id", "must be the X-Request-ID of an answer.", found=bodies.kind_of(known))
     if replace is not None and not isinstance(replace, bool):
         raise Problem.of("replace", "must be true or false.", found=bodies.kind_of(replace))
     if not isinstance(digits, list) or not digits:
-        raise Problem.of(
-            "digits",
-            "must be a list with an item for each picture of the request.",
-            found=bodies.kind_of(digits),
-        )
+        problem = "must be a list with an item for each picture of the request."
+        raise Problem.of("digits", problem, found=bodies.kind_of(digits))
     bodies.limit(len(digits), max_batch)
     for place, said in enumerate(digits):
         _check(said, f"digits[{place}]")

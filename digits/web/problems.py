@@ -156,6 +156,5 @@ def register(app: Flask, formats: dict[str, Format]) -> None:
     @app.errorhandler(Exception)
     def fault(error: Exception) -> Response:
         log.error("fault", exc_info=error, extra={"request_id": g.get("request_id")})
-        return render_problem(
-            500, "An internal error occurred. The log has its details under the request id."
-        )
+        detail = "An internal error occurred. The log has its details under the request id."
+        return render_problem(500, detail)

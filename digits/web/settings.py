@@ -130,7 +130,6 @@ class Settings:
                     raise SettingError(f"{name}={text!r}: {error}") from None
         settings = cls(**values)
         if settings.metrics_bind.rpartition(":")[2] == str(settings.port):
-            raise SettingError(
-                f"DIGITS_METRICS_BIND={settings.metrics_bind!r}: its port must differ from PORT"
-            )
+            where = f"DIGITS_METRICS_BIND={settings.metrics_bind!r}"
+            raise SettingError(f"{where}: its port must differ from PORT")
         return settings

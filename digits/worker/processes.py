@@ -183,9 +183,8 @@ class Processes:
         held = getattr(request.environ["wsgi.input"], "held", 0) if has_request_context() else 0
         with huge, self.turns.take(huge.max_wait), suppress(MemoryError):
             return self._run(work, huge, most - held)
-        raise Problem(
-            413, f"Decoding the request takes more than the {most} bytes of memory that it may use."
-        )
+        detail = f"Decoding the request takes more than the {most} bytes of memory that it may use."
+        raise Problem(413, detail)
 
     def _run(self, work: Callable[[], Any], lane: Lane, most_bytes: int) -> Any:
         child = self.idle.pop() if self.idle else self._child()

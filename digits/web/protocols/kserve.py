@@ -49,10 +49,8 @@ def error(status: int, detail: str) -> tuple[int, dict[str, Any]]:
 @public
 def server() -> Response:
     """Name, version and extensions of the server."""
-    extensions = ["binary_tensor_data"]
-    return json_response(
-        {"name": "digits", "version": service().classifier.version, "extensions": extensions}
-    )
+    facts = {"name": "digits", "version": service().classifier.version}
+    return json_response(facts | {"extensions": ["binary_tensor_data"]})
 
 
 @bp.get("/health/live")
@@ -74,10 +72,8 @@ def ready() -> Response:
 @public
 def model(version: str | None = None) -> Response:
     """Names, types and shapes of the inputs and outputs."""
-    version = _check(version)
-    return json_response(
-        {"name": NAME, "versions": [version], "platform": "litert", "inputs": INPUTS, "outputs": OUTPUTS}
-    )
+    facts = {"name": NAME, "versions": [_check(version)], "platform": "litert"}
+    return json_response(facts | {"inputs": INPUTS, "outputs": OUTPUTS})
 
 
 @bp.get(f"/models/{NAME}/ready")
@@ -120,9 +116,8 @@ def infer(version: str | None = None) -> Response:
     head = orjson.dumps(answer | {"outputs": outputs}, option=orjson.OPT_SERIALIZE_NUMPY)
     if not tail:
         return Response(head, content_type="application/json")
-    return Response(
-        b"".join([head, *tail]), content_type="application/octet-stream", headers={HEADER: str(len(head))}
-    )
+    body = b"".join([head, *tail])
+    return Response(body, content_type="application/octet-stream", headers={HEADER: str(len(head))})
 
 
 def given(value: dict[str, Any], name: str, default: Any = None) -> Any:
@@ -142,7 +137,7 @@ def _check(version: str | None) -> str:
 def _decode(
     body: bytes, length: str | None, max_batch: int
 ) -> tuple[list[tuple[dict[str, Any], bool]], str, np.ndarray]:
-    """What `_requested` returns, the request's id, and the batch of images. length: of the JSON, in a header."""
+    """What `_requested` returns, the request's id, and the batch of images. length: that of the JSON."""
     binary = b""
     if length is not None:
         if not (length.isascii() and length.isdigit() and len(length) < 12 and int(length) <= len(body)):
@@ -219,9 +214,8 @@ def _batch(document: dict[str, Any], body: bytes, binary: bytes, max_batch: int)
         if data is not None:
             raise Problem(400, f"{TENSOR} must not have both data and binary_data_size.")
         if type(size) is not int or size != len(binary) or size % dtype.itemsize:
-            raise Problem(
-                400, f"{TENSOR} must have {size} bytes after the JSON, but there are {len(binary)}."
-            )
+            detail = f"{TENSOR} must have {size} bytes after the JSON, but there are {len(binary)}."
+            raise Problem(400, detail)
         array = np.frombuffer(binary, dtype)
         binary = b""
     if binary:
@@ -234,7 +228,6 @@ def _batch(document: dict[str, Any], body: bytes, binary: bytes, max_batch: int)
         return tensors.batch(array, TENSOR, max_batch, top)
     except Problem:
         if datatype == "FP32" and size is not None and are_wide(array.tobytes(), ">f4"):
-            raise Problem(
-                400, f"{TENSOR} has big-endian numbers, but its bytes must be little-endian."
-            ) from None
+            detail = f"{TENSOR} has big-endian numbers, but its bytes must be little-endian."
+            raise Problem(400, detail) from None
         raise

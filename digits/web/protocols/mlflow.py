@@ -58,12 +58,9 @@ def from_json(body: bytes, max_batch: int) -> Items:
     document = bodies.parse(body)
     forms = [form for form in FORMS if form in document] if isinstance(document, dict) else []
     if len(forms) != 1:
+        found = " and ".join(forms) or ("none of them" if isinstance(document, dict) else kind_of(document))
         raise Problem(
-            422,
-            f"A JSON object with one of {', '.join(FORMS)} is required.",
-            field="",
-            found=" and ".join(forms)
-            or ("none of them" if isinstance(document, dict) else kind_of(document)),
+            422, f"A JSON object with one of {', '.join(FORMS)} is required.", field="", found=found
         )
     form, value = forms[0], document[forms[0]]
     if form in ("image", "images"):
@@ -77,7 +74,7 @@ def from_json(body: bytes, max_batch: int) -> Items:
         form, value = f"{form}.data", value["data"]
     array = tensors.array(value, f"The field {form}", body)
     tensors.check(array, f"The field {form}", max_batch, 255)
-    return _items(array, [f"{form}[{i}]" for i in range(len(array))])
+    return Items(array.reshape(-1, PIXELS), [f"{form}[{i}]" for i in range(len(array))], False)
 
 
 def from_csv(body: bytes, max_batch: int) -> Items:
@@ -112,7 +109,7 @@ def _from_lines(lines: Iterable[str], max_batch: int) -> Items:
     except ValueError as error:
         raise Problem(400, _explained(str(error))) from None
     tensors.check(array, "The CSV", max_batch, 255)
-    return _items(array, [f"image {i} of the CSV" for i in range(len(array))])
+    return Items(array, [f"image {i} of the CSV" for i in range(len(array))], False)
 
 
 def _checked(rows: Iterable[str]) -> Iterator[str]:
@@ -141,10 +138,6 @@ def _are_names(fields: list[str]) -> bool:
             numbers.append(float(field))
     counted = all(after - before == 1 for before, after in pairwise(numbers))
     return not numbers or (counted and len(numbers) == PIXELS)
-
-
-def _items(array: np.ndarray, names: list[str]) -> Items:
-    return Items(array.reshape(-1, PIXELS), names, False)
 
 
 DECODERS: dict[str, bodies.Decoder] = bodies.DECODERS | {"application/json": from_json, "text/csv": from_csv}

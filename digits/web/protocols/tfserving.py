@@ -92,12 +92,9 @@ def metadata(version: int | None = None) -> Response:
         "method_name": "tensorflow/serving/predict",
         "defaults": {},
     }
-    return json_response(
-        {
-            "model_spec": {"name": NAME, "signature_name": "", "version": decimal_version()},
-            "metadata": {"signature_def": {"signature_def": {SIGNATURE: signature}}},
-        }
-    )
+    spec = {"name": NAME, "signature_name": "", "version": decimal_version()}
+    described = {"signature_def": {"signature_def": {SIGNATURE: signature}}}
+    return json_response({"model_spec": spec, "metadata": described})
 
 
 def _decode(body: bytes, max_batch: int) -> tuple[str, np.ndarray | Items]:
@@ -142,9 +139,8 @@ def _images(value: Any, field: str, body: bytes, max_batch: int) -> np.ndarray |
 
 def _decoded(value: Any, field: str) -> bytes:
     if not isinstance(value, dict) or value.keys() != {"b64"} or not isinstance(value["b64"], str):
-        raise Problem(
-            400, f"'{field}' must contain only numbers, or only objects {{\"b64\": a picture in base64}}."
-        )
+        pictures = 'objects {"b64": a picture in base64}'
+        raise Problem(400, f"'{field}' must contain only numbers, or only {pictures}.")
     try:
         return decode_base64(value["b64"])
     except ValueError:
