@@ -13,18 +13,7 @@ import sys
 from flask import Flask
 
 from digits import compiling, detector, model, registry
-from digits.web import (
-    access,
-    corrections,
-    health,
-    keys,
-    openapi,
-    page,
-    predict,
-    problems,
-    read,
-    request_log,
-)
+from digits.web import access, corrections, health, keys, openapi, page, predict, problems, read, request_log
 from digits.web.inherited import inherited
 from digits.web.messages import Request
 from digits.web.protocols import kserve, mlflow, tfserving
@@ -42,7 +31,10 @@ def create_app(
 ) -> Flask:
     """Create the Flask app.
 
-    settings: by default from the environment. classifier, finder: by default the models that the settings name.
+    Args:
+        settings: by default from the environment.
+        classifier, finder: by default the models that the settings name.
+
     Raises SettingError and ModelError.
     """
     settings = settings or Settings.from_env(os.environ)

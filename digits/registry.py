@@ -61,13 +61,11 @@ class Server:
     that MLflow's own clients read. Raises ModelError, also for an invalid address."""
 
     def __init__(self, environ: Any) -> None:
-        self.url = (environ.get("MLFLOW_REGISTRY_URI") or environ.get("MLFLOW_TRACKING_URI") or "").rstrip(
-            "/"
-        )
+        url = environ.get("MLFLOW_REGISTRY_URI") or environ.get("MLFLOW_TRACKING_URI") or ""
+        self.url = url.rstrip("/")
         if not re.match(r"https?://[^/]", self.url):
-            raise ModelError(
-                "MLFLOW_TRACKING_URI must be the address of an MLflow server, http://... or https://..."
-            )
+            form = "http://... or https://..."
+            raise ModelError(f"MLFLOW_TRACKING_URI must be the address of an MLflow server, {form}")
         self.authorization = ""
         if token := environ.get("MLFLOW_TRACKING_TOKEN"):
             self.authorization = f"Bearer {token}"
@@ -114,9 +112,8 @@ class Server:
             raise ModelError(f"MLflow answered {error.code} to {what}: {said[:300].strip()}") from None
         except (OSError, HTTPException, ValueError) as error:
             reason = error.reason if isinstance(error, URLError) else error
-            raise ModelError(
-                f"The request to MLflow for {what} failed: {reason or type(error).__name__}"
-            ) from None
+            reason = reason or type(error).__name__
+            raise ModelError(f"The request to MLflow for {what} failed: {reason}") from None
         return b"".join(parts)
 
     def _left(self) -> float:

@@ -18,20 +18,22 @@ from digits.web.settings import SettingError, Settings
 HASH = re.compile(r"sha256:([0-9a-fA-F]{64})")
 
 
-def parse(text: str) -> frozenset[bytes]:
-    """Parse hashes separated by commas, spaces or newlines; # begins a comment.
+def parse(text: str, where: str) -> frozenset[bytes]:
+    """Parse hashes separated by commas, spaces or newlines; # begins a comment. where: what has the text.
 
-    Raises ValueError. Its message does not quote the text, which may be a key, put there by mistake.
+    Raises SettingError if there is no hash, or anything else. Its message does not quote the text, which may be a
+    key, put there by mistake.
     """
     hashes = set()
     for line in text.splitlines():
         for word in line.partition("#")[0].replace(",", " ").split():
             match = HASH.fullmatch(word)
             if not match:
-                raise ValueError(
-                    "must be hashes like sha256:<64 hex digits>, as printed by `python -m digits.web.keys`"
-                )
+                form = "sha256:<64 hex digits>, as printed by `python -m digits.web.keys`"
+                raise SettingError(f"{where}: must be hashes like {form}")
             hashes.add(bytes.fromhex(match[1]))
+    if not hashes:
+        raise SettingError(f"{where} contains no hash")
     return frozenset(hashes)
 
 
@@ -43,23 +45,13 @@ def load(settings: Settings) -> frozenset[bytes]:
     """
     hashes: frozenset[bytes] = frozenset()
     if settings.api_keys:
-        hashes |= _parse_some(settings.api_keys, "DIGITS_API_KEYS")
+        hashes |= parse(settings.api_keys, "DIGITS_API_KEYS")
     if settings.api_keys_file:
         try:
             text = Path(settings.api_keys_file).read_text()
         except (OSError, UnicodeDecodeError) as error:
             raise SettingError(f"DIGITS_API_KEYS_FILE can't be read: {error}") from None
-        hashes |= _parse_some(text, f"DIGITS_API_KEYS_FILE={settings.api_keys_file}")
-    return hashes
-
-
-def _parse_some(text: str, where: str) -> frozenset[bytes]:
-    try:
-        hashes = parse(text)
-    except ValueError as error:
-        raise SettingError(f"{where}: {error}") from None
-    if not hashes:
-        raise SettingError(f"{where} contains no hash")
+        hashes |= parse(text, f"DIGITS_API_KEYS_FILE={settings.api_keys_file}")
     return hashes
 
 

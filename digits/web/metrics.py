@@ -27,6 +27,7 @@ if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
     # by default the library names files by pid; metrics use this class when they are created
     values.ValueClass = values.MultiProcessValue(lambda: inherited.slot)
 
+# upper bounds of the buckets of durations, in seconds, and of probabilities
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 PROBABILITIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
 
@@ -60,20 +61,15 @@ class Metrics:
         duration = seconds("flask_http_request_duration_seconds", "Time to answer a request", *by_route)
         predictions = counter("digits_predictions_total", "Classified images, by predicted digit", "digit")
         self.digits = [predictions.labels(str(digit)) for digit in range(10)]
-        self.probability = Histogram(
-            "digits_probability",
-            "Probability of the predicted digit",
-            registry=registry,
-            buckets=PROBABILITIES,
-        )
+        what = "Probability of the predicted digit"
+        self.probability = Histogram("digits_probability", what, registry=registry, buckets=PROBABILITIES)
         self.unsure = counter("digits_unsure_total", "Images whose answer was unsure")
         self.decode = seconds("digits_decode_seconds", "Time to turn a request's body into images")
         self.inference = seconds("digits_inference_seconds", "Time the network takes for a request's images")
         self.read_digits = counter("digits_read_digits_total", "Digits read in pictures")
         self.find = seconds("digits_read_find_seconds", "Time to find the digits of a picture to be read")
-        self.read_inference = seconds(
-            "digits_read_inference_seconds", "Time the network takes for a picture to be read"
-        )
+        what = "Time the network takes for a picture to be read"
+        self.read_inference = seconds("digits_read_inference_seconds", what)
         self.in_progress = gauge("digits_requests_in_progress", "Requests being answered now", "livesum")
         self.shed = counter("digits_requests_shed_total", "Requests refused with 503 because of overload")
         self.dropped = counter("digits_log_lines_dropped_total", "Log lines for which there was no room")
@@ -85,9 +81,8 @@ class Metrics:
         self.workers = gauge("digits_workers", "Running worker processes", "livesum")
         self.worker_starts = counter("digits_worker_starts_total", "Worker processes started")
         self.memory = gauge("digits_process_resident_memory_bytes", "Resident memory of a worker", "liveall")
-        self.model = gauge(
-            "digits_model_info", "The model a worker serves", "liveall", "version", "trained_on"
-        )
+        about = ("version", "trained_on")
+        self.model = gauge("digits_model_info", "The model a worker serves", "liveall", *about)
         self.detector = gauge("digits_detector_info", "The detector a worker serves", "liveall", "version")
         self.build = gauge("digits_build_info", "The version of the service", "liveall", "version")
 

@@ -10,13 +10,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import orjson
 import yaml
 from flask import Blueprint, Response, abort, current_app, send_from_directory
 
 from digits.version import VERSION
 from digits.web.access import protected, public
 from digits.web.bodies import PICTURES
+from digits.web.messages import json_response
 from digits.web.service import service
 
 HERE = Path(__file__).parent
@@ -31,8 +31,7 @@ bp = Blueprint("openapi", __name__)
 def openapi() -> Response:
     """The description of the API."""
     config = current_app.config
-    described = _described(service().classifier.version, config["MAX_BATCH"], config["GUARDED"])
-    return Response(described, content_type="application/json")
+    return json_response(describe(service().classifier.version, config["MAX_BATCH"], config["GUARDED"]))
 
 
 @bp.get("/docs")
@@ -60,11 +59,6 @@ def _page(name: str) -> Response:
 
 
 @lru_cache(maxsize=1)
-def _described(version: str, max_images: int, guarded: bool) -> bytes:
-    return orjson.dumps(describe(version, max_images, guarded))
-
-
-@lru_cache(maxsize=1)
 def _written() -> Any:
     return yaml.load((HERE / "openapi.yaml").read_bytes(), yaml.CSafeLoader)
 
@@ -78,14 +72,18 @@ def routes() -> dict[str, str]:
     }
 
 
+@lru_cache(maxsize=1)
 def describe(version: str, max_images: int, guarded: bool = False) -> dict[str, Any]:
     """The description, as JSON.
 
-    version: the model's. max_images: in one request. guarded: whether predictions require an API key.
+    Args:
+        version: that of the model.
+        max_images: the most images in a request.
+        guarded: whether predictions require an API key.
     """
     values: dict[str, object] = {"MAX_BATCH": max_images, "VERSION": version}
     values |= {"API_VERSION": VERSION, "VERSION_IN_DECIMAL": int(version, 16)}
-    described = _filled(_written(), values)
+    described: dict[str, Any] = _filled(_written(), values)
     del described["x-shared"]
     if not guarded:
         del described["components"]["securitySchemes"]

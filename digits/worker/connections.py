@@ -8,7 +8,6 @@ import struct
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from http import HTTPStatus
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,16 +24,11 @@ USER_TIMEOUT_MS = 20_000
 # accept many connections after this many iterations of the event loop in a row that had one
 BUSY_ITERATIONS = 16
 
+# the status and the detail of the answer to what gunicorn's parser refuses
 STATUSES = {
-    errors.LimitRequestLine: (HTTPStatus.REQUEST_URI_TOO_LONG, "The request line is too long."),
-    errors.LimitRequestHeaders: (
-        HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-        "There are too many headers, or one is too long.",
-    ),
-    errors.ExpectationFailed: (
-        HTTPStatus.EXPECTATION_FAILED,
-        "The header Expect must be 100-continue.",
-    ),
+    errors.LimitRequestLine: (414, "The request line is too long."),
+    errors.LimitRequestHeaders: (431, "There are too many headers, or one is too long."),
+    errors.ExpectationFailed: (417, "The header Expect must be 100-continue."),
 }
 
 
@@ -137,10 +131,9 @@ class Departure:
 
 def answer_malformed(app: Callable[..., Any], client: Any, error: errors.ParseException) -> None:
     """Answer a request that gunicorn's parser has refused with the app's problem details."""
-    default = HTTPStatus.BAD_REQUEST, f"The request is not valid HTTP ({type(error).__name__})."
-    status, detail = STATUSES.get(type(error), default)
-    problem = Problem(status.value, detail)
+    default = 400, f"The request is not valid HTTP ({type(error).__name__})."
     # the method and path are unknown
+    problem = Problem(*STATUSES.get(type(error), default))
     environ = create_environ() | {"REQUEST_METHOD": "-", "digits.problem": problem}
     body, line, headers = run_wsgi_app(app, environ)
     head = [f"HTTP/1.1 {line}", "Connection: close", *(f"{name}: {value}" for name, value in headers)]

@@ -113,7 +113,7 @@ def test_every_hash_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch
         return a == b
 
     monkeypatch.setattr("digits.web.keys.hmac.compare_digest", compare)
-    hashes = sorted(keys.parse(f"{hashed(OLD)} {hashed(NEW)} {hashed('third')}"))
+    hashes = sorted(keys.parse(f"{hashed(OLD)} {hashed(NEW)} {hashed('third')}", "here"))
     for key, right in ((OLD, True), (NEW, True), ("wrong", False)):
         compared.clear()
         assert keys.accepted(key, hashes) is right
@@ -133,7 +133,7 @@ def test_the_command_prints_a_key_and_its_hash() -> None:
         key, digest = (line.split()[-1] for line in out.splitlines())
         assert len(key) == 43
         assert digest == hashed(key)
-        assert keys.accepted(key, keys.parse(digest))
+        assert keys.accepted(key, keys.parse(digest, "here"))
         pairs.add(key)
     assert len(pairs) == 2
 
