@@ -63,7 +63,8 @@ def expected_rows(server: Server, file: Path) -> list[dict[str, str]]:
 def box_of(page: Any, index: int) -> dict[str, float]:
     """The box of a digit in the open picture, in pixels of the window."""
     group = page.locator(".sheet .boxes g rect").nth(index)
-    group.scroll_into_view_if_needed()
+    # in one step, because the boxes are drawn again when the picture is there
+    group.evaluate("rect => rect.scrollIntoView({ block: 'nearest', inline: 'nearest' })")
     return group.bounding_box()
 
 
@@ -90,6 +91,8 @@ def refuse_every(page: Any, nth: int) -> list[int]:
 def test_sixty_files_are_read_corrected_and_taken_away_as_a_table(
     page: Any, server: Server, tmp_path: Path
 ) -> None:
+    from playwright.sync_api import expect
+
     files = save(tmp_path, **{f"{i:02d}": f"{(i * 7919) % 100000:05d}" for i in range(57)})
     (tmp_path / "broken.png").write_bytes(files[0].read_bytes()[:300])
     pages = [number(str(i) * 3) for i in range(1, 9)]
@@ -109,6 +112,7 @@ def test_sixty_files_are_read_corrected_and_taken_away_as_a_table(
     # correct a digit of one page with the mouse, and one of another with the keyboard
     opener(page, "03.png").click()
     page.mouse.click(*middle(box_of(page, 1)))
+    expect(page.locator(".editor .text")).to_be_focused()
     page.keyboard.press("8")
     page.keyboard.press("Escape")
     opener(page, "form.tiff, page 2").press("Enter")
