@@ -12,7 +12,8 @@ import sys
 
 from flask import Flask
 
-from digits import compiling, detector, model, registry
+from digits import compiling, model, registry
+from digits.detector import Detector
 from digits.web import access, corrections, health, keys, openapi, page, predict, problems, read, request_log
 from digits.web.inherited import inherited
 from digits.web.messages import Request
@@ -27,13 +28,13 @@ ROUTES = (predict, read, corrections, health, page, openapi, tfserving, kserve, 
 def create_app(
     settings: Settings | None = None,
     classifier: model.Classifier | None = None,
-    finder: detector.Detector | None = None,
+    detector: Detector | None = None,
 ) -> Flask:
     """Create the Flask app.
 
     Args:
         settings: by default from the environment.
-        classifier, finder: by default the models that the settings name.
+        classifier, detector: by default the models that the settings name.
 
     Raises SettingError and ModelError.
     """
@@ -51,8 +52,8 @@ def create_app(
     classifier = (
         classifier or inherited.classifier or model.Classifier(registry.load(settings.model, compiling.load))
     )
-    finder = finder or inherited.detector or detector.Detector(model.load(settings.detector))
-    service = Service(app, classifier, finder, settings)
+    detector = detector or inherited.detector or Detector(model.load(settings.detector))
+    service = Service(app, classifier, detector, settings)
     request_log.register(app, service.metrics, classifier.version)
     # no view or hook is a coroutine, for which Flask would check at each call
     app.ensure_sync = lambda func: func  # type: ignore[method-assign]

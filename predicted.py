@@ -23,6 +23,7 @@ import itertools
 import json
 import os
 import random
+import re
 import signal
 import socket
 import ssl
@@ -50,17 +51,19 @@ PICTURES = {
 LINES = (".jsonl", ".ndjson")
 REQUESTS = (".json", *LINES)
 
-# far below the 32 MiB that the service accepts by default
+# bytes of a request, far below the 32 MiB that the service accepts by default
 BATCH_BYTES = 4 << 20
-# larger files are not scans of digits, and would fill the memory
+# bytes of a file; larger ones are not scans of digits, and would fill the memory
 FILE_BYTES = 64 << 20
 
+# statuses after which a later attempt may succeed
 TRY_AGAIN = frozenset({429, 502, 503})
-# the reason may be a single image, so parts of the batch may succeed
+# statuses whose reason may be a single image, so parts of the batch may succeed
 SPLIT = frozenset({400, 413, 415, 422})
-# including the jitter
+# seconds between two attempts, including the jitter
 LONGEST_WAIT = 30.0
 
+# columns of the tables: of predictions, of lines and of digits
 PREDICTION = ("input", "predicted_digit", "predicted_probability", "error", "unsure")
 LINE = ("file", "page", "line", "text", "words", "probability", "unsure", "error")
 BOX = ("x", "y", "width", "height")
@@ -141,9 +144,7 @@ def read(path: str) -> Iterator[Item]:
         return
     if len(data) > FILE_BYTES:
         yield Item(name, error=f"The file is larger than {FILE_BYTES >> 20} MiB.")
-    elif path.lower().endswith(".json") or data.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(
-        (b"{", b"[")
-    ):
+    elif path.lower().endswith(".json") or re.match(rb"(\xef\xbb\xbf)?\s*[\[{]", data):
         yield from requests(name, data)
     else:
         yield Item(name, "picture", b'"' + base64.b64encode(data) + b'"')
@@ -210,8 +211,12 @@ def is_here(host: str) -> bool:
 
 
 class Client:
-    """Sends requests to the service at `args.url` with the options of the command line. Threads may share it. say:
-    called with a message before each retry."""
+    """Sends requests to the service. Threads may share it.
+
+    Args:
+        args: the options of the command line.
+        say: called with a message before each retry.
+    """
 
     def __init__(self, args: argparse.Namespace, say: Callable[[str], None]) -> None:
         self.url, self.timeout, self.retries = args.url.rstrip("/"), args.timeout, max(args.retries, 0)
@@ -229,7 +234,7 @@ class Client:
         self.opener = urllib.request.build_opener(NoRedirect, proxies)
         self.say, self.closed = say, threading.Event()
         # whether the service has ever answered
-        self.met = False
+        self.answered = False
 
     def send(self, body: bytes) -> Any:
         """Send `body` and return the JSON of the answer. Raises Refused and Stop."""
@@ -238,10 +243,10 @@ class Client:
             after = None
             try:
                 with self.opener.open(request, timeout=self.timeout) as response:
-                    self.met = True
+                    self.answered = True
                     return json.loads(response.read())
             except urllib.error.HTTPError as error:
-                self.met = True
+                self.answered = True
                 with error:
                     why, after = f"{error.code}: {_detail(error)}", error.headers.get("Retry-After")
                 if error.code not in TRY_AGAIN or tried == self.retries:
@@ -250,13 +255,10 @@ class Client:
                 raise self.unexpected() from None
             except (OSError, HTTPException) as error:
                 cause = getattr(error, "reason", error)
+                never = isinstance(cause, socket.gaierror | ssl.SSLCertVerificationError)
                 # the service has probably not been started, so retrying would not help
-                never = (
-                    socket.gaierror,
-                    ssl.SSLCertVerificationError,
-                    *[ConnectionRefusedError] * (not self.met),
-                )
-                if isinstance(cause, never) or tried == self.retries:
+                never = never or (isinstance(cause, ConnectionRefusedError) and not self.answered)
+                if never or tried == self.retries:
                     why = f"No answer from {self.url} ({cause}). Is it running? `make serve`"
                     raise Stop(why, 2) from None
                 why = f"{str(cause) or type(cause).__name__}."
@@ -327,7 +329,14 @@ def _detail(error: urllib.error.HTTPError) -> str:
 
 
 def ask_all(client: Client, items: Iterable[Item], size: int, jobs: int) -> Iterator[list[Row]]:
-    """The rows of each batch, in the order of the items. `jobs` batches are sent at the same time."""
+    """The rows of each batch, in the order of the items.
+
+    Args:
+        client: sends the batches.
+        items: the images.
+        size: number of images in a batch.
+        jobs: number of batches that are sent at the same time.
+    """
     pending: deque[Future[list[Row]]] = deque()
     with ThreadPoolExecutor(jobs) as pool:
         try:
@@ -404,8 +413,13 @@ def cells(row: Row, fields: tuple[str, ...]) -> Iterator[Row]:
 
 
 def writer(kind: str, fields: tuple[str, ...], named: bool) -> Callable[[Row], None]:
-    """Return a function that writes a row to standard output as text, jsonl or csv. fields: the columns. named:
-    begin each line of text with the picture's name."""
+    """Return a function that writes a row to standard output.
+
+    Args:
+        kind: text, jsonl or csv.
+        fields: the columns.
+        named: whether to begin each line of text with the picture's name.
+    """
     if kind == "jsonl":
         return lambda row: print(json.dumps(row))
     if kind == "csv":
@@ -437,12 +451,8 @@ def arguments() -> argparse.ArgumentParser:
         epilog="Set the API key in the environment as DIGITS_API_KEY, so that it is not in the list of processes.",
     )
     add = parser.add_argument
-    add(
-        "inputs",
-        nargs="*",
-        metavar="INPUT",
-        help='a picture, JSON like {"image": [[...]]}, JSON Lines (.jsonl), a folder, or - for standard input',
-    )
+    what = 'a picture, JSON like {"image": [[...]]}, JSON Lines (.jsonl), a folder, or - for standard input'
+    add("inputs", nargs="*", metavar="INPUT", help=what)
     url = os.environ.get("DIGITS_URL") or "http://localhost:5000"
     add("--url", default=url, help="address of the service (default: DIGITS_URL, or http://localhost:5000)")
     what = "format of the rows (default: text; for a single JSON file, the service's answer)"
@@ -576,13 +586,8 @@ def main() -> int:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        if (
-            len(args.inputs) == 1
-            and args.inputs[0].lower().endswith(".json")
-            and not (args.format or args.read)
-        ):
-            return ask_one(args)
-        return run(args)
+        alone = len(args.inputs) == 1 and args.inputs[0].lower().endswith(".json")
+        return ask_one(args) if alone and not (args.format or args.read) else run(args)
     except Stop as stop:
         print(shown(stop), file=sys.stderr)
         return stop.code

@@ -145,7 +145,7 @@ def to_batch(items: Items, as_is: bool = False) -> tuple[np.ndarray, list[dict[s
     return scale(pixels), []
 
 
-def limit(n: int, max_batch: int) -> None:
+def check_count(n: int, max_batch: int) -> None:
     """Raise Problem 413 if n images are more than `max_batch`."""
     if n > max_batch:
         detail = f"At most {max_batch} images are accepted per request."
@@ -165,7 +165,7 @@ def from_form(request: flask.Request, max_batch: int) -> Items:
     files = [(name, content) for name, filename, content in sent if filename or content]
     if not files:
         raise Problem(422, "The form has no file.", field="image", found="no file")
-    limit(len(files), max_batch)
+    check_count(len(files), max_batch)
     single = len(files) == 1
     names = [(name or "file")[:MAX_NAME] for name, _ in files]
     if not single:
@@ -200,7 +200,7 @@ def from_raw(body: bytes, max_batch: int) -> Items:
     if rest or not n:
         detail = "Raw pixels must be 784 bytes per image."
         raise Problem(422, detail, field="the body", found=f"{len(body)} bytes")
-    limit(n, max_batch)
+    check_count(n, max_batch)
     names = ["the body"] if n == 1 else [f"image {i} of the body" for i in range(n)]
     return Items(np.frombuffer(body, np.uint8).reshape(n, PIXELS), names, n == 1)
 
@@ -265,7 +265,7 @@ def from_document(
         raise Problem.of("images", "must be a list of images.", found=kind_of(images))
     if not images:
         raise Problem.of("images", "is empty.", found="an empty list")
-    limit(len(images), max_batch)
+    check_count(len(images), max_batch)
     names = [f"images[{i}]" for i in range(len(images))]
     pairs = list(zip(images, names, strict=True))
     texts = sum(isinstance(image, str) for image in images)

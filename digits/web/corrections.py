@@ -67,7 +67,7 @@ def parse(body: bytes, max_batch: int) -> dict[str, Any]:
     if not isinstance(digits, list) or not digits:
         problem = "must be a list with an item for each picture of the request."
         raise Problem.of("digits", problem, found=bodies.kind_of(digits))
-    bodies.limit(len(digits), max_batch)
+    bodies.check_count(len(digits), max_batch)
     for place, said in enumerate(digits):
         _check(said, f"digits[{place}]")
     if all(said is None for said in digits):

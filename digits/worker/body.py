@@ -91,8 +91,10 @@ class Body(io.RawIOBase):
     """A binary stream whose reads raise `Problem`: 400 if the body is cut short, 408 if it takes longer than
     DIGITS_RECEIVE_SECONDS or is dropped for others, 503 if there is no room for it.
 
-    held: number of bytes read so far. seconds_received: time spent waiting for them, in seconds. ended: whether
-    the body has been read completely.
+    Attributes:
+        held: number of bytes read so far.
+        seconds_received: time spent waiting for them, in seconds.
+        ended: whether the body has been read completely.
     """
 
     def __init__(self, req: Any, room: Room) -> None:

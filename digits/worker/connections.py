@@ -98,8 +98,8 @@ def seconds_waited(client: Any) -> float:
     return milliseconds / 1000
 
 
-class Departure:
-    """Finds out whether a client has left before its answer.
+class DisconnectCheck:
+    """Finds out whether a client has disconnected before its answer.
 
     A client that has only ended its side of the connection is told to continue, which clients ignore. From one
     that has closed it, the answer to that is a reset.
@@ -108,7 +108,7 @@ class Departure:
     def __init__(self, client: Any) -> None:
         self.client, self.asked = client, False
 
-    def has_left(self) -> bool:
+    def has_disconnected(self) -> bool:
         """Whether the client has closed or reset its connection."""
         if hasattr(self.client, "pending"):
             # TLS can't look at bytes without reading them

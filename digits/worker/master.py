@@ -33,6 +33,7 @@ log = logging.getLogger("digits.master")
 # reads a model's files
 LoadFile = Callable[[Path], model.Model]
 
+# the only worker class that keeps the limits
 WORKER_CLASS = "digits.worker.gevent_worker.Worker"
 
 # the files that prometheus_client creates for the metrics in digits/web/metrics.py, and a size for each that

@@ -2,7 +2,7 @@
 process can be ended: when its work exceeds a budget of CPU time or memory, when the client has left, or when
 others wait and it has had its share.
 
-The worker forks a nursery while it is small and has no connections. The nursery forks the others on demand, which
+The worker starts a fork server while it is small and has no connections. That forks the others on demand, which
 therefore share its memory. They get work and return results as pickles over a socket."""
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from gevent.monkey import get_original
 from digits.imaging.decode import data_bytes
 from digits.web.problems import Overloaded, Problem
 from digits.web.settings import Settings
-from digits.worker.connections import Departure
+from digits.worker.connections import DisconnectCheck
 
 # nice value of the processes, so that the event loops, which have 0, come first
 NICE = 5
-# seconds between two looks at running work
+# seconds between two checks of running work
 TICK = 0.1
-# seconds between two attempts to take a turn
+# seconds between two attempts to get a permit
 PAUSE = 0.01
 # work may take this many CPU seconds although others wait for its process
 FAIR_SECONDS = 1.0
-# work that needs more memory than this takes a turn among all workers
+# work that needs more bytes of memory than this waits for a permit that all workers share
 ORDINARY_BYTES = 40_000_000
 # the same for a large body, so that a batch of 1,024 images as JSON is ordinary
 LARGE_BODY_BYTES = 64_000_000
@@ -57,12 +57,12 @@ _signal, _socket = get_original("signal", "signal"), get_original("socket", "soc
 class Child:
     """A process that does one piece of work at a time."""
 
-    def __init__(self, nursery: Any) -> None:
+    def __init__(self, fork_server: Any) -> None:
         self.socket, far = gevent.socket.socketpair()
         self.file = self.socket.makefile("rwb")
         try:
             with far:
-                socket.send_fds(nursery, [b"+"], [far.fileno()])
+                socket.send_fds(fork_server, [b"+"], [far.fileno()])
             self.pid: int = _load(self.file)
         except BaseException:
             self.close()
@@ -76,7 +76,7 @@ class Child:
         return time.monotonic()
 
     def end(self) -> None:
-        """Kill the process. It stays a zombie until the nursery forks again, so its id can't belong to another."""
+        """Kill the process. Its id can't belong to another, because it stays a zombie until the next fork."""
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
         self.close()
@@ -89,7 +89,13 @@ class Child:
 
 
 class Lane:
-    """Work of one kind, which only waits for work of the same kind, and at most `max_wait` seconds."""
+    """Work of one kind, which only waits for work of the same kind.
+
+    Args:
+        count: how much work may run at the same time.
+        max_wait: seconds after which Overloaded is raised.
+        most_bytes: of memory that work may take; with more it goes to the lane `huge`.
+    """
 
     def __init__(self, count: int, max_wait: float, most_bytes: int = ORDINARY_BYTES) -> None:
         self.turn, self.max_wait, self.waiting = BoundedSemaphore(count), max_wait, 0
@@ -107,16 +113,16 @@ class Lane:
         self.turn.release()
 
 
-class Turns:
-    """`count` turns that all workers share. Each is a lock on a file in `folder`, so the system returns it even if
-    its worker is killed."""
+class SharedSemaphore:
+    """A semaphore of `count` permits that all workers share. Each permit is a lock on a file in `folder`, so the
+    system releases it even if its worker is killed."""
 
     def __init__(self, folder: Path, count: int) -> None:
         self.files = [os.open(folder / f"turn_{i}.lock", os.O_RDWR | os.O_CREAT, 0o600) for i in range(count)]
 
     @contextmanager
-    def take(self, max_wait: float) -> Iterator[None]:
-        """Hold a turn; a worker must not hold two. Raises Overloaded if none is free within `max_wait` seconds."""
+    def hold(self, max_wait: float) -> Iterator[None]:
+        """Hold a permit; a worker must not hold two. Raises Overloaded after `max_wait` seconds without one."""
         deadline = time.monotonic() + max_wait
         while (held := next(filter(_locked, self.files), None)) is None:
             if time.monotonic() > deadline:
@@ -140,12 +146,12 @@ class Processes:
 
     Lanes: `shared` has DIGITS_PROCESSES. `bodies` has one, for decoding the largest bodies. `reading` has one,
     because more would only share the CPU, and work may wait for it as long as reading may take. `huge` has one,
-    for work that needs more than ORDINARY_BYTES, and takes one of the turns that all workers share.
+    for work that needs more than ORDINARY_BYTES, and holds one of the permits that all workers share.
     """
 
     def __init__(self, app: Flask, settings: Settings, folder: Path) -> None:
         self.app, self.settings = app, settings
-        self.turns = Turns(folder, settings.huge_pictures)
+        self.huge_work = SharedSemaphore(folder, settings.huge_pictures)
         max_wait = settings.max_wait_ms / 1000
         self.lanes = {
             "shared": Lane(settings.processes, max_wait),
@@ -157,21 +163,21 @@ class Processes:
         self._start()
 
     def _start(self) -> None:
-        self.nursery, far = gevent.socket.socketpair()
+        self.fork_server, far = gevent.socket.socketpair()
         self.pid: int = _fork()
         if not self.pid:
-            _nurse(far.fileno(), self.app)
+            _serve_forks(far.fileno(), self.app)
         far.close()
 
     def close(self) -> None:
         """End all processes."""
         while self.idle:
             self.idle.pop().end()
-        self.nursery.close()
+        self.fork_server.close()
         _waitpid(self.pid, 0)
 
     def run(self, work: Callable[[], Any], lane: str = "shared") -> Any:
-        """Do `work`, which must be a pickle's, in a process and return its result, or raise its exception.
+        """Do `work`, which must be picklable, in a process and return its result, or raise its exception.
 
         Raises Problem: 413 and 422 for work over the budget of memory or CPU time, 503 if no process is free in
         time or others waited too long, 400 if the client has left.
@@ -181,7 +187,7 @@ class Processes:
         most, huge = self.settings.max_unpacked_bytes, self.lanes["huge"]
         # the worker has a copy of the body too
         held = getattr(request.environ["wsgi.input"], "held", 0) if has_request_context() else 0
-        with huge, self.turns.take(huge.max_wait), suppress(MemoryError):
+        with huge, self.huge_work.hold(huge.max_wait), suppress(MemoryError):
             return self._run(work, huge, most - held)
         detail = f"Decoding the request takes more than the {most} bytes of memory that it may use."
         raise Problem(413, detail)
@@ -210,16 +216,16 @@ class Processes:
 
     def _child(self) -> Child:
         try:
-            return Child(self.nursery)
+            return Child(self.fork_server)
         except (EOFError, OSError):
-            # somebody has killed the nursery, which has a share of their memory
+            # somebody has killed the fork server, which has a share of their memory
             self.close()
             self._start()
-            return Child(self.nursery)
+            return Child(self.fork_server)
 
     def _watch(self, child: Child, lane: Lane, begun: float, cpu_begun: float) -> None:
         """Wait until the result begins to arrive. Raises Problem if the work must end before."""
-        departure = Departure(request.environ["gunicorn.socket"]) if has_request_context() else None
+        check = DisconnectCheck(request.environ["gunicorn.socket"]) if has_request_context() else None
         most = self.settings.cpu_seconds
         while True:
             with suppress(TimeoutError):
@@ -228,7 +234,7 @@ class Processes:
             spent = child.cpu_seconds() - cpu_begun
             if spent > most:
                 raise Problem(422, f"The picture takes more than the {most} s of CPU time that it may use.")
-            if departure and departure.has_left():
+            if check and check.has_disconnected():
                 raise Problem(400, "The connection was closed before the request was answered.")
             if (lane.waiting and spent > FAIR_SECONDS) or time.monotonic() - begun > 10 * most:
                 raise Overloaded
@@ -246,8 +252,8 @@ def _load(reader: Any) -> Any:
     return pickle.load(only)  # noqa: S301
 
 
-def _nurse(control: int, app: Flask) -> NoReturn:
-    """The nursery's life: fork a process for each socket that arrives, until the worker ends."""
+def _serve_forks(control: int, app: Flask) -> NoReturn:
+    """The fork server: forks a process for each socket that arrives, until the worker ends."""
     try:
         # gevent's would look for the event loop's watchers
         os.close = _close
@@ -277,7 +283,7 @@ def _nurse(control: int, app: Flask) -> NoReturn:
 
 
 def _work(fd: int) -> NoReturn:
-    """The life of a process that does work, until the worker closes the socket."""
+    """The process that does work, until the worker closes the socket."""
     with suppress(BaseException):
         os.set_blocking(fd, True)
         rest = data_bytes()

@@ -33,7 +33,7 @@ from app import create_app
 from digits.web import bodies
 from digits.web.problems import Overloaded, Problem
 from digits.web.settings import Settings
-from digits.worker.processes import Processes, Turns
+from digits.worker.processes import Processes, SharedSemaphore
 from project import ROOT, SAMPLE
 from service import Server
 
@@ -167,7 +167,7 @@ def test_work_that_has_had_its_share_ends_when_others_wait(processes: Callable[.
         long.get()
 
 
-def test_a_nursery_that_has_died_is_replaced(processes: Callable[..., Processes]) -> None:
+def test_a_fork_server_that_has_died_is_replaced(processes: Callable[..., Processes]) -> None:
     there = processes()
     os.kill(there.pid, signal.SIGKILL)
     assert there.run(partial(int, "7")) == 7
@@ -175,21 +175,21 @@ def test_a_nursery_that_has_died_is_replaced(processes: Callable[..., Processes]
 
 def test_a_turn_is_free_again_when_its_holder_is_killed(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from digits.worker.processes import Turns\n"
-        "with Turns(Path(sys.argv[1]), 1).take(1): print('held', flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from digits.worker.processes import SharedSemaphore\n"
+        "with SharedSemaphore(Path(sys.argv[1]), 1).hold(1): print('held', flush=True); time.sleep(60)"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"held\n"
-        with pytest.raises(Overloaded), Turns(tmp_path, 1).take(0.05):
+        with pytest.raises(Overloaded), SharedSemaphore(tmp_path, 1).hold(0.05):
             pass
-        with Turns(tmp_path, 2).take(0.05):
+        with SharedSemaphore(tmp_path, 2).hold(0.05):
             pass
         other.kill()
         other.wait()
-    with Turns(tmp_path, 1).take(1):
+    with SharedSemaphore(tmp_path, 1).hold(1):
         pass
 
 

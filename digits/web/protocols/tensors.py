@@ -87,7 +87,7 @@ def check(array: np.ndarray, name: str, max_images: int, top: int = 1) -> None:
     if array.shape[1:] not in SHAPES:
         shapes = "[n, 28, 28, 1], [n, 28, 28] or [n, 784]"
         raise Problem(400, f"{name} has the shape {list(array.shape)}, but must have {shapes}.")
-    bodies.limit(len(array), max_images)
+    bodies.check_count(len(array), max_images)
     # NaN compares false with everything, so it fails here too
     if not (array.min() >= 0 and array.max() <= top):
         if np.isnan(array.min()):

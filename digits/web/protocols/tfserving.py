@@ -14,7 +14,7 @@ from flask import Blueprint, Response, current_app, request
 
 from digits.imaging.data_url import decode_base64
 from digits.web.access import needs_key, public
-from digits.web.bodies import SIDE, Items, limit, offload_if_large, to_batch
+from digits.web.bodies import SIDE, Items, check_count, offload_if_large, to_batch
 from digits.web.messages import json_response
 from digits.web.problems import Problem
 from digits.web.protocols import tensors
@@ -132,7 +132,7 @@ def _images(value: Any, field: str, body: bytes, max_batch: int) -> np.ndarray |
     listed = value if isinstance(value, list) else [value]
     if not any(isinstance(each, dict) for each in listed):
         return tensors.batch(tensors.array(value, f"'{field}'", body), f"'{field}'", max_batch)
-    limit(len(listed), max_batch)
+    check_count(len(listed), max_batch)
     decoded = [_decoded(each, field) for each in listed]
     return Items(decoded, [f"'{field}'[{i}]" for i in range(len(listed))], False)
 
