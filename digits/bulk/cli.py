@@ -36,52 +36,27 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog="bulk.py", description="Read the digits in many pictures.")
     add = parser.add_argument
-    add(
-        "inputs",
-        nargs="+",
-        help="files, folders, globs or URLs of pictures, .tar, .parquet, .jsonl, .npy or IDX files",
-    )
+    what = "files, folders, globs or URLs of pictures, .tar, .parquet, .jsonl, .npy or IDX files"
+    add("inputs", nargs="+", help=what)
     add("--out", required=True, help="folder for the Parquet files; may be s3://... or gs://...")
     add("--read", action="store_true", help="read all digits in a picture instead of one")
-    add(
-        "--format",
-        choices=["parquet", "csv"],
-        default="parquet",
-        help=f"csv: also write all rows as one table, {TABLE} in --out",
-    )
+    what = f"csv: also write all rows as one table, {TABLE} in --out"
+    add("--format", choices=["parquet", "csv"], default="parquet", help=what)
     add("--length", type=_count, help="with --read: the number of digits in each line")
     add("--check", choices=["luhn"], help="with --read: each line ends with this check digit")
     add("--sure", type=_fraction, help="probability below which an answer is unsure; default: the model's")
-    add(
-        "--prepare",
-        choices=["mnist", "none"],
-        default="mnist",
-        help="none: use pictures of 28x28 pixels as they are",
-    )
-    add(
-        "--column",
-        default="image",
-        help="column of Parquet, or field of JSON Lines, with the pictures; default: image",
-    )
-    add(
-        "--model",
-        type=Path,
-        help="the .h5 of the model; default: DIGITS_MODEL, or models/mnist.h5; with --read DIGITS_DETECTOR, or "
-        "models/detector.h5",
-    )
-    address = dask.config.get("scheduler-address", None)
-    add(
-        "--scheduler",
-        default=address,
-        help="address of a Dask scheduler; default: use processes on this machine",
-    )
+    what = "none: use pictures of 28x28 pixels as they are"
+    add("--prepare", choices=["mnist", "none"], default="mnist", help=what)
+    what = "column of Parquet, or field of JSON Lines, with the pictures; default: %(default)s"
+    add("--column", default="image", help=what)
+    what = "DIGITS_MODEL, or models/mnist.h5; with --read DIGITS_DETECTOR, or models/detector.h5"
+    add("--model", type=Path, help=f"the .h5 of the model; default: {what}")
+    what = "address of a Dask scheduler; default: use processes on this machine"
+    add("--scheduler", default=dask.config.get("scheduler-address", None), help=what)
     add("--workers", type=_count, help="number of processes without --scheduler; default: one per CPU")
-    add("--shard", type=_count, default=1000, help="number of files per shard; default: 1000")
-    add(
-        "--again",
-        action="store_true",
-        help="replace parts in --out from another model, other options or other inputs",
-    )
+    add("--shard", type=_count, default=1000, help="number of files per shard; default: %(default)s")
+    what = "replace parts in --out from another model, other options or other inputs"
+    add("--again", action="store_true", help=what)
     add("--failed", action="store_true", help="also read rows with an error in finished parts again")
     add("--dry-run", action="store_true", help="count the pictures, estimate the time, and write nothing")
     return parser
@@ -130,11 +105,10 @@ def _run(given: argparse.Namespace) -> int:
     )
     setting, shipped = ("DIGITS_DETECTOR", "detector.h5") if given.read else ("DIGITS_MODEL", "mnist.h5")
     path = given.model or Path(os.environ.get(setting) or MODELS / shipped)
-    version, finder = add_model((model.load if given.read else compiling.load)(path)), ""
+    version, detector = add_model((model.load if given.read else compiling.load)(path)), ""
     if not options.read and not options.as_is:
-        detector = Path(os.environ.get("DIGITS_DETECTOR") or MODELS / "detector.h5")
-        finder = add_model(model.load(detector))
-    job = Job(given.out, version, options, finder)
+        detector = add_model(model.load(Path(os.environ.get("DIGITS_DETECTOR") or MODELS / "detector.h5")))
+    job = Job(given.out, version, options, detector)
     parts = job.parts
     skipped = Counter[str]()
     shards = find_shards(given.inputs, given.column, given.shard, parts.input_url, skipped)
@@ -216,9 +190,8 @@ def _estimate(shards: list[Shard], work: list[Work], job: Job, workers: int) -> 
     if work:
         n, spent = _rate(work[0].shard, job)
         rate = n / spent * workers
-        lines.append(
-            f"{rate:,.0f} pictures/s with {workers} processes, estimated from {n} pictures in one process"
-        )
+        source = f"estimated from {n} pictures in one process"
+        lines.append(f"{rate:,.0f} pictures/s with {workers} processes, {source}")
         if known:
             lines.append(f"{known / rate:,.0f} s for the {known:,} pictures")
     return "\n".join(lines)

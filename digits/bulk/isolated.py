@@ -36,7 +36,7 @@ _local = threading.local()
 
 
 class Reader:
-    """A process that reads shards. versions: of the model and of the finder that it has."""
+    """A process that reads shards. versions: of the model and of the detector that it has."""
 
     def __init__(self) -> None:
         self.pipe, theirs = Pipe()
@@ -111,7 +111,7 @@ def start(job: Job) -> Reader:
     reader: Reader | None = getattr(_local, "reader", None)
     if reader is None or reader.process.poll() is not None:
         reader = _local.reader = Reader()
-    if reader.versions != (job.version, job.finder):
+    if reader.versions != (job.version, job.detector):
         try:
             reader.pipe.send((job.models, job))
             error = reader.pipe.recv()[1]
@@ -120,7 +120,7 @@ def start(job: Job) -> Reader:
             raise RuntimeError(f"The process that reads the pictures does not start ({code}).") from None
         if error:
             raise error
-        reader.versions = job.version, job.finder
+        reader.versions = job.version, job.detector
     return reader
 
 

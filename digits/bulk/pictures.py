@@ -296,9 +296,8 @@ def _pixels(value: Any, path: str) -> np.ndarray:
 def _picture(pixels: np.ndarray, path: str) -> bytes:
     """Convert an array uint8 (height, width) or (height, width, 1 or 3) to the bytes of a picture."""
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (1,), (3,)):
-        raise ItemError(
-            422, f"{path} is not an 8-bit image.", found=f"{pixels.dtype} {'x'.join(map(str, pixels.shape))}"
-        )
+        found = f"{pixels.dtype} {'x'.join(map(str, pixels.shape))}"
+        raise ItemError(422, f"{path} is not an 8-bit image.", found)
     data = BytesIO()
     Image.fromarray(pixels.squeeze(2) if pixels.shape[2:] == (1,) else pixels).save(data, "BMP")
     return data.getvalue()

@@ -68,13 +68,10 @@ class Cluster:
         if address is None:
             # the profiler samples every worker's stack 100 times a second, and is not used. Without routes, the
             # HTTP servers answer nobody on this machine
-            dask.config.set(
-                {
-                    "distributed.worker.profile.enabled": False,
-                    "distributed.scheduler.http.routes": [],
-                    "distributed.worker.http.routes": [],
-                }
-            )
+            routes: dict[str, Any] = {
+                f"distributed.{kind}.http.routes": [] for kind in ("scheduler", "worker")
+            }
+            dask.config.set({"distributed.worker.profile.enabled": False} | routes)
             # logs of the workers would interrupt the progress line; `read_shards` reports failures anyway
             os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "error")
             # a folder in /tmp that other users can't have created before
@@ -107,10 +104,8 @@ class Cluster:
             except (OSError, TypeError, ValueError) as error:
                 # retrying does not help if the address is wrong or the TLS key is missing
                 if time.monotonic() > deadline or not isinstance(error, OSError):
-                    raise UsageError(
-                        f"There is no scheduler at {self.address} ({error}). Start one, and run the same command "
-                        "again to resume."
-                    ) from None
+                    advice = "Start one, and run the same command again to resume."
+                    raise UsageError(f"There is no scheduler at {self.address} ({error}). {advice}") from None
                 time.sleep(0.5)
         return self._client
 
@@ -168,10 +163,8 @@ class Progress:
         spent = time.monotonic() - self.begun
         figures: dict[str, Any] = dict(self.counts)
         figures |= {"of": self.total, "shards": self.shards_done, "of_shards": self.shards}
-        figures |= {
-            "seconds": round(spent, 1),
-            "per_second": round(self.counts["pictures"] / max(spent, 1e-3), 1),
-        }
+        rate = self.counts["pictures"] / max(spent, 1e-3)
+        figures |= {"seconds": round(spent, 1), "per_second": round(rate, 1)}
         if workers is not None:
             figures["workers"] = workers
             done = self.bytes_done / self.bytes if self.bytes else self.shards_done / max(self.shards, 1)
@@ -218,17 +211,8 @@ def read_shards(
                 each = waiting.popleft()
                 # a new key each time, so that Dask does not take the task for one of a lost scheduler
                 name = f"{each.shard.name}-{uuid.uuid4().hex[:8]}"
-                future = client.submit(
-                    read_shard,
-                    each.shard,
-                    job,
-                    each.failed_of,
-                    rows_apart,
-                    key=name,
-                    retries=RETRIES,
-                    pure=False,
-                )
-                running[future] = each
+                task = (read_shard, each.shard, job, each.failed_of, rows_apart)
+                running[client.submit(*task, key=name, retries=RETRIES, pure=False)] = each
             progress.show(len(workers))
             done = _done(running)
         except LOST:

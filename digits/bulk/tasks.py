@@ -20,31 +20,36 @@ from digits.reading.single import locate
 
 @dataclass(frozen=True)
 class Job:
-    """What all shards have in common: the output folder, the model's version and the options.
+    """What all shards have in common. It is sent with every shard; the models, which have some megabytes, are sent
+    once to every worker (run.py).
 
-    finder: the version of the detector that locates single digits which don't stand out clearly, or "" for none.
-    It is sent with every shard. The models have some megabytes, and are sent once to every worker (run.py)."""
+    Attributes:
+        out: URL of the output folder.
+        version: that of the model.
+        options: those of the run.
+        detector: version of the detector that locates single digits which don't stand out clearly, or "" for none.
+    """
 
     out: str
     version: str
     options: Options
-    finder: str = ""
+    detector: str = ""
 
     @property
     def parts(self) -> Parts:
         """The parts in the output folder."""
-        return Parts(self.out, run_key(self.version + self.finder, self.options))
+        return Parts(self.out, run_key(self.version + self.detector, self.options))
 
     @property
     def models(self) -> list[Model]:
         """The models that this process has for the job."""
-        return [models[version] for version in (self.version, self.finder) if version]
+        return [models[version] for version in (self.version, self.detector) if version]
 
     def networks(self) -> tuple[Classifier | Detector, Locate | None]:
         """The network, and what locates single digits."""
-        finder = network(self.finder, reads=True) if self.finder else None
-        found = partial(locate, finder) if isinstance(finder, Detector) else None
-        return network(self.version, self.options.read), found
+        detector = network(self.detector, reads=True) if self.detector else None
+        located = partial(locate, detector) if isinstance(detector, Detector) else None
+        return network(self.version, self.options.read), located
 
 
 RowsFrom = Callable[[Shard, Job, frozenset[str] | None], Iterator[list[dict[str, Any]]]]
