@@ -22,6 +22,7 @@ from urllib.request import Request, urlopen
 
 from digits.model import HDF5_MAGIC, MAX_FILE_BYTES, Model, ModelError
 
+# how MLflow names a registered model
 NAMED = re.compile(r"models:/(?P<name>[^/@:]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 # for the whole model; gunicorn's master handles no signals meanwhile
 SECONDS = 20.0

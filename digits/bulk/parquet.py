@@ -28,6 +28,7 @@ from digits.bulk.shards import Shard, UsageError
 
 # increase it when the meaning of a row changes, so that older parts are replaced
 FORMAT = 1
+# a part's name: the shard's name and key, and the run's key
 NAME = re.compile(r"([0-9]{6}-.+)-([0-9a-f]{16})-([0-9a-f]{8})\.parquet")
 # the table of all parts. Readers of the folder's Parquet files, such as pyarrow's, leave out names with _
 TABLE = "_digits.csv"

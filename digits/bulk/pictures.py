@@ -35,11 +35,18 @@ MAX_LINE = 48 << 20
 FETCH, FETCH_BYTES = 64, 64 << 20
 # the number of Parquet rows, and about the number of their bytes, that are unpacked at a time
 BATCH, BATCH_BYTES = 64, 32 << 20
+# shapes of pixels that need not be prepared
 SHAPES = ((28, 28), (28, 28, 1), (784,))
 
 
 class ItemError(Exception):
-    """A picture can't be read. status: the HTTP status with which the service would answer. detail: a sentence."""
+    """A picture can't be read.
+
+    Args:
+        status: the HTTP status with which the service would answer.
+        detail: a sentence.
+        found: what was found instead, if that helps.
+    """
 
     def __init__(self, status: int, detail: str, found: str = "") -> None:
         super().__init__(status, detail + (f" Found: {found}." if found else ""))

@@ -33,6 +33,7 @@ AHEAD = 2
 RETRIES = 2
 # how long to wait for a scheduler to be restarted
 WAIT_SECONDS = 300.0
+# what calls raise when the connection to the scheduler is lost
 LOST = (CancelledError, CommClosedError, OSError)
 
 

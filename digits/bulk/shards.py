@@ -27,6 +27,7 @@ from fsspec.implementations.local import LocalFileSystem
 from digits.bulk.arrays import ArrayFile
 from digits.imaging.formats import SUFFIXES
 
+# files with many pictures, by the ends of their names
 KINDS = {
     "tar": re.compile(r"\.(tar|tar\.gz|tgz|tar\.bz2|tar\.xz)$"),
     "parquet": re.compile(r"\.(parquet|pq)$"),

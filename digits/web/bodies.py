@@ -23,10 +23,12 @@ from digits.web.pictures import prepared
 from digits.web.problems import Problem
 from digits.web.service import service
 
+# height and width of an image in pixels, and their number
 SIDE = 28
 PIXELS = SIDE * SIDE
 IMAGE_FORMATS = "28 rows of 28 numbers from 0 to 255 (or 28x28x1, or 784 numbers), or a picture in base64"
 FORM = "multipart/form-data"
+# the Content-Types of pictures
 PICTURES = tuple(dict.fromkeys(TYPES.values()))
 # a picture's bytes say what its format is, so its type need not; SageMaker's clients send the last one
 ANY_PICTURE = "image/", "application/pdf", "application/x-image"
@@ -280,12 +282,12 @@ def from_document(
     return Items(np.stack([read_pixels(image, name, suspicious) for image, name in pairs]), names, False)
 
 
+# for each Content-Type except forms
 DECODERS: dict[str, Decoder] = {
     "application/json": from_json,
     "application/octet-stream": from_raw,
     **dict.fromkeys(PICTURES, from_picture),
 }
-ACCEPTED_TYPES = (*DECODERS, FORM)
 
 
 def _from_base64(text: str, name: str) -> bytes:

@@ -16,6 +16,7 @@ from digits.web.problems import Problem
 from digits.web.request_log import VALID_ID
 from digits.web.service import service
 
+# what a correction says of a picture without a digit
 NO_DIGIT = "no digit"
 # digits with boxes in one picture or page, and the largest coordinate
 MOST_DIGITS, MOST_PIXELS = 5000, 10_000

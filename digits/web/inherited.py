@@ -11,9 +11,12 @@ from digits.model import Classifier
 
 @dataclass
 class Inherited:
-    """classifier, detector: the loaded models. api_keys: hashes of the accepted API keys, 32 bytes each.
+    """What a worker inherits.
 
-    slot: the set of metrics files that this process writes; a number for workers, and "master" for the master.
+    Attributes:
+        classifier, detector: the loaded models.
+        api_keys: hashes of the accepted API keys, 32 bytes each.
+        slot: the set of metrics files that this process writes; a number for workers, "master" for the master.
     """
 
     classifier: Classifier | None = None

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from digits.web.settings import SettingError, Settings
 
+# a SHA-256 hash as it is configured
 HASH = re.compile(r"sha256:([0-9a-fA-F]{64})")
 
 

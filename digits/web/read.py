@@ -21,6 +21,7 @@ from digits.web.messages import json_response
 from digits.web.problems import Problem
 from digits.web.service import service
 
+# largest values of the parameters `length`, in digits, and `alternatives`
 MAX_LENGTH, MAX_ALTERNATIVES = 50, 10
 NO_PIXELS = "must be a picture, sent as a file or in base64. For pixels use POST /predict."
 

@@ -32,11 +32,12 @@ log = logging.getLogger("digits")
 class Service:
     """A classifier and a detector with their metrics and settings.
 
-    sure_threshold: in [0, 1]; an answer with a lower probability is unsure.
-    collector: keeps pictures and answers; None unless DIGITS_COLLECT is set.
-    offload: calls a function that may take long, `offload(work, lane="shared")`, and returns its result. The
-    function and the result must be picklable; digits/worker/processes.py has the lanes, and the errors.
-    give_way: lets other requests continue.
+    Attributes:
+        sure_threshold: in [0, 1]; an answer with a lower probability is unsure.
+        collector: keeps pictures and answers; None unless DIGITS_COLLECT is set.
+        offload: calls a function that may take long, `offload(work, lane="shared")`, and returns its result. The
+            function and the result must be picklable; digits/worker/processes.py has the lanes, and the errors.
+        give_way: lets other requests continue.
     """
 
     def __init__(

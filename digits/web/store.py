@@ -49,10 +49,13 @@ class FullError(OSError):
 
 
 class Store:
-    """The store at `address`. Its methods raise OSError and what else the file system raises.
-
-    most_bytes: of all files together. most_days: the age of uncorrected items. Several processes may use the same
+    """A store. Its methods raise OSError and what else the file system raises. Several processes may use the same
     store; each learns what the others have written when it sweeps.
+
+    Args:
+        address: path of a folder, or URL.
+        most_bytes: of all files together.
+        most_days: age of uncorrected items.
     """
 
     def __init__(self, address: str, most_bytes: int, most_days: int) -> None:

@@ -35,6 +35,7 @@ LATE_SECONDS = 0.1
 SWITCH_SECONDS = 0.0005
 # with fewer free connections than this, the one that has been idle longest is closed for each new one
 SPARE_CONNECTIONS = 16
+# in place of gunicorn's timer for each request
 NO_TIMEOUT = nullcontext()
 
 

@@ -20,7 +20,7 @@ from app import create_app
 from browser import find_browser
 from digits.version import VERSION
 from digits.web import read
-from digits.web.bodies import ACCEPTED_TYPES, FORM
+from digits.web.bodies import DECODERS, FORM
 from digits.web.openapi import ASSETS, describe
 from digits.web.protocols import kserve, mlflow, tfserving
 from digits.web.settings import Settings
@@ -75,7 +75,7 @@ def test_every_parameter_the_code_reads_is_described() -> None:
 
 def test_the_description_lists_what_the_code_accepts() -> None:
     paths, schemas = DESCRIBED["paths"], DESCRIBED["components"]["schemas"]
-    assert set(paths["/predict"]["post"]["requestBody"]["content"]) == set(ACCEPTED_TYPES)
+    assert set(paths["/predict"]["post"]["requestBody"]["content"]) == {*DECODERS, FORM}
     assert set(paths["/read"]["post"]["requestBody"]["content"]) == {*read.DECODERS, FORM}
     limits = {parameter["name"]: parameter["schema"] for parameter in paths["/read"]["post"]["parameters"]}
     assert limits["length"]["maximum"] == read.MAX_LENGTH
