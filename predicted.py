@@ -461,8 +461,8 @@ def arguments() -> argparse.ArgumentParser:
         add(name, action="store_const", const=kind, dest="format", help=f"the same as --format {kind}")
     add("--read", action="store_true", help="read every digit in each picture; --csv writes a row per line")
     add("--digits", action="store_true", help="with --read and --csv: a row per digit")
-    add("--length", type=_positive, help="with --read: number of digits in each line")
-    add("--check", choices=("luhn",), help="with --read: each line ends with this check digit")
+    add("--length", type=_positive, help="with --read: number of digits in each word")
+    add("--check", choices=("luhn",), help="with --read: each word ends with this check digit")
     add("--alternatives", type=_positive, help="with --read and --json: number of other readings per line")
     add("--batch", type=_positive, help="images per request (default: 64; with --read: 1)")
     add("--jobs", type=_positive, default=2, help="requests at the same time (default: %(default)s)")
@@ -502,7 +502,8 @@ def run(args: argparse.Namespace) -> int:
     files, skipped = find_files(args.inputs)
     if skipped:
         which = ", ".join(f"{count} {kind}" for kind, count in skipped.most_common())
-        print(shown(f"{skipped.total()} other files skipped ({which})"), file=sys.stderr)
+        plural = "" if skipped.total() == 1 else "s"
+        print(shown(f"{skipped.total()} other file{plural} skipped ({which})"), file=sys.stderr)
     if not files:
         raise Stop("No pictures or JSON files were found.", 2)
     # counting lines would mean reading the files twice
@@ -550,11 +551,13 @@ def ask_one(args: argparse.Namespace) -> int:
     (path,) = args.inputs
     client = Client(args, Progress(None).say)
     try:
-        answer = client.send(Path(path).read_bytes())
+        try:
+            request = Path(path).read_bytes()
+        except OSError as error:
+            raise Stop(f"{path} can't be read: {error.strerror}.", 2) from None
+        answer = client.send(request)
         print(json.dumps(answer), flush=True)
         unsure = args.fail_unsure and count_unsure(client.url, answer.get(client.answers, [answer]))
-    except FileNotFoundError as error:
-        raise Stop(f"{path} can't be read: {error.strerror}.", 2) from None
     except Refused as refused:
         raise Stop(f"{path}: {refused}", 1) from None
     except (AttributeError, TypeError):
@@ -587,6 +590,7 @@ def main() -> int:
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         alone = len(args.inputs) == 1 and args.inputs[0].lower().endswith(".json")
+        alone = alone and find_files(args.inputs)[0] == args.inputs  # no pattern or folder
         return ask_one(args) if alone and not (args.format or args.read) else run(args)
     except Stop as stop:
         print(shown(stop), file=sys.stderr)

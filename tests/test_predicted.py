@@ -206,6 +206,26 @@ def test_an_empty_folder_is_wrong_usage(tmp_path: Path) -> None:
     assert run(tmp_path).returncode == 2
 
 
+def test_a_quoted_pattern_of_json_files_is_expanded(server: Server, tmp_path: Path) -> None:
+    for name in ("a.json", "b.json"):
+        (tmp_path / name).write_text(json.dumps(SAMPLE))
+    done = run(tmp_path / "*.json", url=server.url)
+    assert [line.split("\t")[:2] for line in done.stdout.splitlines()] == [
+        [str(tmp_path / "a.json"), "7"],
+        [str(tmp_path / "b.json"), "7"],
+    ]
+    assert done.returncode == 0
+
+
+def test_a_folder_named_like_a_json_file_is_read(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "old.json").mkdir()
+    (tmp_path / "old.json" / "a.png").write_bytes(png())
+    (tmp_path / "old.json" / "note.txt").write_text("")
+    done = run(tmp_path / "old.json", url=server.url)
+    assert done.stdout.split("\t")[1] == "7"
+    assert done.stderr == "1 other file skipped (1 .txt)\n"
+
+
 def test_a_folder_is_read_without_hidden_files_and_says_what_else_it_skips(
     server: Server, tmp_path: Path
 ) -> None:
