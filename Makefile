@@ -117,6 +117,7 @@ candidate: $(VENV)/.installed  ## train with the corrections, and replace the mo
 	$(PY) benchmarks/candidate.py tmp/candidate $(if $(N),--n $(N))
 
 candidate-quick: $(VENV)/.installed  ## the same in minutes, beginning with the weights of the model in models/
+	$(DVC) repro data
 	$(call run,tmp/candidate,,--start models/mnist.h5 --epochs 1 --learning-rate 0.0003)
 	$(PY) benchmarks/candidate.py tmp/candidate $(if $(N),--n $(N))
 
