@@ -296,7 +296,8 @@ def _pixels(value: Any, path: str) -> np.ndarray:
     if not ((pixels >= 0) & (pixels <= 255)).all():
         raise ItemError(422, f"{path} contains numbers outside 0 to 255.")
     if problem := blank(pixels.reshape(1, -1)):
-        raise ItemError(422, f"{path} {problem[1]}", found="an empty image")
+        found = f"values from {pixels.min():g} to {pixels.max():g}"
+        raise ItemError(422, f"{path} {problem[1]}", found=found)
     return pixels.reshape(28, 28)
 
 

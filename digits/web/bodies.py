@@ -142,8 +142,9 @@ def to_batch(items: Items, as_is: bool = False) -> tuple[np.ndarray, list[dict[s
     if isinstance(pixels, list):
         return prepared(pixels, items.names, as_is)
     if problem := blank(pixels):
-        name = items.names[problem[0]]
-        raise Problem.of(name, problem[1], found="an empty image")
+        index, what = problem
+        image = pixels[index]
+        raise Problem.of(items.names[index], what, found=f"values from {image.min():g} to {image.max():g}")
     return scale(pixels), []
 
 

@@ -81,6 +81,11 @@ def test_pixels_from_0_to_1_get_a_hint_to_multiply_them(client: FlaskClient, kin
     assert "has values from 0 to 1: multiply them by 255." in detail
 
 
+def test_the_range_of_pixels_from_0_to_1_is_given(client: FlaskClient) -> None:
+    answer = client.post("/predict", json={"image": (SEVEN / SEVEN.max()).tolist()})
+    assert answer.json["found"] == "values from 0 to 1"
+
+
 def test_a_blank_image_in_a_batch_is_named(client: FlaskClient) -> None:
     raw = np.stack([SEVEN, SEVEN, 0 * SEVEN])
     answer = client.post("/predict", data=raw.tobytes(), content_type="application/octet-stream")
