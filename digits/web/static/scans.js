@@ -178,9 +178,14 @@ const view = new ReadingView(svg, (context, [x, y, width, height], side) => {
 });
 const removeButton = button("Remove from the list", () => remove(open));
 const zooms = make("div", { className: "actions" }, button("−", () => zoom(-1), { "aria-label": "Smaller" }), button("+", () => zoom(1), { "aria-label": "Larger" }), removeButton);
-const editor = make("div", { className: "editor" }, make("div", { className: "picture" }, frame, zooms), view.element);
+const missing = make("p", { className: "note", textContent: "This browser can't show the page, only its boxes." });
+const editor = make("div", { className: "editor" }, make("div", { className: "picture" }, frame, missing, zooms), view.element);
+const showPicture = (shown) => {
+  picture.hidden = !shown;
+  missing.hidden = shown;
+};
 picture.addEventListener("load", () => open && view.select(view.selected));
-picture.addEventListener("error", () => (picture.hidden = true));
+picture.addEventListener("error", () => showPicture(false));
 // show the selected digit
 view.addEventListener("select", () => {
   const group = svg.querySelector(".selected, .made");
@@ -203,7 +208,7 @@ function show(scan, digit = null) {
   const [width, height] = scan.reading.size;
   sheet.style.aspectRatio = `${width} / ${height}`;
   // the browser shows the first page of a file only, if at all
-  picture.hidden = scan.pages > 1;
+  showPicture(scan.pages === 1);
   if (scan.pages === 1) picture.src = URL.createObjectURL(scan.blob);
   scan.row.append(editor);
   view.show(scan.reading, digit);
