@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from project import SAMPLE
+from project import ROOT, SAMPLE
 from service import Server
 
 IMAGE = SAMPLE["image"]
@@ -32,6 +32,15 @@ def test_the_sample_request_is_a_seven(server: Server) -> None:
     assert answer.json["predicted_digit"] == 7
     assert 0.9 < answer.json["predicted_probability"] <= 1
     assert answer.json["unsure"] is False
+
+
+@pytest.mark.shipped_model
+@pytest.mark.parametrize("page", ["README.md", "docs/security.md"])
+def test_documents_give_the_shipped_models_answer_to_the_sample(server: Server, page: str) -> None:
+    (example,) = re.findall(r'^\{"predicted_digit".*\}$', (ROOT / page).read_text(), re.MULTILINE)
+    answer = server.ask("/predict", SAMPLE).json
+    probability = pytest.approx(answer["predicted_probability"], abs=1e-5)
+    assert json.loads(example) == answer | {"predicted_probability": probability}
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import concurrent.futures
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from PIL import Image
 from app import create_app
 from digits.web.settings import Settings
 from pictures import MARGIN, SIDE, STEP, encoded, form, number, png_header, scene
-from project import SAMPLE
+from project import ROOT, SAMPLE
 from service import Server, samples
 
 NUMBER = encoded(number("4725"))
@@ -33,6 +34,17 @@ def read(client: Any, picture: bytes, query: str = "") -> Any:
     answer = client.post(f"/read{query}", data=picture, content_type="image/png")
     assert answer.status_code == 200, answer.text
     return answer.json
+
+
+@pytest.mark.shipped_model
+def test_the_page_on_read_gives_the_shipped_detectors_answer_to_the_sample(server: Server) -> None:
+    page = (ROOT / "docs" / "read.md").read_text()
+    (path,) = re.findall(r"@(\S+\.png)", page)
+    answer = server.ask("/read", (ROOT / path).read_bytes(), Content_Type="image/png").json
+    (line,) = answer["lines"]
+    text, probability = re.findall(r'"lines":\[\{"text":"(\d+)","probability":([\d.]+)', page)[0]
+    assert text == line["text"]
+    assert float(probability) == pytest.approx(line["probability"], abs=1e-3)
 
 
 def test_the_digits_of_a_picture_are_returned_line_by_line_with_their_boxes(server: Server) -> None:
