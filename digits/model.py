@@ -126,7 +126,7 @@ def _read(path: Path) -> bytes:
             content = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise ModelError(
-            f"{path} can't be read ({error.strerror}). Train a model with `make train`."
+            f"{path} can't be read ({error.strerror}). Train a model with `dvc repro`."
         ) from None
     if len(content) > MAX_FILE_BYTES:
         raise ModelError(f"{path} is too large for a model: it has more than {MAX_FILE_BYTES} bytes.")
