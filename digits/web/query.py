@@ -11,8 +11,7 @@ def parameter(request: flask.Request, name: str, default: str | None = None) -> 
     """The value of a parameter, or `default` without one. Raises Problem 422 if there are several."""
     values = request.args.getlist(name)
     if len(values) > 1:
-        found = f"{len(values)} values"
-        raise Problem(422, f"The parameter {name} must be given only once.", field=name, found=found)
+        raise refused(name, "given only once", f"{len(values)} values")
     return values[0] if values else default
 
 
@@ -24,5 +23,10 @@ def flag(request: flask.Request, name: str, on: str = "1", off: str = "0") -> bo
         return False
     given = parameter(request, name, off) or ""
     if given not in (on, off):
-        raise Problem(422, f"The parameter {name} must be {off} or {on}.", field=name, found=given[:40])
+        raise refused(name, f"{off} or {on}", given)
     return given == on
+
+
+def refused(name: str, allowed: str, found: str) -> Problem:
+    """The problem with the value of a parameter: it is `found`, but must be `allowed`."""
+    return Problem(422, f"The parameter {name} must be {allowed}.", field=name, found=found[:40])

@@ -70,7 +70,7 @@ def options(request: flask.Request) -> dict[str, Any]:
     """The keyword arguments of `digits.reading.read`, from the query. Raises Problem 422."""
     check = query.parameter(request, "check")
     if check not in (None, "luhn"):
-        raise Problem(422, "The parameter check must be luhn.", field="check", found=check[:40])
+        raise query.refused("check", "luhn", check)
     return {
         "length": _whole(request, "length", MAX_LENGTH),
         "check": check,
@@ -85,8 +85,7 @@ def _whole(request: flask.Request, name: str, maximum: int) -> int | None:
         return None
     if not (given.isascii() and given.isdecimal() and len(given) < 5 and 1 <= int(given) <= maximum):
         allowed = "1" if maximum == 1 else f"a whole number from 1 to {maximum}"
-        detail = f"The parameter {name} must be {allowed}."
-        raise Problem(422, detail, field=name, found=given[:40])
+        raise query.refused(name, allowed, given)
     return int(given)
 
 
