@@ -50,7 +50,8 @@ export function reason({ status, body }) {
   if (status === 0) return "The server can't be reached.";
   if (status === 503 || status === 429) return "The service is busy.";
   if (status === 401) return hasKey() ? "This key is not accepted." : "Enter an API key to continue.";
-  return body.detail ?? `The service answered ${status}.`;
+  // the body of a request from the page is a file
+  return body.detail?.replace(/^The body /, "The file ") ?? `The service answered ${status}.`;
 }
 
 export function complain(text) {
