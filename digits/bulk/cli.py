@@ -12,7 +12,6 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import NoReturn
 
 import dask
 from dask.system import CPU_COUNT
@@ -84,7 +83,8 @@ def main(argv: list[str] | None = None) -> int:
         command.error("--length and --check need --read")
     if given.read and given.prepare != "mnist":
         command.error("--prepare can't be used with --read")
-    signal.signal(signal.SIGTERM, _stop)
+    # as on SIGINT, KeyboardInterrupt is raised
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return _run(given)
     except (UsageError, ModelError) as error:
@@ -93,10 +93,6 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nbulk.py: stopped; the same command resumes the run.", file=sys.stderr)
         return 130
-
-
-def _stop(number: int, frame: object) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 def _run(given: argparse.Namespace) -> int:

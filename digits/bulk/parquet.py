@@ -79,14 +79,12 @@ class Parts:
     def metadata(self, name: str) -> dict[str, Any]:
         """A part's metadata: shard, model, options, and the numbers of pictures, failed and unsure ones."""
         with self._fs.open(f"{self._folder}/{name}", "rb") as file:
-            metadata: dict[str, Any] = json.loads(pq.read_metadata(file).metadata[b"digits"])
-        return metadata
+            return json.loads(pq.read_metadata(file).metadata[b"digits"])
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         """A part's rows."""
         with self._fs.open(f"{self._folder}/{name}", "rb") as file:
-            rows: list[dict[str, Any]] = pq.read_table(file).to_pylist()
-        return rows
+            return pq.read_table(file).to_pylist()
 
     def write(
         self, name: str, batches: Iterable[list[dict[str, Any]]], schema: pa.Schema, metadata: dict[str, Any]

@@ -13,6 +13,7 @@ import uuid
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, TextIO
 
@@ -215,7 +216,9 @@ def read_shards(
                 task = (read_shard, each.shard, job, each.failed_of, rows_apart)
                 running[client.submit(*task, key=name, retries=RETRIES, pure=False)] = each
             progress.show(len(workers))
-            done = _done(running)
+            done: set[Future] = set()
+            with suppress(TimeoutError):
+                done = wait(list(running), timeout=1, return_when="FIRST_COMPLETED").done
         except LOST:
             progress.say(f"The connection to {cluster.address} is lost. Waiting for a scheduler.")
             cluster.drop()
@@ -238,15 +241,6 @@ def read_shards(
             except FileNotFoundError:
                 waiting.append(each)
     return failed
-
-
-def _done(running: dict[Future, Work]) -> set[Future]:
-    """Wait up to a second for finished shards. Raises CancelledError if the scheduler is lost."""
-    try:
-        done: set[Future] = wait(list(running), timeout=1, return_when="FIRST_COMPLETED").done
-        return done
-    except TimeoutError:
-        return set()
 
 
 def _skip_finished(waiting: deque[Work], job: Job, progress: Progress) -> None:
