@@ -3,12 +3,12 @@
 
 import { Reading, isDoubtful, isUnsure } from "./corrections.js";
 import { $, button, copy, count, make } from "./dom.js";
+import { csv, json, tsv } from "./export.js";
 import { ofInput } from "./files.js";
 import { thumbnail } from "./picture.js";
 import * as queue from "./queue.js";
 import { ReadingView } from "./reading.js";
 import * as say from "./say.js";
-import * as tables from "./table.js";
 
 const THUMB = 96; // width of a thumbnail in pixels
 const SHOWN = 6; // lines of a page that are shown in its row
@@ -298,10 +298,10 @@ function download(name, type, text) {
   unsaved = false;
 }
 
-$("csv").addEventListener("click", () => download("digits.csv", "text/csv;charset=utf-8", tables.csv(scans)));
-$("json").addEventListener("click", () => download("digits.json", "application/json", tables.json(scans)));
+$("csv").addEventListener("click", () => download("digits.csv", "text/csv;charset=utf-8", csv(scans)));
+$("json").addEventListener("click", () => download("digits.json", "application/json", json(scans)));
 $("tsv").addEventListener("click", () => {
-  copy($("tsv"), tables.tsv(scans));
+  copy($("tsv"), tsv(scans));
   unsaved = false;
 });
 $("next-unsure").addEventListener("click", () => (open ? view.next() : nextUnsure()));

@@ -1,4 +1,4 @@
-// Makes tables of what was read in scans: CSV, TSV and JSON.
+// What leaves the page of the scans that were read: CSV, TSV and JSON.
 
 import { isCorrected, isUnsure, textOf } from "./corrections.js";
 
