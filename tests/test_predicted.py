@@ -197,7 +197,21 @@ def test_a_refused_connection_is_reported_at_once() -> None:
     assert "Trying again" not in done.stderr
 
 
-@pytest.mark.parametrize("args", [["--url", "ftp://x"], ["--url", "http://"], ["--batch", "0"], ["--nope"]])
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--url", "ftp://x"],
+        ["--url", "http://"],
+        ["--batch", "0"],
+        ["--nope"],
+        ["--read"],
+        # options that exclude each other
+        ["--read", "--prepare=none", "x.png"],
+        ["--length", "3", "x.png"],
+        ["--digits", "--csv", "x.png"],
+        ["--read", "--digits", "x.png"],
+    ],
+)
 def test_wrong_usage_is_2(args: list[str]) -> None:
     assert run(*args).returncode == 2
 
@@ -628,20 +642,6 @@ def test_read_sends_its_options_and_counts_unsure_lines(server: Server, tmp_path
     done = run("--read", tmp_path / "scan.png", "--length=3", "--fail-unsure", url=server.url)
     text, unsure = done.stdout.split()
     assert (len(text), unsure, done.returncode, done.stderr) == (3, "unsure", 3, "1 lines unsure\n")
-
-
-@pytest.mark.parametrize(
-    "args",
-    [
-        ["--read"],
-        ["--read", "--prepare=none", "x.png"],
-        ["--length", "3", "x.png"],
-        ["--digits", "--csv", "x.png"],
-        ["--read", "--digits", "x.png"],
-    ],
-)
-def test_options_that_exclude_each_other_are_wrong_usage(args: list[str]) -> None:
-    assert run(*args).returncode == 2
 
 
 def test_it_only_needs_the_standard_library() -> None:

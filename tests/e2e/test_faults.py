@@ -26,9 +26,9 @@ from PIL import Image, ImageDraw
 
 from load import LOST, REFUSED, SAMPLE, Load, Running, post
 from project import ROOT
+from service import until
 
 pytestmark = pytest.mark.e2e
-LINUX = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 
 
 @pytest.fixture
@@ -45,13 +45,6 @@ def offer(tmp_path):
     for load in running:
         load.process.kill()
         load.process.communicate()
-
-
-def until(condition, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 def workers_of(server, count=2):

@@ -65,8 +65,13 @@ def test_the_client_and_the_page_know_the_same_formats_as_the_service() -> None:
     assert set(" ".join(re.findall(r'^  "(\..+)",$', script, re.MULTILINE)).split()) == SUFFIXES
 
 
-def test_another_format_is_refused_with_the_names_of_those_that_are_read(client: FlaskClient) -> None:
-    answer = client.post("/predict", data=b"<svg/>", content_type="image/svg+xml")
+@pytest.mark.parametrize("kind", ["SVG", "EPS", "ICNS"])
+def test_another_format_is_refused_with_the_names_of_those_that_are_read(
+    kind: str, client: FlaskClient
+) -> None:
+    # Pillow would open the last two
+    file = b"<svg/>" if kind == "SVG" else saved(seven(), kind)
+    answer = client.post("/predict", data=file, content_type="image/anything")
     assert answer.status_code == 415
     assert all(name in answer.json["detail"] for name in READ)
     assert answer.json["formats"] == READ

@@ -27,22 +27,13 @@ from digits.web.settings import Settings
 from digits.web.store import FullError, Store
 from pictures import number
 from project import ROOT, SAMPLE
-from service import Server, samples
+from service import Server, samples, until
 
 SEVEN = (ROOT / "digits/web/static/samples/7.png").read_bytes()
 NUMBER = (ROOT / "digits/web/static/samples/number.png").read_bytes()
 PAGE = {"page": 1, "text": "7", "boxes": [[0, 0, 9, 9]]}
 # the test image with noise, of which no network is sure
 NOISE = {"image": np.random.default_rng(1).integers(0, 255, (28, 28)).tolist()}
-
-
-def until(condition: Callable[[], Any], seconds: float = 20) -> Any:
-    """Wait until a condition holds, and return its value."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
-    return value
 
 
 def kept(store: Path, kind: str = "collected") -> dict[str, dict[str, Any]]:

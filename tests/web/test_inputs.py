@@ -270,13 +270,6 @@ def test_a_truncated_picture_is_4xx(server: Server, kind: str) -> None:
         assert answer.headers["content-type"] == "application/problem+json"
 
 
-def test_other_formats_are_not_opened(server: Server) -> None:
-    for kind in ("SGI", "EPS", "ICNS"):
-        answer = server.ask("/predict", encoded(scene().convert("RGB"), kind), Content_Type="image/png")
-        assert answer.status == 415
-        assert "PNG" in answer.json["formats"]
-
-
 def never_but_problem(decode: Callable[..., Any], *args: Any) -> Any:
     """The result of `decode`, or None for a Problem with a 4xx status. Anything else fails the test."""
     try:

@@ -35,7 +35,7 @@ from digits.web.problems import Overloaded, Problem
 from digits.web.settings import Settings
 from digits.worker.processes import Processes, SharedSemaphore
 from project import ROOT, SAMPLE
-from service import Server
+from service import Server, until
 
 # docker-compose.yml's mem_limit, and what a request may add
 LIMIT, MOST = 512 << 20, 250e6
@@ -43,13 +43,6 @@ BODY = json.dumps(SAMPLE).encode()
 KINDS = costly.requests(0)
 # takes some seconds
 LARGE = costly.slow_pictures(12)
-
-
-def until(condition: Callable[[], Any], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 def send(server: Server, path: str, kind: str, body: bytes) -> tuple[int, bytes]:

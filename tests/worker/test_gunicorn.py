@@ -24,6 +24,7 @@ from gunicorn.http import RequestParser
 from PIL import Image
 
 from project import ROOT
+from service import until
 
 SAMPLE = (ROOT / "sample_request.json").read_bytes()
 MODELS = ROOT / "models"
@@ -82,13 +83,6 @@ def logged(server, request_id, seconds=10):
             return lines[0]
         time.sleep(0.05)
     raise AssertionError("no line in the log")
-
-
-def until(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 # the app factory
