@@ -85,12 +85,14 @@ bench-quick: $(VENV)/.installed  ## fail if the service is too slow compared wit
 bench-profile: $(VENV)/.installed  ## show where the CPU time of a request goes
 	$(PY) benchmarks/profile_request.py
 
-bench-train: $(VENV)/.installed  ## compare training with other frameworks (takes minutes; needs `dvc repro data`)
+bench-train: $(VENV)/.installed  ## compare training with other frameworks (takes minutes; installs them in .bench)
+	$(DVC) repro data
 	$(PY) benchmarks/training.py
 
 .PHONY: train-quick train-twice train-seeds reproduce
 # train in another folder than models/: $(call run,FOLDER,OPTIONS OF THE STAGE images,OPTIONS OF train.py)
 define run
+	$(DVC) repro data corrections
 	$(PY) -m digits.training.images $(2) --out $(1)/data/images.npz
 	$(PY) train.py $(3) --images $(1)/data/images.npz --out $(1)
 	$(PY) -m digits.training.compile $(1)/models/mnist.h5 $(1)/models/mnist.tflite
@@ -100,7 +102,6 @@ endef
 LIMIT ?= 2000
 EPOCHS ?= 1
 train-quick: $(VENV)/.installed  ## train with a few images in tmp/train, to try a change (LIMIT=2000 EPOCHS=1)
-	$(DVC) repro data
 	$(call run,tmp/train,--limit $(LIMIT),--epochs $(EPOCHS))
 	$(DVC) metrics show metrics/metrics.json tmp/train/metrics/metrics.json
 
@@ -129,7 +130,7 @@ detector-quick: $(VENV)/.installed  ## train a detector for some minutes into tm
 	$(PY) -m digits.training.detector --pages 4000 --out tmp/detector-quick
 
 train-twice: $(VENV)/.installed  ## train twice with the same seed and compare the models byte for byte
-	$(DVC) repro images
+	$(DVC) repro images corrections
 	rm -rf tmp/twice
 	$(PY) train.py --out tmp/twice/a
 	$(PY) train.py --out tmp/twice/b
@@ -137,7 +138,6 @@ train-twice: $(VENV)/.installed  ## train twice with the same seed and compare t
 	cmp tmp/twice/a/models/mnist.h5 tmp/twice/b/models/mnist.h5 && echo "identical"
 
 train-seeds: $(VENV)/.installed  ## train with three seeds and print the mean accuracy
-	$(DVC) repro data
 	$(call run,tmp/seeds/1,--seed 1,--seed 1)
 	$(call run,tmp/seeds/2,--seed 2,--seed 2)
 	$(call run,tmp/seeds/3,--seed 3,--seed 3)

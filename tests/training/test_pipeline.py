@@ -25,7 +25,7 @@ from project import ROOT
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone with the files of this working tree, configured for a small training with synthetic digits."""
     folder = clone(ROOT, tmp_path_factory.mktemp("pipeline") / "project")
-    for name in ("train.py", "dvc.yaml", ".gitignore"):
+    for name in ("train.py", "dvc.yaml", "Makefile", ".gitignore"):
         shutil.copy(ROOT / name, folder / name)
     shutil.rmtree(folder / "digits")
     shutil.copytree(ROOT / "digits", folder / "digits", ignore=shutil.ignore_patterns("__pycache__"))
@@ -357,6 +357,15 @@ def test_plots_and_metrics_are_shown(trained: Path, tmp_path: Path) -> None:
     page = (tmp_path / "plots" / "index.html").read_text()
     for name in ("loss", "accuracy", "confusion", "misclassified.png", "reliability", "outliers.png"):
         assert name in page
+
+
+@pytest.mark.e2e
+def test_a_change_can_be_tried_in_a_new_clone(project: Path, tmp_path: Path) -> None:
+    fresh = clone(project, tmp_path / "fresh")
+    environment = Path(sys.prefix)
+    # -o: as it is, without installing anything
+    run(fresh, "make", "-o", f"{environment}/.installed", f"VENV={environment}", "train-quick", "LIMIT=200")
+    assert (fresh / "tmp" / "train" / "metrics" / "metrics.json").is_file()
 
 
 def test_push_and_pull_through_a_local_folder(trained: Path, tmp_path: Path) -> None:
