@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,19 @@ def _prefix(text: str) -> str:
     return text.rstrip("/")
 
 
+def _store(text: str) -> str:
+    protocol = text.rpartition("::")[2].partition("://")[0] if "://" in text else "file"
+    # most services have no store
+    from fsspec.registry import known_implementations
+
+    if protocol not in known_implementations:
+        raise ValueError(f"must be a folder or an address that fsspec knows, not {protocol}://")
+    package = known_implementations[protocol]["class"].partition(".")[0]
+    if find_spec(package) is None:
+        raise ValueError(f"needs the package {package}, which is not installed")
+    return text
+
+
 def _origins(text: str) -> str:
     origins = [origin.strip() for origin in text.split(",")]
     if not all(origin == "*" or re.fullmatch(r"https?://[^/\s*,]+", origin) for origin in origins):
@@ -103,7 +117,7 @@ class Settings:
     api_keys: str = _setting("DIGITS_API_KEYS", "", str)
     api_keys_file: str = _setting("DIGITS_API_KEYS_FILE", "", str)
     metrics_bind: str = _setting("DIGITS_METRICS_BIND", "", _address)
-    collect: str = _setting("DIGITS_COLLECT", "", str)
+    collect: str = _setting("DIGITS_COLLECT", "", _store)
     collect_share: float = _setting("DIGITS_COLLECT_SHARE", 0.01, _share)
     collect_bytes: int = _setting("DIGITS_COLLECT_BYTES", 1_000_000_000, _whole(1, 1 << 50))
     collect_days: int = _setting("DIGITS_COLLECT_DAYS", 30, _whole(1, 36500))

@@ -54,6 +54,9 @@ def test_a_value_is_read_in_each_of_its_spellings(name: str, text: str, field: s
         ("PORT", "http"),
         ("DIGITS_MAX_BATCH", "0"),
         ("DIGITS_LOG_LEVEL", "loud"),
+        ("DIGITS_COLLECT", "nowhere://answers"),
+        # its package, gcsfs, is not among the service's
+        ("DIGITS_COLLECT", "gs://bucket/answers"),
         ("DIGITS_SURE", "1.01"),
         ("DIGITS_SURE", "-0.1"),
         ("DIGITS_SURE", "nan"),
