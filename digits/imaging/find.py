@@ -5,7 +5,6 @@ says where the digit is, and ink is what is thin there (`_inside`): shadows and 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -17,8 +16,8 @@ Box = tuple[float, float, float, float]
 # gives the box of the digit in a picture, uint8 (height, width), or None
 Locate = Callable[[np.ndarray], Box | None]
 
-# pixels of the longer side at which a digit is examined, more than four for each pixel of the network's input
-WORK_SIZE = 128
+# pixels of the longer side at which a digit is examined: four for each pixel of the network's input
+WORK_SIZE = 112
 # the same for large pictures, in which the digit has to be found first
 FIRST_SIZE = 480
 # thresholds of an ink map for components, which blurred edges must not connect, and for the digit's box, which
@@ -28,30 +27,14 @@ INK, EDGE = 0.3, 0.25
 MIN_AREA = 0.06
 # pictures up to this number of pixels are taken for a digit without a margin
 NATIVE = 32
-# a component that touches the border, or is larger than this fraction of both sides, may be a frame
+# a component that is larger than this fraction of both sides, or touches the border, may be a frame
 FRAME = 0.84
-# in a plain picture, at most this fraction of the border is ink, there are at most so many components, ink is this
-# dark on average, and the thickness of the largest component and the root of its area are at most these fractions
-# of its longer side. Patterns have more parts, and light and shadow and sheets of paper are paler or thicker
-MAX_BORDER, MAX_PARTS, MIN_DARK, MAX_THICK, MAX_AREA = 0.02, 4, 0.6, 0.35, 0.7
-# what is examined around a digit's box, as a fraction of its longer side
-AROUND = 0.4
-# how far a digit may reach beyond its box, as a fraction of the box's longer side
-GROW = 0.1
-# maximum width of strokes as a fraction of a digit's longer side
-THICK_STROKE = 0.5
-
-
-class Components(NamedTuple):
-    """Connected components (8 neighbours) of a mask.
-
-    labels: uint16 (height, width), 0 for the background. boxes: int32 (n, 4): left, top, right, bottom. areas:
-    int32 (n,), in pixels. Row i of boxes and areas belongs to label i + 1.
-    """
-
-    labels: np.ndarray
-    boxes: np.ndarray
-    areas: np.ndarray
+# in a plain picture, ink is this dark on average, since light and shadow are paler, and the root of the largest
+# component's area is at most this fraction of its longer side, since sheets of paper are solid
+MIN_DARK, MAX_AREA = 0.6, 0.7
+# what is examined around a digit's box, how far the digit may reach beyond it, and the maximum width of strokes,
+# as fractions of its longer side
+AROUND, GROW, THICK_STROKE = 0.4, 0.1, 0.5
 
 
 def find_digit(grey: np.ndarray, locate: Locate | None = None) -> np.ndarray | None:
@@ -84,23 +67,19 @@ def _plain(grey: np.ndarray) -> tuple[np.ndarray | None, bool]:
     if strength is None:
         return None, False
     mask = (strength > INK).astype(np.uint8)
-    labels, boxes, areas = components(mask)
-    if not areas.size:
+    labels, stats = _components(mask)
+    areas = stats[:, cv2.CC_STAT_AREA]
+    kept = areas >= MIN_AREA * areas.max(initial=1)
+    if not kept.any():
         return None, False
-    main = int(areas.argmax())
-    left, top, right, bottom = boxes[main].tolist()
-    border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]]).mean()
-    height, width = mask.shape
-    frame = left == 0 or top == 0 or right == width or bottom == height
-    frame |= min((right - left) / width, (bottom - top) / height) > FRAME
-    around = mask[max(0, top - 1) : bottom + 1, max(0, left - 1) : right + 1]
-    # the distance to the nearest pixel without ink
-    depth = cv2.minMaxLoc(cv2.distanceTransform(around, cv2.DIST_L2, 3))[1]
-    longer = max(right - left, bottom - top)
-    thin = 2 * depth <= MAX_THICK * longer and areas[main] <= (MAX_AREA * longer) ** 2
-    kept = areas >= MIN_AREA * areas[main]
-    dark = cv2.mean(strength, mask)[0] >= MIN_DARK
-    plain = border <= MAX_BORDER and not frame and thin and dark and kept.sum() <= MAX_PARTS
+    ends, sides = stats[kept, :2] + stats[kept, 2:4], mask.shape[::-1]
+    frame = (
+        stats[kept, :2].min() == 0
+        or (ends == sides).any()
+        or (stats[kept, 2:4] > np.multiply(FRAME, sides)).all(1).any()
+    )
+    solid = areas.max() > (MAX_AREA * stats[areas.argmax(), 2:4].max()) ** 2
+    plain = not frame and not solid and cv2.mean(strength, mask)[0] >= MIN_DARK
     return _only(strength, labels, kept), plain or max(grey.shape) <= NATIVE
 
 
@@ -116,8 +95,6 @@ def _inside(grey: np.ndarray, box: Box) -> np.ndarray | None:
     scale = max(small.shape) / max(part.shape)
     rows, columns = slice(int(top * scale), int(bottom * scale)), slice(int(left * scale), int(right * scale))
     size = max(bottom - top, right - left) * scale
-    grow = int(GROW * size)
-    width = max(3, int(THICK_STROKE * size) | 1)
     smooth, paper = cv2.medianBlur(small, 3), cv2.medianBlur(small, int(size) | 1)
     dark, bright = (
         cv2.norm(np.ascontiguousarray(departs[rows, columns]))
@@ -125,21 +102,18 @@ def _inside(grey: np.ndarray, box: Box) -> np.ndarray | None:
     )
     if bright > dark:
         small, smooth = cv2.bitwise_not(small), cv2.bitwise_not(smooth)
-    kernel = np.ones((width, width), np.uint8)
+    kernel = np.ones((max(3, int(THICK_STROKE * size) | 1),) * 2, np.uint8)
     strength = scaled(cv2.subtract(cv2.morphologyEx(smooth, cv2.MORPH_CLOSE, kernel), small))
     if strength is None:
         return None
-    mask = (strength > INK).astype(np.uint8)
     # lines that go on further are cut off
-    grown = np.zeros_like(mask)
-    grown[
-        max(0, rows.start - grow) : rows.stop + grow, max(0, columns.start - grow) : columns.stop + grow
-    ] = 1
-    labels, _, areas = components(cv2.multiply(mask, grown))
-    inside = np.bincount(labels[rows, columns].ravel(), minlength=areas.size + 1)[1:]
+    grow, near = int(GROW * size), np.zeros_like(small)
+    near[max(0, rows.start - grow) : rows.stop + grow, max(0, columns.start - grow) : columns.stop + grow] = 1
+    labels, stats = _components((strength > INK).astype(np.uint8) * near)
+    inside = np.bincount(labels[rows, columns].ravel(), minlength=len(stats) + 1)[1:]
     if not inside.any():
         return None
-    kept = (inside > areas / 2) & (inside >= MIN_AREA * inside.max())
+    kept = (inside > stats[:, cv2.CC_STAT_AREA] / 2) & (inside >= MIN_AREA * inside.max())
     return _only(strength, labels, kept if kept.any() else inside == inside.max())
 
 
@@ -152,17 +126,17 @@ def _around(grey: np.ndarray, box: Box) -> tuple[np.ndarray, Box]:
     return part, (max(0, left - x), max(0, top - y), right - x, bottom - y)
 
 
-def components(mask: np.ndarray) -> Components:
-    """The components of a mask, uint8 (height, width)."""
+def _components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The connected components (8 neighbours) of a mask, uint8 (height, width): labels from 1, uint16 (height,
+    width), and the left, top, width, height and area of each, int32 (n, 5)."""
     # 16-bit labels take half the time, and suffice for less than 2^18 pixels
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8, ltype=cv2.CV_16U)
-    left, top, width, height, areas = stats[1:].T
-    return Components(labels, np.stack([left, top, left + width, top + height], 1), areas)
+    return labels, stats[1:]
 
 
 def _only(strength: np.ndarray, labels: np.ndarray, kept: np.ndarray) -> np.ndarray:
     """An ink map with nothing but the components that are kept and their faint edges."""
-    mask = (labels > 0 if kept.all() else np.append(False, kept)[labels]).astype(np.uint8)
+    mask = np.append(False, kept)[labels].astype(np.uint8)
     return cv2.copyTo(strength, cv2.dilate(mask, np.ones((5, 5), np.uint8)))
 
 

@@ -17,36 +17,6 @@ WIDE_STROKE = 0.6
 LEVELS = np.arange(256, dtype=np.float32)
 
 
-def fit_background(grey: np.ndarray) -> tuple[np.ndarray, int]:
-    """Fit a plane to the brightness along the border of `grey`, uint8 (height, width). Returns its slope, float32
-    (height, width), which is 0 in the middle, and its level there, 0 to 255.
-
-    The least median of squares (Rousseeuw 1984, doi:10.1080/01621459.1984.10477105) tolerates ink on nearly half
-    of the border. More ink than that on the border is rare, even in a tight crop.
-    """
-    height, width = grey.shape
-    step = max(1, max(height, width) // 24)
-    # places (x, y) along the four sides
-    x, y = np.arange(0, width, step, dtype=np.float32), np.arange(0, height, step, dtype=np.float32)
-    places = np.zeros((2 * (x.size + y.size), 2), np.float32)
-    places[: x.size, 0] = places[x.size : 2 * x.size, 0] = x
-    places[x.size : 2 * x.size, 1] = height - 1
-    places[2 * x.size : -y.size, 1] = places[-y.size :, 1] = y
-    places[-y.size :, 0] = width - 1
-    levels = np.concatenate([grey[0, ::step], grey[-1, ::step], grey[::step, 0], grey[::step, -1]])
-    # OpenCV fits affine maps robustly, so fit the map that moves each place aside by its brightness
-    moved = places.copy()
-    moved[:, 0] += levels
-    fit, _ = cv2.estimateAffine2D(places, moved, method=cv2.LMEDS)
-    if fit is None:
-        return np.zeros(grey.shape, np.float32), int(np.median(levels))
-    a, b, c = (fit[0] - (1, 0, 0)).tolist()
-    across = (np.arange(width, dtype=np.float32) - np.float32(width / 2)) * np.float32(a)
-    down = (np.arange(height, dtype=np.float32) - np.float32(height / 2)) * np.float32(b)
-    level = round(min(max(c + a * width / 2 + b * height / 2, 0), 255))
-    return down[:, None] + across, level
-
-
 def from_border(grey: np.ndarray) -> np.ndarray | None:
     """How much each pixel of a picture in even light is ink, float32 (height, width) in [0, 1]. None if there is
     no writing. grey: uint8 (height, width).
@@ -55,8 +25,8 @@ def from_border(grey: np.ndarray) -> np.ndarray | None:
     brighter than it, whichever differs more.
     """
     smooth = cv2.medianBlur(grey, 3)
-    slope, level = fit_background(smooth)
-    if max(abs(float(slope[0, 0])), abs(float(slope[0, -1]))) >= 1:
+    slope, level = _border(smooth)
+    if slope is not None:
         grey = cv2.subtract(grey, slope, dtype=cv2.CV_8U)
         smooth = cv2.medianBlur(grey, 3)
     levels = np.full_like(grey, level)
@@ -66,6 +36,37 @@ def from_border(grey: np.ndarray) -> np.ndarray | None:
     kernel = np.ones((int(WIDE_STROKE * max(grey.shape)) | 1,) * 2, np.uint8)
     background = cv2.dilate(smooth, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=level)
     return scaled(cv2.subtract(cv2.erode(background, kernel), grey))
+
+
+def _border(grey: np.ndarray) -> tuple[np.ndarray | None, int]:
+    """The plane of the brightness along the border of a picture: its slope, float32 (height, width), which is 0 in
+    the middle, or None if it is even, and its level there, 0 to 255.
+
+    The least median of squares (Rousseeuw 1984, doi:10.1080/01621459.1984.10477105) tolerates ink on nearly half
+    of the border. More ink than that on the border is rare, even in a tight crop.
+    """
+    height, width = grey.shape
+    levels = _rim(grey)
+    middle = int(np.median(levels))
+    if np.ptp(levels) < MIN_CONTRAST:
+        return None, middle
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    few = slice(None, None, max(1, max(grey.shape) // 24))
+    places = np.stack([_rim(x)[few], _rim(y)[few]], 1)
+    # OpenCV fits affine maps robustly, so fit the map that moves each place aside by its brightness
+    moved = places.copy()
+    moved[:, 0] += levels[few]
+    fit, _ = cv2.estimateAffine2D(places, moved, method=cv2.LMEDS)
+    if fit is None:
+        return None, middle
+    a, b, c = (fit[0] - (1, 0, 0)).astype(np.float32)
+    level = round(min(max(float(c + a * width / 2 + b * height / 2), 0), 255))
+    return (x - width / 2) * a + (y - height / 2) * b, level
+
+
+def _rim(array: np.ndarray) -> np.ndarray:
+    """The first and the last row and column."""
+    return np.concatenate([array[0], array[-1], array[:, 0], array[:, -1]])
 
 
 def scaled(departs: np.ndarray) -> np.ndarray | None:

@@ -194,6 +194,26 @@ def test_table_lines_and_a_cut_off_neighbour_are_not_part_of_the_digit() -> None
     assert digit(encoded(picture)) == 7
 
 
+@pytest.mark.parametrize("grey", [60, 150])
+def test_lines_with_less_ink_than_the_digit_are_not_part_of_it(grey: int) -> None:
+    table, plain = (scene(size=(200, 190), height=110) for _ in range(2))
+    pen = ImageDraw.Draw(table)
+    for line in ((14, 0, 16, 190), (184, 0, 186, 190), (0, 12, 200, 14), (0, 176, 200, 178)):
+        pen.line(line, grey, 2)
+    images = (prepared(encoded(picture)).astype(int) for picture in (table, plain))
+    assert np.abs(np.subtract(*images)).mean() < 4
+
+
+@pytest.mark.parametrize("width", [2, 4])
+@pytest.mark.parametrize("grey", [20, 90])
+def test_a_slanted_1_in_a_cell_that_is_cut_on_its_lines_is_read(grey: int, width: int) -> None:
+    picture = Image.new("L", (120, 122), 235)
+    pen = ImageDraw.Draw(picture)
+    pen.line((20, 92, 100, 28), 40, 6)
+    pen.rectangle((0, 0, 119, 121), outline=grey, width=width)
+    assert digit(encoded(picture)) == 1
+
+
 def test_a_zero_with_a_dot_that_fills_its_picture_keeps_its_ring() -> None:
     picture = Image.new("L", (100, 140), 255)
     pen = ImageDraw.Draw(picture)
