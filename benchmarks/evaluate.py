@@ -6,6 +6,7 @@ least the model card's sure_threshold.
 mnist: test images in other sizes, places and polarities, on different paper. uci: 1,797 digits by 43 other people
 (Alpaydin and Kaynak 1998, from scikit-learn; only 8x8 pixels). uci_placed: the same, enlarged to 24 to 200 pixels
 and placed on a larger plain background. strokes: synthetic digits with many stroke widths. fonts: printed digits.
+handwriting: digits of handwriting fonts that training does not use.
 cells: test images in forms and tables, cut inside, on and outside the line.
 
     python benchmarks/evaluate.py --cases FOLDER     # your own pictures, with a cases.tsv: file, tab, digits
@@ -41,11 +42,12 @@ from digits.imaging import PictureError, prepare  # noqa: E402
 from digits.imaging.find import Locate  # noqa: E402
 from digits.model import Classifier, load, scale  # noqa: E402
 from digits.reading.single import locate  # noqa: E402
+from digits.training.hands import hands  # noqa: E402
 from digits.training.synthetic import smooth_digit  # noqa: E402
 
 Labelled = Iterator[tuple[Image.Image, int]]
 Photographed = Callable[[Image.Image, bool, np.random.Generator], bytes]
-WITHOUT_MNIST = ("uci", "uci_placed", "strokes", "fonts")
+WITHOUT_MNIST = ("uci", "uci_placed", "strokes", "fonts", "handwriting")
 # pixels of the longer side; the last one is the service's limit
 SIZES = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 10_000)
 
@@ -105,10 +107,25 @@ def fonts(count: int, rng: np.random.Generator) -> Labelled:
         font = ImageFont.truetype(files[pick], size) if pick < len(files) else ImageFont.load_default(size)
         picture = Image.new("L", (2 * size, 2 * size))
         ImageDraw.Draw(picture).text((size, size), str(label), 255, font, anchor="mm")
-        slant = rng.uniform(-0.2, 0.2)
-        picture = picture.transform(picture.size, Image.Transform.AFFINE, (1, slant, -slant * size, 0, 1, 0))
-        picture = picture.rotate(rng.uniform(-10, 10), Image.Resampling.BILINEAR)
-        yield picture.crop(picture.getbbox()), label
+        yield slanted(picture, rng), label
+
+
+def handwriting(count: int, rng: np.random.Generator) -> Labelled:
+    """Digits of handwriting fonts that training does not use, slightly rotated and slanted."""
+    every = hands(held_out=True)
+    for _ in range(count):
+        label, side = int(rng.integers(10)), int(rng.integers(80, 400))
+        glyph = Image.fromarray(every[rng.integers(len(every))][str(label)])
+        yield slanted(glyph.resize((side, side), Image.Resampling.BICUBIC), rng), label
+
+
+def slanted(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """The picture slightly slanted and rotated, and cropped to its ink."""
+    slant = rng.uniform(-0.2, 0.2)
+    across = (1, slant, -slant * picture.height / 2, 0, 1, 0)
+    picture = picture.transform(picture.size, Image.Transform.AFFINE, across)
+    picture = picture.rotate(rng.uniform(-10, 10), Image.Resampling.BILINEAR)
+    return picture.crop(picture.getbbox())
 
 
 def has_digits(file: Path) -> bool:
@@ -141,6 +158,7 @@ def old_kinds() -> dict[str, tuple[Callable[[int, np.random.Generator], Labelled
         "uci_placed": (uci, placed),
         "strokes": (strokes, photograph),
         "fonts": (fonts, photograph),
+        "handwriting": (handwriting, photograph),
         **{f"cells_{cut}": (mnist, partial(cell, cut=cut)) for cut in CUTS},
     }
     return kinds if "MNIST_NPZ" in os.environ else {name: kinds[name] for name in WITHOUT_MNIST}

@@ -14,6 +14,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from digits.training.hands import hands
+from digits.training.hands import letters as known_letters
+
 Pictures = Iterator[Image.Image]
 
 # letters and symbols that don't look like digits in any typeface
@@ -82,6 +85,18 @@ def letters(count: int, rng: np.random.Generator) -> Pictures:
         font = ImageFont.truetype(files[rng.integers(len(files))], int(rng.integers(40, 140)))
         picture = Image.new("L", (260, 260))
         ImageDraw.Draw(picture).text((130, 130), LETTERS[rng.integers(len(LETTERS))], 255, font, anchor="mm")
+        yield picture.rotate(rng.uniform(-12, 12), Image.Resampling.BICUBIC)
+
+
+def written(count: int, rng: np.random.Generator) -> Pictures:
+    """Letters and signs of handwriting fonts that training does not use."""
+    every = hands(held_out=True)
+    for _ in range(count):
+        hand = every[rng.integers(len(every))]
+        known = known_letters(hand)
+        glyph = Image.fromarray(hand[known[rng.integers(len(known))]])
+        side = int(rng.integers(80, 300))
+        picture = glyph.resize((side, side), Image.Resampling.BICUBIC)
         yield picture.rotate(rng.uniform(-12, 12), Image.Resampling.BICUBIC)
 
 
@@ -185,5 +200,5 @@ def photographs(count: int, rng: np.random.Generator) -> Pictures:
 
 
 KINDS: list[Callable[[int, np.random.Generator], Pictures]] = [
-    *(pairs, parts, letters, kana, scribbles, shapes, lines, photographs)
+    *(pairs, parts, letters, written, kana, scribbles, shapes, lines, photographs)
 ]

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from digits.training import outliers, synthetic
+from digits.training import drawings, handwritten, outliers, synthetic
 from digits.training.arrays import DIGITS, IMAGES, Arrays, read, sha256, write
 from digits.training.low_resolution import low_resolution
 from digits.training.printed import digits_of_fonts
@@ -51,6 +51,7 @@ class Params:
     synthetic_fraction: float
     low_resolution_fraction: float
     printed_fraction: float
+    handwriting_fraction: float
     outliers: Outliers
 
 
@@ -96,10 +97,11 @@ def make(x: np.ndarray, y: np.ndarray, params: Params) -> Arrays:
         for kind, number in outliers.numbers(round(fraction * len(indices)), strange.kinds).items()
     }
     tasks["low resolution"] = low_resolution, x[few], seed
-    tasks["printed"] = digits_of_fonts, round(params.printed_fraction * n), seed
+    tasks["printed"] = digits_of_fonts, round(params.printed_fraction * n), seed, drawings.printed
+    tasks["written"] = digits_of_fonts, round(params.handwriting_fraction * n), seed, handwritten.digit
     tasks["synthetic"] = synthetic.draw, round(params.synthetic_fraction * n), 0, seed
     done = _in_processes(tasks)
-    printed, printed_labels = done["printed"]
+    fonts, font_labels = zip(done["printed"], done["written"], strict=True)
     # sorted by kind, so that each set has the same fraction of every kind
     drawn = {name: [done[f"{name} {kind}"] for kind in strange.kinds] for name in wanted}
     none = np.empty((0, 28, 28), np.uint8)
@@ -107,8 +109,8 @@ def make(x: np.ndarray, y: np.ndarray, params: Params) -> Arrays:
         "training": training,
         "calibration": calibration,
         "validation": validation,
-        "digits": np.concatenate([done["synthetic"]["x_train"], printed, done["low resolution"]]),
-        "digit_labels": np.concatenate([done["synthetic"]["y_train"], printed_labels, y[few]]),
+        "digits": np.concatenate([done["synthetic"]["x_train"], *fonts, done["low resolution"]]),
+        "digit_labels": np.concatenate([done["synthetic"]["y_train"], *font_labels, y[few]]),
         "outliers": np.concatenate([none, *drawn["training"]]),
         "calibration_outliers": np.concatenate([none, *drawn["calibration"]]),
         "validation_outliers": np.concatenate([none, *drawn["validation"]]),

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from digits.imaging import PictureError, prepare_grey
-from digits.training import drawings
+from digits.training import drawings, handwritten
 from digits.training.stage import StageError
 
 # brighter pixels count as ink
@@ -24,6 +24,11 @@ INK = 60
 # the digits that are outliers when they are mirrored, and when they are on their side; others still look like a
 # digit
 MIRRORED, LYING = (3, 4, 6, 7, 9), (2, 3, 4, 5)
+SIDES = ("top", "right", "bottom", "left")
+# the halves of digits that look like no other digit
+HALVES = [*((0, side) for side in SIDES), (2, "bottom"), (4, "top"), (5, "top"), (8, "left"), (9, "left")]
+# the digits to which a stroke at a side is too much
+EXTRA = {"top": (0, 2, 3, 7, 8, 9), "right": (0, 3, 8), "bottom": (0, 2, 3, 5, 6, 8), "left": (0, 8)}
 
 Digits = list[list[np.ndarray]]
 Picture = np.ndarray
@@ -169,6 +174,68 @@ def _part(digits: Digits, rng: np.random.Generator) -> Picture:
     return _enlarged(np.vstack([upper, np.zeros_like(upper[:4]), np.roll(lower, digit.shape[1] // 2, 1)]))
 
 
+def _half(digits: Digits, rng: np.random.Generator) -> Picture:
+    """What a wrong cut leaves of a digit with loops or bows: a half of it, with open ends."""
+    digit, side = HALVES[rng.integers(len(HALVES))]
+    image = _any(digits, rng, (digit,))
+    image = np.rot90(image, SIDES.index(side))
+    height = max(1, round(image.shape[0] * rng.uniform(0.4, 0.6)))
+    half = np.rot90(image[:height], -SIDES.index(side))
+    return _enlarged(np.ascontiguousarray(half))
+
+
+def _extra(digits: Digits, rng: np.random.Generator) -> Picture:
+    """A digit with a stroke too many, as in letters of other scripts, which touches it or is close to it."""
+    side = SIDES[rng.choice(4, p=(0.4, 0.15, 0.3, 0.15))]
+    digit = _enlarged(_any(digits, rng, EXTRA[side]))
+    # seen from the side of the stroke, which then goes up
+    turns = SIDES.index(side)
+    seen = np.rot90(digit, turns)
+    long = max(seen.shape)
+    seen = np.pad(seen, long // 2)
+    x = round(seen.shape[1] / 2 + min(digit.shape) * rng.uniform(-0.25, 0.25))
+    ink = np.flatnonzero(seen[:, x] > INK)
+    y = (int(ink[0]) if ink.size else long // 2) - round(rng.choice([0, 0, 0.12]) * long)
+    angle, far = rng.normal(0, 0.35), long * rng.uniform(0.2, 0.45)
+    end = round(x + far * np.sin(angle)), round(y - far * np.cos(angle))
+    picture = cv2.line(np.ascontiguousarray(seen), (x, y), end, 255, int(rng.integers(4, 11)), cv2.LINE_AA)
+    return drawings.bent(np.ascontiguousarray(np.rot90(picture, -turns)), rng)
+
+
+def _composed(rng: np.random.Generator) -> Picture:
+    """A symbol of two to four strokes, as in many scripts: bars, posts, slanted and bent strokes, hooks and dots.
+    Each begins on the one before, crosses it, or runs beside it."""
+    while True:
+        strokes = [_stroke(rng)]
+        for _ in range(int(rng.choice([1, 2, 2, 3]))):
+            before, stroke = strokes[rng.integers(len(strokes))], _stroke(rng)
+            # not at its ends, because two strokes that meet there may be a 7 or a 1
+            at = before[rng.integers(len(before) // 4, len(before) * 3 // 4 + 1)]
+            own = stroke[int(rng.choice([0, 0, int(rng.integers(len(stroke)))]))]
+            aside = rng.normal(0, 0.25, 2) if rng.random() < 0.35 else 0
+            strokes.append(stroke - own + at + aside)
+        # what is narrow may be a 1
+        if min(np.ptp(np.concatenate(strokes), 0)) > 0.5:
+            return drawings.inked(strokes, rng.uniform(0.03, 0.15), rng)
+
+
+def _stroke(rng: np.random.Generator) -> np.ndarray:
+    """A stroke of `_composed`, float (n, 2), of a length of about 1."""
+    way = rng.integers(6)
+    angle = np.pi * (0, 0.5, 0.65, 0.3, 0, rng.uniform(0.1, 0.9))[way] + rng.normal(0, 0.12)
+    long = rng.uniform(0.1, 0.3) if way == 5 else rng.uniform(0.6, 1.1)
+    along = np.linspace(0, 1, 16)[:, None]
+    bow = rng.normal(0, 0.1) * np.sin(np.pi * along)
+    stroke = long * (along * (np.cos(angle), np.sin(angle)) + bow * (-np.sin(angle), np.cos(angle)))
+    if way != 4:
+        return stroke
+    # a bar with a hook or a slanted stroke at its end
+    turn = angle + rng.uniform(0.4, 0.8) * np.pi
+    return np.concatenate(
+        [stroke, stroke[-1] + rng.uniform(0.15, 0.9) * along * (np.cos(turn), np.sin(turn))]
+    )
+
+
 def _turned(digits: Digits, rng: np.random.Generator) -> Picture:
     """A digit that is mirrored or on its side."""
     if rng.random() < 0.5:
@@ -212,11 +279,16 @@ def _alone(
 KINDS: dict[str, Callable[[Digits, np.random.Generator], Picture]] = {
     "pairs": _pair,
     "parts": _part,
+    "halves": _half,
+    "extra": _extra,
     "turned": _turned,
     "frames": _frame,
     "letters": _alone(drawings.letter),
     "signs": _alone(drawings.sign),
+    "written": _alone(handwritten.letter),
+    "words": _alone(handwritten.piece),
     "invented": _alone(drawings.invented),
+    "composed": _alone(_composed),
     "scribbles": _alone(drawings.scribble),
     "shapes": _alone(drawings.shape),
     "curves": _alone(drawings.curve),

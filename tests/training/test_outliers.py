@@ -5,12 +5,17 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from PIL import ImageFont
 
-from digits.training import drawings, measures, outliers, plots
+from digits.training import drawings, glyphs, hands, handwritten, measures, outliers, plots
+from digits.training.arrays import read
+from digits.training.detector.params import detector_params
 from digits.training.printed import digits_of_fonts
 from digits.training.stage import StageError
 from digits.training.synthetic import draw as draw_digits
@@ -96,6 +101,32 @@ def test_no_letter_or_sign_looks_like_a_digit() -> None:
     for alike in "OoIl|ZzSsBbGgqy0123456789":
         assert alike not in drawings.LETTERS
         assert alike not in names
+        assert not any(alike in hands.letters(hand) for hand in hands.hands())
+
+
+def test_every_hand_has_ten_digits_and_held_out_families_are_not_trained_with() -> None:
+    arrays = read(hands.GLYPHS)
+    held_out = detector_params()["pages"]["held_out_fonts"]
+    assert set(arrays["families"][arrays["held_out"] == 1]) == set(held_out)
+    assert not set(arrays["families"][arrays["held_out"] == 0]) & set(held_out)
+    trained, measured = hands.hands(), hands.hands(held_out=True)
+    assert len(measured) == len(held_out)
+    assert all(set(hand) >= set("0123456789") for hand in (*trained, *measured))
+    seen = {image.tobytes() for hand in trained for image in hand.values()}
+    assert not seen & {image.tobytes() for hand in measured for image in hand.values()}
+
+
+def test_glyphs_are_drawn_from_the_font_files(tmp_path: Path) -> None:
+    face = ImageFont.load_default(44)
+    assert isinstance(face, ImageFont.FreeTypeFont)
+    for name in ("kept", "held"):
+        (tmp_path / f"{name}.ttf").write_bytes(face.font_bytes)
+    arrays = glyphs.draw([tmp_path / "kept.ttf", tmp_path / "held.ttf"], ["held"])
+    assert set(arrays) == set(hands.GLYPHS.arrays)
+    assert set(arrays["characters"]) >= set("0123456789AE")
+    assert arrays["images"].shape[1:] == (64, 64)
+    assert (arrays["images"].max((1, 2)) > 100).all()
+    assert set(arrays["families"][arrays["held_out"] == 1]) == {"held"}
 
 
 def test_the_contact_sheet_shows_each_kind(digits: tuple[np.ndarray, np.ndarray]) -> None:
@@ -138,13 +169,16 @@ def test_the_network_that_is_served_folds_as_numpy_does() -> None:
     assert served.shape == (5, 10)
 
 
-def test_printed_digits_only_depend_on_the_seed() -> None:
-    (images, labels), (again, _) = digits_of_fonts(12, 1), digits_of_fonts(12, 1)
+@pytest.mark.parametrize("draw", [drawings.printed, handwritten.digit])
+def test_digits_of_fonts_only_depend_on_the_seed(
+    draw: Callable[[str, np.random.Generator], np.ndarray],
+) -> None:
+    (images, labels), (again, _) = digits_of_fonts(12, 1, draw), digits_of_fonts(12, 1, draw)
     assert images.tobytes() == again.tobytes()
     assert images.shape == (12, 28, 28)
     assert set(labels) <= set(range(10))
     assert (images.max((1, 2)) > 100).all()
-    assert digits_of_fonts(0, 1)[0].shape == (0, 28, 28)
+    assert digits_of_fonts(0, 1, draw)[0].shape == (0, 28, 28)
 
 
 def test_auroc_is_how_often_a_digit_is_surer_than_an_outlier() -> None:

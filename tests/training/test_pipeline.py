@@ -87,6 +87,10 @@ MISTAKES: dict[tuple[str, str], tuple[dict[str, Any], str]] = {
         {"files": with_params("images", validation=600)},
         "600 images are too few for training, calibration and validation: params.yaml has validation: 600",
     ),
+    ("images", "no glyphs"): (
+        one("data/glyphs.npz", None),
+        "glyphs.npz is missing. Run `dvc repro glyphs`",
+    ),
     ("images", "no data"): (one("data/digits.npz", None), "digits.npz is missing. Run `dvc repro data`"),
     ("images", "damaged data"): (
         one("data/digits.npz", {"copy": "data/digits.npz", "part": 0.7}),

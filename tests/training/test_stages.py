@@ -98,6 +98,18 @@ def test_a_stage_depends_on_its_own_section_of_params_yaml_only(name: str) -> No
     assert "params.yaml" not in paths(STAGES[name], "deps")
 
 
+def test_training_for_single_digits_needs_no_fonts() -> None:
+    stages, todo = set(), ["evaluate"]
+    while todo:
+        name = todo.pop()
+        needed = paths(STAGES[name], "deps")
+        new = {other for other, stage in STAGES.items() if paths(stage, *OUTPUTS) & needed} - stages
+        stages |= new
+        todo += new
+    assert {"data", "glyphs", "images", "train"} <= stages
+    assert "fonts" not in stages
+
+
 def test_every_section_of_params_yaml_belongs_to_a_stage() -> None:
     used = {key.split(".")[0] for stage in STAGES.values() for key in stage.get("params", [])}
     assert set(yaml.safe_load((ROOT / "params.yaml").read_text())) == used
