@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from digits.imaging.formats import SUFFIXES
 from pad import DIGITS, SAMPLES, curve, draw, on_pad, reads, says
 from pictures import number
 from project import ROOT
@@ -303,6 +304,11 @@ DROP = """([names, data]) => {
     const drop = new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true });
     document.body.dispatchEvent(drop);
 }"""
+
+
+def test_file_dialogs_offer_every_format_that_is_read(page: Any) -> None:
+    for name in ("#file", "#scan-files"):
+        assert set(page.locator(name).get_attribute("accept").split(",")) >= SUFFIXES
 
 
 def test_several_dropped_pictures_become_scans(page: Any, tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ const SUFFIXES = [
   ".png .apng .jpg .jpeg .jpe .jfif .webp .bmp .dib .gif .tif .tiff .pdf .heic .heif .avif",
   ".jp2 .j2k .jpx .jpf .j2c .ico .ppm .pgm .pbm .pnm .pfm .tga",
 ].flatMap((suffixes) => suffixes.split(" "));
+// what a file dialog offers
+export const ACCEPT = ["image/*", ...SUFFIXES].join();
 const SYSTEM = ["@eaDir", "__MACOSX"];
 
 const visible = (name) => !name.startsWith(".") && !SYSTEM.includes(name);

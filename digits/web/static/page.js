@@ -4,11 +4,13 @@
 
 import { complain } from "./api.js";
 import { $, button, make } from "./dom.js";
-import { hasFolder, ofDrop } from "./files.js";
+import { ACCEPT, hasFolder, ofDrop } from "./files.js";
 import * as live from "./live.js";
 import "./card.js";
 import * as pad from "./pad.js";
 import * as scans from "./scans.js";
+
+for (const id of ["file", "scan-files"]) $(id).accept = ACCEPT;
 
 const modes = document.querySelectorAll("[name=mode]");
 let mode = "digit"; // or "number" or "scans"
