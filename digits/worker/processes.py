@@ -286,6 +286,8 @@ def _work(fd: int) -> NoReturn:
     """The process that does work, until the worker closes the socket."""
     with suppress(BaseException):
         os.set_blocking(fd, True)
+        # what the fork server had freed would otherwise add to the budget
+        _trim()
         rest = data_bytes()
         with open(fd, "rb", closefd=False) as reader, open(fd, "wb") as writer:
             pickle.dump(os.getpid(), writer)
@@ -297,13 +299,17 @@ def _work(fd: int) -> NoReturn:
                 del work
                 _limit(None)
                 if data_bytes() - rest > MAX_KEPT_BYTES:
-                    # glibc keeps up to 64 MB of what was freed
-                    with suppress(AttributeError):
-                        ctypes.CDLL(None).malloc_trim(0)
+                    _trim()
                 pickle.dump((result, error, data_bytes() - rest < MAX_KEPT_BYTES), writer)
                 writer.flush()
                 del result, error
     os._exit(0)
+
+
+def _trim() -> None:
+    """Return memory that was freed to the system; glibc keeps up to 64 MB of it."""
+    with suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _limit(most_bytes: int | None) -> None:
