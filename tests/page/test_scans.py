@@ -397,7 +397,7 @@ def test_a_format_that_the_browser_can_not_show_has_its_boxes_on_a_blank_page_an
     number("316").save(tmp_path / "a.tiff")
     choose(page, [tmp_path / "a.tiff"], "1 of 1 page read")
     opener(page, "a.tiff").click()
-    page.wait_for_function("document.querySelector('.sheet img').hidden")
+    page.wait_for_function("() => document.querySelector('.sheet img').hidden")
     assert page.get_by_text("This browser can't show the page, only its boxes.").is_visible()
     shown, width = page.locator(".sheet").bounding_box(), number("316").width
     for index, left in enumerate((30, 90, 150)):
