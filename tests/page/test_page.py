@@ -324,6 +324,8 @@ def test_the_curl_command_works_when_pasted(page: Any) -> None:
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     draw(page, DIGITS[7])
     says(page, "a 7")
+    # half of the stroke may already look like a 7
+    page.wait_for_load_state("networkidle")
     page.get_by_role("button", name="Copy").click()
     page.get_by_role("button", name="Copied").wait_for()
     line = page.evaluate("navigator.clipboard.readText()")
