@@ -106,14 +106,14 @@ class Metrics:
         inc()
         observe(seconds)
 
-    def count_answers(self, answers: list[dict[str, Any]]) -> int:
-        """Count the answers of POST /predict by digit and probability. Returns the number of unsure ones."""
-        if unsure := sum(answer["unsure"] for answer in answers):
+    def count_answers(self, answers: list[dict[str, Any]], unsure: int) -> None:
+        """Count the answers of POST /predict by digit and probability. unsure: how many of them are."""
+        if unsure:
             self.unsure.inc(unsure)
         if len(answers) == 1:
             self.digits[answers[0]["predicted_digit"]].inc()
             self.probability.observe(answers[0]["predicted_probability"])
-            return unsure
+            return
         for digit, times in Counted(answer["predicted_digit"] for answer in answers).items():
             self.digits[digit].inc(times)
         # Histogram can't observe many values at once, and one by one would take a tenth of the time of a batch of
@@ -123,7 +123,6 @@ class Metrics:
         buckets = np.searchsorted(histogram._upper_bounds, probabilities)
         for bucket, times in Counted(buckets.tolist()).items():
             histogram._buckets[bucket].inc(times)
-        return unsure
 
     def started(self, version: str, trained_on: str, detector: str) -> None:
         """Record that this worker has started, which model it serves, and the version of its detector."""

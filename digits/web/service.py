@@ -101,7 +101,8 @@ class Service:
             )
         for answer, page in zip(answers, pages, strict=False):
             answer.update(page)
-        unsure = metrics.count_answers(answers)
+        unsure = sum(answer["unsure"] for answer in answers)
+        metrics.count_answers(answers, unsure)
         # for the log line, which has the digit and the probability of the first image only
         state.found = {
             "digit": answers[0]["predicted_digit"],
