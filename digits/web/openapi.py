@@ -88,9 +88,9 @@ def describe(version: str, max_images: int, guarded: bool = False) -> dict[str, 
     if not guarded:
         del described["components"]["securitySchemes"]
         for operations in described["paths"].values():
-            if "post" in operations:
-                del operations["post"]["security"]
-                del operations["post"]["responses"]["401"]
+            for operation in operations.values():
+                if operation.pop("security", None):
+                    del operation["responses"]["401"]
     return described
 
 
