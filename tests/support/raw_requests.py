@@ -33,7 +33,9 @@ def read_answer(sock: socket.socket) -> bytes:
     head, _, body = answer.partition(b"\r\n\r\n")
     length = int(re.search(rb"\r\nContent-Length: (\d+)", head, re.IGNORECASE)[1])  # type: ignore[index]
     while len(body) < length:
-        body += sock.recv(65536)
+        received = sock.recv(65536)
+        assert received, body
+        body += received
     return head + b"\r\n\r\n" + body
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from digits.imaging.errors import PictureError
-from digits.web.problems import Problem
+from api_checks import unless_refused
 from digits.web.protocols import kserve, tensors
 from raw_requests import GOOD, PATHS, START, bodies, connect, read_answer, received_for
 from service import Server
@@ -247,18 +245,6 @@ def test_of_duplicate_keys_the_last_one_counts(server: Server, path: str) -> Non
 # the decoders of other protocols; those of POST /predict are in test_inputs.py
 
 
-def only_problems(decode: Callable[..., Any], *args: Any) -> Any:
-    """The result of `decode`, or None for a Problem with a 4xx status."""
-    try:
-        return decode(*args)
-    except PictureError:
-        return None
-    except Problem as problem:
-        if not 400 <= problem.status < 500:
-            raise
-        return None
-
-
 NUMBERS = st.integers() | st.floats() | st.booleans()
 NESTED = st.recursive(
     NUMBERS | st.none() | st.text(max_size=4),
@@ -343,7 +329,7 @@ def test_any_nested_numbers_are_a_batch_or_a_problem(value: Any, most: int, top:
     def decode() -> np.ndarray:
         return tensors.batch(tensors.array(value, "x", body), "x", most, top)
 
-    batch = only_problems(decode)
+    batch = unless_refused(decode)
     if batch is not None:
         assert batch.shape[1:] == (28, 28, 1)
         assert len(batch) <= most

@@ -16,10 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
+from api_checks import unless_refused
 from app import create_app
-from digits.imaging import PictureError
 from digits.web.bodies import from_json, from_raw, to_batch
-from digits.web.problems import Problem
 from digits.web.settings import Settings
 from pictures import SEVEN, encoded, form, large, png_header, scene
 from project import SAMPLE
@@ -270,18 +269,6 @@ def test_a_truncated_picture_is_4xx(server: Server, kind: str) -> None:
         assert answer.headers["content-type"] == "application/problem+json"
 
 
-def never_but_problem(decode: Callable[..., Any], *args: Any) -> Any:
-    """The result of `decode`, or None for a Problem with a 4xx status. Anything else fails the test."""
-    try:
-        return decode(*args)
-    except PictureError:
-        return None
-    except Problem as problem:
-        if not 400 <= problem.status < 500:
-            raise
-        return None
-
-
 @pytest.fixture(scope="module")
 def app() -> Flask:
     """An app for tests that need no server."""
@@ -299,15 +286,15 @@ JSON = st.recursive(
 @given(st.dictionaries(st.sampled_from(["image", "images", "x"]), JSON) | JSON)
 def test_any_json_is_a_batch_or_a_problem(app: Flask, document: Any) -> None:
     with app.app_context():
-        batch = never_but_problem(lambda: to_batch(from_json(json.dumps(document).encode(), 100))[0])
+        batch = unless_refused(lambda: to_batch(from_json(json.dumps(document).encode(), 100))[0])
     assert batch is None or batch.shape[1:] == (28, 28, 1)
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=2000))
 def test_any_bytes_are_a_batch_or_a_problem(body: bytes) -> None:
-    never_but_problem(from_json, body, 100)
-    raw = never_but_problem(from_raw, body, 100)
+    unless_refused(from_json, body, 100)
+    raw = unless_refused(from_raw, body, 100)
     assert (raw is not None) == (len(body) % 784 == 0 and len(body) > 0)
 
 

@@ -35,6 +35,7 @@ from digits.web.problems import Overloaded, Problem
 from digits.web.settings import Settings
 from digits.worker.processes import Processes, SharedSemaphore
 from project import ROOT, SAMPLE
+from raw_requests import read_answer
 from service import Server, until
 
 # docker-compose.yml's mem_limit, and what a request may add
@@ -362,12 +363,7 @@ def chunked(body: bytes, size: int) -> bytes:
 
 
 def status_of(client: socket.socket) -> int:
-    received = b""
-    while b"\r\n\r\n" not in received:
-        part = client.recv(65536)
-        assert part, received
-        received += part
-    return int(received.split(b" ")[1])
+    return int(read_answer(client).split(b" ")[1])
 
 
 @pytest.mark.parametrize(
