@@ -142,6 +142,30 @@ def scribbles(count: int, rng: np.random.Generator) -> Pictures:
         yield picture
 
 
+def curves(count: int, rng: np.random.Generator) -> Pictures:
+    """Closed and self-crossing curves: ellipses and figures of eight that lie, spirals, hypotrochoids."""
+    for _ in range(count):
+        way, tilt = rng.integers(4), rng.normal(0, 0.25)
+        t = np.linspace(0, 1, 200)
+        if way < 2:
+            turn = 2 * np.pi * t
+            x, y = np.cos(turn), rng.uniform(0.3, 0.55) * np.sin((1 + way) * turn)
+        elif way == 2:
+            turn = 2 * np.pi * rng.uniform(1.8, 3.5) * t
+            x, y = t * np.cos(turn), t * np.sin(turn)
+        else:
+            # a circle that rolls in another one, with a pen outside its middle
+            lobes, far = int(rng.integers(3, 7)), rng.uniform(0.5, 1.2)
+            turn = 2 * np.pi * t
+            x, y = (f(turn) + s * far * f((lobes - 1) * turn) for f, s in ((np.cos, 1), (np.sin, -1)))
+        points = np.stack([x * np.cos(tilt) - y * np.sin(tilt), x * np.sin(tilt) + y * np.cos(tilt)], 1)
+        points = 100 + points * (70 / np.abs(points).max())
+        picture = Image.new("L", (200, 200))
+        pen = int(rng.integers(4, 16))
+        ImageDraw.Draw(picture).line(points.ravel().tolist(), fill=255, width=pen, joint="curve")
+        yield picture
+
+
 def shapes(count: int, rng: np.random.Generator) -> Pictures:
     """Solid crosses, crescents, triangles, blobs with soft lobes, gears."""
     y, x = np.mgrid[-1:1:160j, -1:1:160j]
@@ -200,5 +224,5 @@ def photographs(count: int, rng: np.random.Generator) -> Pictures:
 
 
 KINDS: list[Callable[[int, np.random.Generator], Pictures]] = [
-    *(pairs, parts, letters, written, kana, scribbles, shapes, lines, photographs)
+    *(pairs, parts, letters, written, kana, scribbles, curves, shapes, lines, photographs)
 ]
