@@ -173,7 +173,7 @@ class _Member(tarfile.TarInfo):
 def _tar(shard: Shard, column: str) -> Iterator[tuple[str, Any]]:
     with (
         fsspec.open(shard.urls[0], "rb") as file,
-        tarfile.open(fileobj=file, mode="r|*", tarinfo=_Member) as archive,
+        tarfile.open(fileobj=file, mode="r:*", tarinfo=_Member) as archive,
     ):
         for member in archive:
             name = member.name.rpartition("/")[2].lower()

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import lzma
 import os
 import re
 import tarfile
@@ -50,6 +51,7 @@ DAMAGE = (
     SyntaxError,
     EOFError,
     zlib.error,
+    lzma.LZMAError,
     tokenize.TokenError,
     tarfile.TarError,
     pa.ArrowException,

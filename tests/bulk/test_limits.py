@@ -137,7 +137,7 @@ def test_a_picture_that_takes_too_long_costs_its_row(
     monkeypatch.setattr(isolated, "SECONDS", 1)
     for path in SAMPLES[:3]:
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    (tmp_path / "1-slow.pdf").write_bytes(pdf(b"0 0 600 800 re f\n" * 10_000))
+    (tmp_path / "1-slow.pdf").write_bytes(pdf(b"0 0 600 800 re f\n" * 100_000))
     found = read_apart(job, tmp_path)
     assert [Path(row["path"]).name for row in found] == ["0.png", "1-slow.pdf", "1.png", "2.png"]
     assert [row.get("status") for row in found] == [None, 422, None, None]
