@@ -20,7 +20,9 @@ export function button(text, listener, properties = {}) {
 }
 
 export function percent(share, places = 1) {
-  const number = (share * 100).toFixed(places).replace("100.0", "100");
+  // only a share of 1 is 100 %
+  const most = share < 1 ? 100 - 10 ** -places : 100;
+  const number = Math.min(share * 100, most).toFixed(places).replace(/^100\.0+$/, "100");
   // a no-break space keeps the sign with its number
   return `${number}\u00a0%`;
 }
