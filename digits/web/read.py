@@ -3,15 +3,18 @@ its own, its metrics and its answers."""
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from functools import partial
 from time import process_time
 from typing import Any, NoReturn
 
+import cv2
 import flask
 from flask import Blueprint, Response, current_app, g, request
 
-from digits.imaging.decode import open_pictures
+from digits.imaging.decode import decode_grey, open_picture, open_pictures
+from digits.imaging.find import shrink
 from digits.reading import Digit, Line, Reading, Word
 from digits.reading import read as read_picture
 from digits.web import bodies, query
@@ -23,6 +26,8 @@ from digits.web.service import service
 
 # largest values of the parameters `length`, in digits, and `alternatives`
 MAX_LENGTH, MAX_ALTERNATIVES = 50, 10
+# longer side, in pixels, and JPEG quality of the pages in an answer
+PAGE_SIDE, PAGE_QUALITY = 1600, 60
 NO_PIXELS = "must be a picture, sent as a file or in base64. For pixels use POST /predict."
 
 bp = Blueprint("read", __name__)
@@ -67,7 +72,8 @@ DECODERS: dict[str, bodies.Decoder] = {
 
 
 def options(request: flask.Request) -> dict[str, Any]:
-    """The keyword arguments of `digits.reading.read`, from the query. Raises Problem 422."""
+    """The keyword arguments of `digits.reading.read`, and which parts of the answer are wanted, from the query.
+    Raises Problem 422."""
     check = query.parameter(request, "check")
     if check not in (None, "luhn"):
         raise query.refused("check", "luhn", check)
@@ -76,6 +82,7 @@ def options(request: flask.Request) -> dict[str, Any]:
         "check": check,
         "alternatives": _whole(request, "alternatives", MAX_ALTERNATIVES) or 0,
         "columns": _whole(request, "columns", 1) is not None,
+        "page_image": _whole(request, "page_image", 1) is not None,
     }
 
 
@@ -124,7 +131,7 @@ def read_all(items: bodies.Items, arguments: dict[str, Any]) -> list[dict[str, A
         answers.append({"readings": pages} if count > 1 else answer)
         # of a file, one page is enough, because the others can't be parted from it
         if serving.collector and serving.collector.chosen(any(line.unsure for line in lines[before:])):
-            kept.append({"index": len(answers) - 1, "answer": answers[-1]} | sent(data))
+            kept.append({"index": len(answers) - 1, "answer": _without_images(answers[-1])} | sent(data))
     if serving.collector:
         serving.collector.keep(version, len(answers), kept)
     digits = sum(len(line.digits) for line in lines)
@@ -145,10 +152,28 @@ def _read(
 ) -> tuple[Reading, dict[str, Any], float]:
     # runs in another process, so it must not use requests or metrics
     begun = process_time()
-    columns = arguments["columns"]
-    options = {option: value for option, value in arguments.items() if option != "columns"}
+    options = {name: arguments[name] for name in ("length", "check", "alternatives")}
     reading = read_picture(data, name, service().detector, page=page, **options)
-    return reading, render(reading, options["alternatives"] > 0, columns), process_time() - begun
+    answer = render(reading, options["alternatives"] > 0, arguments["columns"])
+    if arguments["page_image"]:
+        answer["page_image"] = page_image(data, name, page)
+    return reading, answer, process_time() - begun
+
+
+def page_image(data: bytes, name: str, page: int) -> str:
+    """A page of a file as a data: URL of a grey JPEG, for programs that can't show the file's format. Its longer
+    side has at most PAGE_SIDE pixels."""
+    grey = shrink(decode_grey(open_picture(data, name, PAGE_SIDE, page).picture, name), PAGE_SIDE)
+    _, jpeg = cv2.imencode(".jpg", grey, [cv2.IMWRITE_JPEG_QUALITY, PAGE_QUALITY])
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg.tobytes()).decode()
+
+
+def _without_images(answer: dict[str, Any]) -> dict[str, Any]:
+    pages = [
+        {name: page[name] for name in page if name != "page_image"}
+        for page in answer.get("readings", [answer])
+    ]
+    return {"readings": pages} if "readings" in answer else pages[0]
 
 
 def render(reading: Reading, alternatives: bool = False, columns: bool = False) -> dict[str, Any]:

@@ -23,6 +23,10 @@ pytestmark = pytest.mark.e2e
 
 COLUMNS = ["file", "page", "line", "text", "words", "probability", "unsure", "corrected", "error"]
 
+# the darkest pixel of a canvas
+DARKEST = """canvas => canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data
+    .reduce((least, value, i) => (i % 4 === 0 ? Math.min(least, value) : least), 255)"""
+
 
 def download(page: Any, button: str) -> str:
     with page.expect_download() as got:
@@ -391,19 +395,24 @@ def test_a_file_that_failed_is_tried_again(page: Any, tmp_path: Path) -> None:
     expect(page.locator("#scans-count")).to_contain_text("1 of 1 page read", timeout=60_000)
 
 
-def test_a_format_that_the_browser_can_not_show_has_its_boxes_on_a_blank_page_and_a_note(
+def test_the_pages_of_a_file_that_the_browser_can_not_show_come_from_the_service(
     page: Any, tmp_path: Path
 ) -> None:
-    number("316").save(tmp_path / "a.tiff")
-    choose(page, [tmp_path / "a.tiff"], "1 of 1 page read")
-    opener(page, "a.tiff").click()
-    page.wait_for_function("() => document.querySelector('.sheet img').hidden")
-    assert page.get_by_text("This browser can't show the page, only its boxes.").is_visible()
-    shown, width = page.locator(".sheet").bounding_box(), number("316").width
-    for index, left in enumerate((30, 90, 150)):
-        x, _ = middle(box_of(page, index))
-        assert abs((x - shown["x"]) / shown["width"] - (left + 28) / width) < 0.05
-    assert page.locator(".sheet").bounding_box()["height"] > 50
+    picture = number("316")
+    picture.save(tmp_path / "a.pdf", save_all=True, append_images=[picture])
+    picture.save(tmp_path / "b.tiff")
+    choose(page, [tmp_path / "a.pdf", tmp_path / "b.tiff"], "3 of 3 pages read")
+    for name in ("a.pdf, page 2", "b.tiff"):
+        opener(page, name).click()
+        page.wait_for_function("() => document.querySelector('.sheet img').naturalWidth > 0")
+        shown = page.locator(".sheet").bounding_box()
+        for index, left in enumerate((30, 90, 150)):
+            x, _ = middle(box_of(page, index))
+            assert abs((x - shown["x"]) / shown["width"] - (left + 28) / picture.width) < 0.05
+        # the digits are in the close-up, and in the thumbnail
+        page.expected_messages.append("willReadFrequently")
+        for canvas in ("#rows .reading-view .crop", f"li:has-text('{name}') .thumb"):
+            assert page.locator(canvas).evaluate(DARKEST) < 100
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

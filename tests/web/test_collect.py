@@ -75,12 +75,13 @@ def test_an_answer_is_kept_with_its_picture_model_and_time(collecting: Server, f
 
 def test_pixels_and_readings_are_kept_too(collecting: Server, folder: Path) -> None:
     collecting.ask("/predict", SAMPLE, X_Request_ID="pixels")
-    reading = collecting.ask("/read", NUMBER, Content_Type="image/png", X_Request_ID="reading")
+    reading = collecting.ask("/read?page_image=1", NUMBER, Content_Type="image/png", X_Request_ID="reading")
     (picture,) = until(lambda: kept(folder).get("pixels"))["pictures"]
     assert list(base64.b64decode(picture["pixels"])) == np.ravel(SAMPLE["image"]).tolist()
     item = until(lambda: kept(folder).get("reading"))
     assert item["model_version"] == reading.headers["x-model-version"]
-    assert item["pictures"][0]["answer"] == reading.json
+    # the file is kept, so an image of its page is not
+    assert item["pictures"][0]["answer"] | {"page_image": reading.json["page_image"]} == reading.json
 
 
 def test_a_correction_is_found_whichever_worker_gets_it(collecting: Server, folder: Path) -> None:

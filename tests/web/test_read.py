@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import concurrent.futures
+import io
 import json
 import re
 from typing import Any
@@ -174,7 +175,7 @@ def test_alternatives_are_listed_if_requested(client: Any) -> None:
             "length=" + "9" * 5000,
         ),
         *("check=", "check=isbn", "check=%ff", "alternatives=0", "alternatives=11", "alternatives=1.5"),
-        *("columns=0", "columns=2", "columns=true"),
+        *("columns=0", "columns=2", "columns=true", "page_image=0"),
     ],
     ids=lambda query: query[:20],
 )
@@ -191,6 +192,25 @@ def test_words_have_a_column_if_requested(client: Any) -> None:
     rows = read(client, table, "?columns=1")["lines"]
     found = [[(word["text"], word["column"]) for word in row["words"]] for row in rows]
     assert found == [[("20", 0), ("31", 1)], [("85", 0), ("72", 1)]]
+
+
+def test_the_pages_are_returned_if_requested(client: Any) -> None:
+    small, file = number("20"), io.BytesIO()
+    pages = [small, small.resize((2000, 2000 * small.height // small.width))]
+    pages[0].save(file, "PDF", save_all=True, append_images=pages[1:])
+    readings = read(client, file.getvalue(), "?page_image=1")["readings"]
+    for reading in readings:
+        head, text = reading["page_image"].split(",")
+        shown = Image.open(io.BytesIO(base64.b64decode(text)))
+        assert head == "data:image/jpeg;base64"
+        assert max(shown.size) == min(1600, max(reading["size"]))
+        # the boxes of `size` fit it
+        scale = shown.width / reading["size"][0]
+        for digit in reading["lines"][0]["digits"]:
+            x, y, width, height = (side * scale for side in digit["box"])
+            assert np.asarray(shown.crop((x, y, x + width, y + height))).min() < 100
+        assert np.asarray(shown)[0, 0] > 200
+    assert all("page_image" not in each for each in read(client, file.getvalue())["readings"])
 
 
 def test_an_option_of_predict_is_ignored_like_an_unknown_one(client: Any) -> None:

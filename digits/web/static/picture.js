@@ -34,3 +34,9 @@ export async function thumbnail(blob, width) {
     return null;
   }
 }
+
+// the picture in a data: URL
+export function ofDataUrl(url) {
+  const [head, text] = url.split(",");
+  return new Blob([Uint8Array.from(atob(text), (byte) => byte.charCodeAt(0))], { type: head.slice(5).split(";")[0] });
+}

@@ -9,7 +9,8 @@ const waiting = [];
 let running = 0;
 let held = false; // until an API key is entered
 
-// job: {blob, cancelled, onState(name, text), onAnswer(readings, id)}, id: the request's. name: "waiting", "reading", "busy", "failed"
+// job: {blob, cancelled, query(), onState(name, text), onAnswer(readings, id)}. query: resolves to parameters of the
+// request. name: "waiting", "reading", "busy" or "failed". id: the request's
 export function add(job) {
   job.onState("waiting", "Waiting");
   waiting.push(job);
@@ -31,7 +32,7 @@ function next() {
 async function read(job) {
   for (let tried = 1; ; tried++) {
     job.onState("reading", "Reading…");
-    const answer = await post("read?alternatives=3", job.blob);
+    const answer = await post(`read?alternatives=3${await job.query()}`, job.blob);
     if (job.cancelled) return;
     if (answer.ok) return job.onAnswer(answer.body.readings ?? [answer.body], answer.id);
     if (answer.status === 401) {

@@ -5,7 +5,7 @@ import { Reading, isDoubtful, isUnsure } from "./corrections.js";
 import { $, button, copy, count, make } from "./dom.js";
 import { csv, json, tsv } from "./export.js";
 import { ofInput } from "./files.js";
-import { thumbnail } from "./picture.js";
+import { ofDataUrl, thumbnail } from "./picture.js";
 import * as queue from "./queue.js";
 import { ReadingView } from "./reading.js";
 import * as say from "./say.js";
@@ -15,7 +15,7 @@ const SHOWN = 6; // lines of a page that are shown in its row
 const ZOOMS = [1, 1.5, 2, 3, 4];
 
 const list = $("rows");
-let scans = []; // in the order of the rows: {name, blob, page, pages, reading, error, state, row, ...}
+let scans = []; // in the order of the rows: {name, blob, shown, page, pages, reading, error, state, row, ...}
 let open = null; // the scan whose row is open
 let unsaved = false;
 
@@ -53,14 +53,17 @@ function setState(scan, state, text) {
 }
 
 function read(scan) {
+  let picture = null; // small; stays null if the browser can't show the file, or not all its pages
   scan.job = {
     blob: scan.blob,
     cancelled: false,
+    query: async () => {
+      if (!/tiff/.test(scan.blob.type)) picture ??= await thumbnail(scan.blob, THUMB);
+      return picture ? "" : "&page_image=1";
+    },
     onState: (state, text) => setState(scan, state, text),
     onAnswer: async (readings, id) => {
       say.offerScan(scan.blob, id);
-      // one for all pages of a file, if the browser can show it
-      const picture = await thumbnail(scan.blob, THUMB);
       let last = scan;
       for (const [i, answer] of readings.entries()) {
         const page = answer.page ?? i + 1;
@@ -68,6 +71,8 @@ function read(scan) {
         last = each;
         each.pages = readings.length;
         each.page = page;
+        each.shown = answer.page_image ? ofDataUrl(answer.page_image) : scan.blob;
+        delete answer.page_image;
         each.reading = new Reading(answer, { blob: scan.blob, name: scan.name, page, pages: readings.length });
         each.reading.addEventListener("change", () => {
           unsaved = true;
@@ -77,9 +82,8 @@ function read(scan) {
         if (readings.length > 1) each.title.textContent = `${scan.name}, page ${page}`;
         setState(each, "done", "");
         describe(each);
-        drawThumb(each, readings.length === 1 ? picture : null);
+        drawThumb(each.thumb, picture ?? (await thumbnail(each.shown, THUMB)));
       }
-      picture?.close();
     },
   };
   queue.add(scan.job);
@@ -110,20 +114,18 @@ function describe(scan) {
   progress();
 }
 
-// without a picture, the boxes of the digits on a blank page
-function drawThumb({ thumb, reading }, picture) {
-  const [width, height] = picture ? [picture.width, picture.height] : reading.size;
-  const scale = Math.min(thumb.width / width, thumb.height / height);
+// closes the picture
+function drawThumb(thumb, picture) {
+  const scale = Math.min(thumb.width / picture.width, thumb.height / picture.height);
   // on the graphics card, hundreds of small canvases would be slow
   const context = thumb.getContext("2d", { willReadFrequently: true });
-  const [w, h] = [width * scale, height * scale];
+  const [w, h] = [picture.width * scale, picture.height * scale];
   const [left, top] = [(thumb.width - w) / 2, (thumb.height - h) / 2];
   context.clearRect(0, 0, thumb.width, thumb.height);
   context.fillStyle = "#fff";
   context.fillRect(left, top, w, h);
-  if (picture) return context.drawImage(picture, left, top, w, h);
-  context.fillStyle = "#0b62c4";
-  for (const { box } of reading.digits) context.fillRect(left + box[0] * scale, top + box[1] * scale, Math.max(box[2] * scale, 1), Math.max(box[3] * scale, 1));
+  context.drawImage(picture, left, top, w, h);
+  picture.close();
 }
 
 // --- progress ------------------------------------------------------------------------------------------------
@@ -178,14 +180,8 @@ const view = new ReadingView(svg, (context, [x, y, width, height], side) => {
 });
 const removeButton = button("Remove from the list", () => remove(open));
 const zooms = make("div", { className: "actions" }, button("−", () => zoom(-1), { "aria-label": "Smaller" }), button("+", () => zoom(1), { "aria-label": "Larger" }), removeButton);
-const missing = make("p", { className: "note", textContent: "This browser can't show the page, only its boxes." });
-const editor = make("div", { className: "editor" }, make("div", { className: "picture" }, frame, missing, zooms), view.element);
-const showPicture = (shown) => {
-  picture.hidden = !shown;
-  missing.hidden = shown;
-};
+const editor = make("div", { className: "editor" }, make("div", { className: "picture" }, frame, zooms), view.element);
 picture.addEventListener("load", () => open && view.select(view.selected));
-picture.addEventListener("error", () => showPicture(false));
 // show the selected digit
 view.addEventListener("select", () => {
   const group = svg.querySelector(".selected, .made");
@@ -207,9 +203,7 @@ function show(scan, digit = null) {
   scan.opener.setAttribute("aria-expanded", "true");
   const [width, height] = scan.reading.size;
   sheet.style.aspectRatio = `${width} / ${height}`;
-  // the browser shows the first page of a file only, if at all
-  showPicture(scan.pages === 1);
-  if (scan.pages === 1) picture.src = URL.createObjectURL(scan.blob);
+  picture.src = URL.createObjectURL(scan.shown);
   scan.row.append(editor);
   view.show(scan.reading, digit);
   scan.row.scrollIntoView({ block: "nearest" });
