@@ -35,14 +35,14 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog="bulk.py", description="Read the digits in many pictures.")
     add = parser.add_argument
-    what = "files, folders, globs or URLs of pictures, .tar, .parquet, .jsonl, .npy or IDX files"
+    what = "files, folders, patterns or URLs of pictures, .tar, .parquet, .jsonl, .npy or IDX files"
     add("inputs", nargs="+", help=what)
     add("--out", required=True, help="folder for the Parquet files; may be s3://... or gs://...")
     add("--read", action="store_true", help="read all digits in a picture instead of one")
     what = f"csv: also write all rows as one table, {TABLE} in --out"
     add("--format", choices=["parquet", "csv"], default="parquet", help=what)
-    add("--length", type=_count, help="with --read: the number of digits in each line")
-    add("--check", choices=["luhn"], help="with --read: each line ends with this check digit")
+    add("--length", type=_count, help="with --read: number of digits in each word")
+    add("--check", choices=["luhn"], help="with --read: each word ends with this check digit")
     add("--sure", type=_fraction, help="probability below which an answer is unsure; default: the model's")
     what = "none: use pictures of 28x28 pixels as they are"
     add("--prepare", choices=["mnist", "none"], default="mnist", help=what)
@@ -50,14 +50,15 @@ def parser() -> argparse.ArgumentParser:
     add("--column", default="image", help=what)
     what = "DIGITS_MODEL, or models/mnist.h5; with --read DIGITS_DETECTOR, or models/detector.h5"
     add("--model", type=Path, help=f"the .h5 of the model; default: {what}")
-    what = "address of a Dask scheduler; default: use processes on this machine"
+    what = "address of a Dask scheduler; default: DASK_SCHEDULER_ADDRESS, or processes on this machine"
     add("--scheduler", default=dask.config.get("scheduler-address", None), help=what)
     add("--workers", type=_count, help="number of processes without --scheduler; default: one per CPU")
     add("--shard", type=_count, default=1000, help="number of files per shard; default: %(default)s")
-    what = "replace parts in --out from another model, other options or other inputs"
+    what = "replace the output of other inputs, another model or other options"
     add("--again", action="store_true", help=what)
-    add("--failed", action="store_true", help="also read rows with an error in finished parts again")
-    add("--dry-run", action="store_true", help="count the pictures, estimate the time, and write nothing")
+    add("--failed", action="store_true", help="read pictures again whose row in --out has an error")
+    what = f"count the pictures, estimate the time from {SAMPLE} of them, and write nothing"
+    add("--dry-run", action="store_true", help=what)
     return parser
 
 
