@@ -17,7 +17,7 @@ help:  ## [use] show this list
 help-all:  ## [use] show all targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## *(\[[a-z]+\] )?/\1\t/' | expand -t 18
 
-serve: $(SERVE_VENV)/.installed  ## [use] start the service on port 5000 with the trained model in the repository
+serve: $(SERVE_VENV)/.installed  ## [use] start the service on http://localhost:5000 (PORT=8000 for another port)
 	$(SERVE_VENV)/bin/python -m gunicorn app:app
 
 key: $(SERVE_VENV)/.installed  ## [use] create an API key and the hash for the service
@@ -27,14 +27,14 @@ key: $(SERVE_VENV)/.installed  ## [use] create an API key and the hash for the s
 DVC = PATH="$(abspath $(VENV))/bin:$$PATH" $(abspath $(PY)) -m dvc
 
 # in a new clone the data are missing; DVC makes them when a stage that needs them is out of date
-train: $(VENV)/.installed  ## [train] run the stages for single digits that are out of date, and say which are not
+train: $(VENV)/.installed  ## [train] run the stages for single digits that are out of date; MNIST_NPZ names a local copy of MNIST
 	@if plan="$$($(DVC) repro --dry --allow-missing evaluate 2>&1)" && ! echo "$$plan" | grep -q "^Running stage"; \
 	then echo "$$plan" | grep "^Stage"; \
 	echo "models/ and metrics/ are what the pipeline makes of this code and params.yaml, so there is nothing to train."; \
 	else $(DVC) repro evaluate; fi
 
 # with this profile Hypothesis uses the same examples in each run; without it, each run tries new ones
-test: $(VENV)/.installed  ## [develop] run all tests except the slow end-to-end ones
+test: $(VENV)/.installed  ## [develop] run all tests except the slow ones
 	$(PY) -m pytest --hypothesis-profile=ci -m "not e2e and not docker and not terraform and not mlflow and not kubernetes and not bulk"
 
 lint: $(VENV)/.installed  ## [develop] check the code with ruff, mypy and import-linter
@@ -79,7 +79,7 @@ $(SERVE_VENV)/.installed: requirements/serve.txt
 bench: $(VENV)/.installed  ## [develop] compare the service with other servers (takes minutes; installs them in .bench; needs wrk)
 	$(PY) benchmarks/bench.py
 
-bench-quick: $(VENV)/.installed  ## fail if the service is too slow compared with a constant answer (under a minute)
+bench-quick: $(VENV)/.installed  ## fail if the service is much slower than a server with a constant answer (under a minute)
 	$(PY) benchmarks/bench.py --quick
 
 bench-profile: $(VENV)/.installed  ## show where the CPU time of a request goes
@@ -106,30 +106,30 @@ train-quick: $(VENV)/.installed  ## train with a few images in tmp/train, to try
 	$(DVC) metrics show metrics/metrics.json tmp/train/metrics/metrics.json
 
 .PHONY: corrections candidate candidate-quick
-corrections: $(VENV)/.installed  ## fetch the corrected pictures that a service has collected (params.yaml: corrections.source)
+corrections: $(VENV)/.installed  ## fetch the corrections that a service has collected (from corrections.source in params.yaml)
 	$(DVC) repro --force --single-item corrections
 
 # the pipeline runs in a clone with this folder's changes and cache, so that dvc.lock describes the candidate
-candidate: $(VENV)/.installed  ## train with the corrections, and replace the model in models/ only if the new one is better (N=300)
+candidate: $(VENV)/.installed  ## train with the corrections, and replace the model in models/ if the new one is better (N=300 pictures of each kind)
 	rm -rf tmp/candidate && mkdir -p tmp && git clone --quiet . tmp/candidate
 	git diff --binary HEAD | git -C tmp/candidate apply --allow-empty
 	cd tmp/candidate && $(DVC) cache dir --quiet --local "$$(cd ../.. && $(DVC) cache dir)"
 	cd tmp/candidate && { $(DVC) checkout --quiet --allow-missing || true; } && $(DVC) repro evaluate
 	$(PY) benchmarks/candidate.py tmp/candidate $(if $(N),--n $(N))
 
-candidate-quick: $(VENV)/.installed  ## the same in minutes, beginning with the weights of the model in models/
+candidate-quick: $(VENV)/.installed  ## the same as candidate in minutes, beginning with the weights of the model in models/
 	$(DVC) repro data
 	$(call run,tmp/candidate,,--start models/mnist.h5 --epochs 1 --learning-rate 0.0003)
 	$(PY) benchmarks/candidate.py tmp/candidate $(if $(N),--n $(N))
 
 .PHONY: detector detector-quick
-detector: $(VENV)/.installed  ## [train] train the detector of digits (hours; stopped with Ctrl-C, it goes on at the next call)
+detector: $(VENV)/.installed  ## [train] train the detector (takes hours; after Ctrl-C, the next run continues)
 	$(DVC) repro calibrate
 
-detector-quick: $(VENV)/.installed  ## train a detector for some minutes into tmp/detector-quick, to try a change
+detector-quick: $(VENV)/.installed  ## train a detector for some minutes in tmp/detector-quick, to try a change
 	$(PY) -m digits.training.detector --pages 4000 --out tmp/detector-quick
 
-train-twice: $(VENV)/.installed  ## train twice with the same seed and compare the models byte for byte
+train-twice: $(VENV)/.installed  ## train twice with the same seed, and compare the models byte by byte
 	$(DVC) repro images corrections
 	rm -rf tmp/twice
 	$(PY) train.py --out tmp/twice/a
@@ -144,12 +144,12 @@ train-seeds: $(VENV)/.installed  ## train with three seeds and print the mean ac
 	$(PY) -c "import json; a = [json.load(open(f'tmp/seeds/{s}/models/mnist.json'))['test']['accuracy'] for s in (1, 2, 3)]; print('test accuracy', *a, 'mean', round(sum(a) / 3, 4))"
 
 # dvc.lock then has the hashes of what was made, so that git shows each difference
-reproduce: $(VENV)/.installed  ## [train] make all outputs except the trained network again in a new clone of HEAD, and compare them with dvc.lock
+reproduce: $(VENV)/.installed  ## [train] run the stages data, images, compile and evaluate in a new clone of HEAD, and compare with dvc.lock
 	rm -rf tmp/reproduce && mkdir -p tmp && git clone --quiet . tmp/reproduce
 	cd tmp/reproduce && $(DVC) repro --force --single-item data images compile evaluate && git diff --exit-code && $(DVC) status
 
 .PHONY: eval
-eval: $(VENV)/.installed  ## [train] measure the accuracy on pictures of each kind, or N=100 of each (set MNIST_NPZ to include MNIST's)
+eval: $(VENV)/.installed  ## [train] measure the accuracy on many kinds of pictures (N=100 for fewer of each; MNIST_NPZ to include MNIST's)
 	$(PY) benchmarks/evaluate.py $(if $(N),--n $(N))
 	test -z "$$MNIST_NPZ" || $(PY) benchmarks/numerals.py $(if $(N),--n $(N))
 	test -z "$$MNIST_NPZ" || $(PY) benchmarks/numerals_costs.py
@@ -184,10 +184,10 @@ TOOLS = $(TOOLS_VENV)/bin/python
 LOCKS = requirements.txt $(wildcard requirements/*.txt)
 RUNS ?= 100000
 
-fuzz: $(TOOLS_VENV)/.installed  ## fuzz the service with 120,000 requests (takes minutes; Linux; RUNS=, KEEP=1)
+fuzz: $(TOOLS_VENV)/.installed  ## fuzz the service with 120,000 requests (takes minutes; Linux only; RUNS= for another number)
 	$(TOOLS) tests/support/fuzz.py --runs $(RUNS) $(if $(KEEP),--keep)
 
-corpus:  ## add raw requests to those that the tests replay (FILES=)
+corpus:  ## add raw requests to those that the tests replay (FILES= names them)
 	$(PYTHON) tests/support/corpus.py $(FILES)
 
 # AUDIT=osv uses osv.dev instead of the package index
@@ -198,7 +198,7 @@ audit: $(TOOLS_VENV)/.installed  ## [operate] check the locked packages for know
 	then echo "NOT AUDITED: the vulnerability service did not answer for $$(echo "$$report" | grep -c "could not be audited") packages"; failed=1; \
 	else echo "$$report"; fi; done; exit $${failed:-0}
 
-sbom: $(TOOLS_VENV)/.installed  ## write the bills of materials (CycloneDX): sbom-serve.json, sbom-train.json
+sbom: $(TOOLS_VENV)/.installed  ## write the software bills of materials (CycloneDX): sbom-serve.json, sbom-train.json
 	$(TOOLS_VENV)/bin/cyclonedx-py requirements requirements/serve.txt --output-reproducible --validate -o sbom-serve.json
 	$(TOOLS_VENV)/bin/cyclonedx-py requirements requirements.txt --output-reproducible --validate -o sbom-train.json
 

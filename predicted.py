@@ -447,7 +447,7 @@ def writer(kind: str, fields: tuple[str, ...], named: bool) -> Callable[[Row], N
 def arguments() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
-        description="Ask a running service which digits are in images.",
+        description="Ask a running service which digits are in pictures.",
         epilog="Set the API key in the environment as DIGITS_API_KEY, so that it is not in the list of processes.",
     )
     add = parser.add_argument
@@ -475,7 +475,7 @@ def arguments() -> argparse.ArgumentParser:
     add("--timeout", type=float, default=30, help="seconds to wait for an answer (default: %(default)s)")
     retried = "retries after 429, 502, 503 or a lost connection (default: %(default)s)"
     add("--retries", type=int, default=5, help=retried)
-    add("--api-key", default=os.environ.get("DIGITS_API_KEY"), help="sent as a bearer token")
+    add("--api-key", default=os.environ.get("DIGITS_API_KEY"), help="API key, if the service requires one")
     return parser
 
 
