@@ -15,11 +15,10 @@ import os  # noqa: E402
 from digits import logs  # noqa: E402
 from digits.web.settings import SettingError, Settings  # noqa: E402
 from digits.worker import master  # noqa: E402
-from digits.worker.cpus import usable_cpus  # noqa: E402
 
 try:
     settings = Settings.from_env(os.environ)
-    workers = settings.workers or usable_cpus()
+    workers = settings.workers or master.usable_cpus()
     master.prepare_metrics_folder(workers)
 except SettingError as error:
     raise SystemExit(f"Error: {error}") from None

@@ -1,1 +1,1 @@
-"""What depends on gunicorn: the worker, the master's hooks and the number of CPUs."""
+"""What depends on gunicorn: the worker and the master's hooks."""

@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import gc
 import logging
+import math
 import os
 import resource
 import shutil
@@ -58,6 +59,22 @@ _metrics_folder: str | None = None
 def shared_memory() -> str | None:
     """A folder in memory, for files whose writer must not wait for a disk; None if there is none."""
     return "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else None  # noqa: S108
+
+
+def usable_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """CPUs allowed by affinity and by the cgroup's quota (v2 cpu.max, v1 cpu.cfs_*), at least 1.
+
+    A quota is rounded up, because two workers use 1.5 CPUs better than one does.
+    """
+    # sched_getaffinity is missing on macOS
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        with contextlib.suppress(OSError, ValueError):
+            limit, period = (int(n) for name in names for n in (cgroup / name).read_text().split())
+            # "max" in v2 is not a number, and -1 in v1 means no limit either
+            if limit > 0:
+                cpus = min(cpus, math.ceil(limit / period))
+    return cpus
 
 
 def max_connections(limit: int) -> int:

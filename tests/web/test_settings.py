@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from digits.web.settings import SettingError, Settings, unknown
-from digits.worker.cpus import usable_cpus
+from digits.worker.master import usable_cpus
 from project import ROOT
 
 
