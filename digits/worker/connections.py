@@ -158,8 +158,7 @@ class Buffered:
     def flush(self) -> None:
         """Send the data that was kept, which is the head of an answer without a body."""
         if self.head:
-            self.client.sendall(self.head)
-            self.head = b""
+            self.sendall(b"")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.client, name)
