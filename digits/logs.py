@@ -16,7 +16,8 @@ from typing import Any
 logging._srcfile = None
 logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
-
+# the record that tells how many lines were dropped
+DROPPED = {"name": "digits.logs", "levelname": "WARNING", "msg": "log lines dropped"}
 # bytes of lines that a pipe may hold for its reader, where the system can set it
 PIPE_BYTES = 1 << 18
 
@@ -41,15 +42,9 @@ class Stdout(logging.StreamHandler[Any]):
             return
         try:
             line = self.format(record)
-            if lines := self.dropped - self.reported:
-                told = {
-                    "name": "digits.logs",
-                    "levelname": "WARNING",
-                    "msg": "log lines dropped",
-                    "lines": lines,
-                }
-                if self._write(self.fd, self.format(logging.makeLogRecord(told))):
-                    self.reported = self.dropped
+            told = DROPPED | {"lines": self.dropped - self.reported}
+            if told["lines"] and self._write(self.fd, self.format(logging.makeLogRecord(told))):
+                self.reported = self.dropped
             self.dropped += not self._write(self.fd, line)
         except Exception:
             self.handleError(record)
@@ -105,9 +100,7 @@ def config(level: str = "info") -> dict[str, Any]:
                 "timestamp": True,
             }
         },
-        "handlers": {
-            "stdout": {"()": "digits.logs.Stdout", "formatter": "json"},
-        },
+        "handlers": {"stdout": {"()": "digits.logs.Stdout", "formatter": "json"}},
         "root": {"level": "WARNING", "handlers": ["stdout"]},
         "loggers": {
             "digits": {"level": level.upper(), "handlers": ["stdout"], "propagate": False},

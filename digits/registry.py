@@ -41,12 +41,10 @@ def load(source: Path, load_file: Callable[[Path], Model]) -> Model:
     found = NAMED.fullmatch(uri)
     if not found:
         raise ModelError(f"{uri} is neither models:/NAME@ALIAS nor models:/NAME/VERSION.")
-    server = Server(os.environ)
-    name, version = found["name"], found["version"]
-    if found["alias"]:
-        answer = server.ask("registered-models/alias", name=name, alias=found["alias"])
-        version = _text(answer, "model_version", "version")
-    where = _text(server.ask("model-versions/get-download-uri", name=name, version=version), "artifact_uri")
+    server, name, version = Server(os.environ), found["name"], found["version"]
+    if alias := found["alias"]:
+        version = server.ask("registered-models/alias", "model_version", "version", name=name, alias=alias)
+    where = server.ask("model-versions/get-download-uri", "artifact_uri", name=name, version=version)
     h5, compiled, card = (server.artifact(where, f"mnist.{end}") for end in ("h5", "tflite", "json"))
     facts = _json(card, f"The model card of {uri}")
     sha256 = hashlib.sha256(h5).hexdigest()
@@ -75,10 +73,15 @@ class Server:
             self.authorization = f"Basic {base64.b64encode(pair).decode()}"
         self.deadline = time.monotonic() + SECONDS
 
-    def ask(self, route: str, **query: str) -> dict[str, Any]:
-        """The registry's answer to a GET request."""
-        path = f"/api/2.0/mlflow/{route}?{urlencode(query)}"
-        return _json(self.get(path), f"MLflow's answer to {route}")
+    def ask(self, route: str, *names: str, **query: str) -> str:
+        """The string at the path `names` in the registry's answer to a GET request."""
+        body = self.get(f"/api/2.0/mlflow/{route}?{urlencode(query)}")
+        answer: Any = _json(body, f"MLflow's answer to {route}")
+        for name in names:
+            answer = answer.get(name) if isinstance(answer, dict) else None
+        if not isinstance(answer, str):
+            raise ModelError(f"MLflow's answer has no {'.'.join(names)}.")
+        return answer
 
     def artifact(self, where: str, name: str) -> bytes:
         """A file in the artifact folder `where`, which the server must serve itself."""
@@ -132,13 +135,4 @@ def _json(body: bytes, what: str) -> dict[str, Any]:
         document = None
     if not isinstance(document, dict):
         raise ModelError(f"{what} is not a JSON object.")
-    return document
-
-
-def _text(document: Any, *names: str) -> str:
-    """The string at the path `names` in an answer from MLflow."""
-    for name in names:
-        document = document.get(name) if isinstance(document, dict) else None
-    if not isinstance(document, str):
-        raise ModelError(f"MLflow's answer has no {'.'.join(names)}.")
     return document
