@@ -23,9 +23,8 @@ from PIL import Image
 
 from digits.bulk.arrays import ArrayFile
 from digits.bulk.shards import DAMAGE, Shard, grouped, is_damage, shown
-from digits.imaging.data_url import decode_base64
 from digits.imaging.formats import SUFFIXES
-from digits.imaging.pixels import blank
+from digits.imaging.inputs import blank, decode_base64
 
 # the largest picture file; the service's default limit for a request
 MAX_BYTES = 32 << 20

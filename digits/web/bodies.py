@@ -15,9 +15,8 @@ import numpy as np
 import orjson
 from flask import current_app
 
-from digits.imaging.data_url import decode_base64
 from digits.imaging.formats import TYPES, format_of
-from digits.imaging.pixels import blank
+from digits.imaging.inputs import blank, decode_base64
 from digits.model import scale
 from digits.web.pictures import prepared
 from digits.web.problems import Problem

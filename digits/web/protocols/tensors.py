@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from flask import request
 
-from digits.imaging.pixels import blank
+from digits.imaging.inputs import blank
 from digits.model import scale
 from digits.web import bodies
 from digits.web.bodies import PIXELS, SIDE

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from flask import Blueprint, Response, current_app, request
 
-from digits.imaging.data_url import decode_base64
+from digits.imaging.inputs import decode_base64
 from digits.web.access import needs_key, public
 from digits.web.bodies import SIDE, Items, check_count, offload_if_large, to_batch
 from digits.web.messages import json_response

@@ -1,8 +1,12 @@
-"""Decodes pictures that are written as text: base64 and data: URLs."""
+"""Checks what programs send in place of files: images as pixels, and pictures as base64 or data: URLs."""
 
 from __future__ import annotations
 
 import base64
+
+import numpy as np
+
+from digits.imaging.ink import MIN_CONTRAST
 
 # characters of base64 that URLs may encode, and white space
 PERCENT = {"%2B": "+", "%2F": "/", "%3D": "=", "%2D": "-", "%5F": "_", "%20": "", "%0A": "", "%0D": ""}
@@ -27,3 +31,21 @@ def decode_base64(text: str) -> bytes:
         return base64.b64decode(encoded + b"=" * (-len(encoded) % 4), validate=True)
     except ValueError:
         raise ValueError("is not valid base64") from None
+
+
+def blank(pixels: np.ndarray, top: int = 255) -> tuple[int, str] | None:
+    """The index of the first of n blank images with values from 0 to `top`, and the problem with it; None if none
+    is blank. The network has not been trained with blank images, and takes them for a 1 with high probability."""
+    least = MIN_CONTRAST * top / 255
+    # a faster way for a single image
+    if len(pixels) == 1 and pixels.max() - pixels.min() >= least:
+        return None
+    rows = pixels.reshape(len(pixels), -1)
+    highest, lowest = rows.max(1), rows.min(1)
+    faint = highest - lowest < least
+    if not faint.any():
+        return None
+    first = int(faint.argmax())
+    if top == 255 and lowest[first] < highest[first] <= 1:
+        return first, "has values from 0 to 1: multiply them by 255."
+    return first, "is blank: its pixels hardly differ."
