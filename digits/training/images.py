@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from digits.training import drawings, handwritten, outliers, synthetic
@@ -123,7 +124,8 @@ def make(x: np.ndarray, y: np.ndarray, params: Params) -> Arrays:
 def _in_processes(tasks: dict[str, Task]) -> dict[str, Any]:
     """The results of functions with their arguments, from a process for each CPU."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    pool = ProcessPoolExecutor(cpus)
+    # OpenCV's code for newer processors rounds differently, and the images must have the same hash on all
+    pool = ProcessPoolExecutor(cpus, initializer=cv2.setUseOptimized, initargs=(False,))
     try:
         # the processes inherit that SIGINT is blocked: a terminal sends it to all, and only the parent answers
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])

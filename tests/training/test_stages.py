@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import shlex
 import shutil
 import subprocess
 import sys
@@ -28,9 +29,10 @@ def paths(stage: dict[str, Any], *kinds: str) -> set[str]:
 
 
 def program(command: str) -> Path:
-    """The file that a stage's command runs with Python: `python FILE ...` or `python -m MODULE ...`."""
-    python, first, *rest = command.split()
-    assert python == "python"
+    """The file that a stage's command runs with Python: `python FILE ...` or `python -m MODULE ...`, perhaps after
+    environment variables."""
+    words = shlex.split(command)
+    first, *rest = words[words.index("python") + 1 :]
     if first != "-m":
         return Path(first)
     module = Path(*rest[0].split("."))
