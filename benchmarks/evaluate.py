@@ -41,7 +41,7 @@ from digits.detector import Detector  # noqa: E402
 from digits.imaging import PictureError, prepare  # noqa: E402
 from digits.imaging.find import Locate  # noqa: E402
 from digits.model import Classifier, load, scale  # noqa: E402
-from digits.reading.single import locate  # noqa: E402
+from digits.reading.search import locate  # noqa: E402
 from digits.training.hands import hands  # noqa: E402
 from digits.training.synthetic import smooth_digit  # noqa: E402
 

@@ -12,7 +12,7 @@ import numpy as np
 from numerals_strings import ROOT, Digits, font, put, scaled, string
 from PIL import Image, ImageDraw
 
-from digits.detector import KINDS, MARK, SCORE, Detector, H, W, X, Y
+from digits.detector import CLASS, MARK, SCORE, Detector, H, W, X, Y
 from digits.imaging.contrast import normalize
 from digits.model import load
 from digits.reading import read
@@ -66,7 +66,7 @@ def main() -> None:
     for x, y, w, h in found[found[:, SCORE] > LIKELY][:, [X, Y, W, H]].tolist():
         draw.rectangle((x - w / 2, y - h / 2, x + w / 2, y + h / 2), outline="#fa0", width=3)
     save(drawn, "found")
-    digits = found[(found[:, SCORE] > LIKELY) & (found[:, KINDS + MARK] < 0.5)]
+    digits = found[(found[:, SCORE] > LIKELY) & (found[:, CLASS + MARK] < 0.5)]
     cut = (search.strip(frame_of(digits[line]), 26) for line in find_lines(digits))
     strips = [shown(normalize(strip)[MARGIN:-MARGIN, MARGIN:-MARGIN]) for strip in cut]
     sheet = Image.new("L", (max(strip.width for strip in strips), sum(strip.height + 4 for strip in strips)))

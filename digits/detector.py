@@ -28,7 +28,7 @@ HALO = 100
 # minimum objectness of a peak
 LEAST = 0.1
 # columns of what `detect` returns; the probabilities of the classes follow
-SCORE, X, Y, W, H, KINDS = range(6)
+SCORE, X, Y, W, H, CLASS = range(6)
 
 
 class Detector:
@@ -67,7 +67,7 @@ class Detector:
         if places is not None:
             tiles = [(_worth(places, y, x), y, x) for _, y, x in tiles]
             tiles = sorted((tile for tile in tiles if tile[0]), key=lambda tile: -tile[0])
-        found, spent = [np.empty((0, KINDS + CLASSES), np.float32)], 0
+        found, spent = [np.empty((0, CLASS + CLASSES), np.float32)], 0
         for _, (top, bottom, first, last), (left, right, begin, end) in tiles:
             shape = [-(-(n + 2 * EDGE) // MULTIPLE) * MULTIPLE for n in (bottom - top, right - left)]
             if spent + shape[0] * shape[1] > most:
@@ -138,12 +138,12 @@ def _peaks(output: np.ndarray) -> np.ndarray:
     highest = cv2.dilate(logits, np.ones((3, 3), np.uint8))
     i, j = np.nonzero((logits == highest) & (logits > np.log(LEAST / (1 - LEAST))))
     values = cells[i, j]
-    kinds = np.exp(values[:, 1 : 1 + CLASSES] - values[:, 1 : 1 + CLASSES].max(1, keepdims=True))
-    out = np.empty((len(i), KINDS + CLASSES), np.float32)
+    classes = np.exp(values[:, 1 : 1 + CLASSES] - values[:, 1 : 1 + CLASSES].max(1, keepdims=True))
+    out = np.empty((len(i), CLASS + CLASSES), np.float32)
     out[:, SCORE] = 1 / (1 + np.exp(-values[:, 0]))
     out[:, X] = (j + 0.5) * CELL / COLUMNS + 8 * values[:, 12]
     out[:, Y] = (i + 0.5) * CELL + 8 * values[:, 13]
     out[:, W] = 16 * np.exp(values[:, 14].clip(-4, 4))
     out[:, H] = 24 * np.exp(values[:, 15].clip(-4, 4))
-    out[:, KINDS:] = kinds / kinds.sum(1, keepdims=True)
+    out[:, CLASS:] = classes / classes.sum(1, keepdims=True)
     return out

@@ -15,7 +15,7 @@ from digits.bulk.shards import Shard
 from digits.detector import Detector
 from digits.imaging.find import Locate
 from digits.model import Classifier, Model
-from digits.reading.single import locate
+from digits.reading.search import locate
 
 
 @dataclass(frozen=True)

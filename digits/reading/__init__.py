@@ -10,7 +10,7 @@ from time import perf_counter
 
 import numpy as np
 
-from digits.detector import KINDS, Detector, W, X
+from digits.detector import CLASS, Detector, W, X
 from digits.imaging.decode import decode_grey, open_picture
 from digits.imaging.errors import PictureError
 from digits.imaging.find import shrink
@@ -30,46 +30,39 @@ LEAST_DIGIT = 0.6
 # the number of readings in the comparison with the best one
 RUNNERS_UP = 5
 
+# x, y, width, height in pixels of the picture, after applying its Exif orientation
 Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
 class Digit:
-    """A digit that was read.
-
-    probability: that there is this digit, in [0, 1]. unsure: whether it is low. box: x, y, width, height in pixels
-    of the picture, after applying its Exif orientation.
-    """
+    """A digit that was read."""
 
     digit: int
-    probability: float
-    unsure: bool
+    probability: float  # that there is this digit, in [0, 1]
+    unsure: bool  # whether it is low
     box: Box
 
 
 @dataclass(frozen=True)
 class Word:
-    """Digits of a line that stand together. column: the index of the column that the word stands under."""
+    """Digits of a line that stand together."""
 
     text: str
     digits: list[Digit]
     box: Box
-    column: int = 0
+    column: int = 0  # the index of the column that the word stands under
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line of words.
+    """A line of words."""
 
-    text: the words, joined by spaces. probability: that all of it is right, in [0, 1]. alternatives: the requested
-    number of other readings with their probabilities, the best first.
-    """
-
-    text: str
+    text: str  # the words, joined by spaces
     words: list[Word]
-    probability: float
+    probability: float  # that all of it is right, in [0, 1]
     unsure: bool
-    alternatives: list[tuple[str, float]]
+    alternatives: list[tuple[str, float]]  # other readings with their probabilities, the best first
 
     @property
     def digits(self) -> list[Digit]:
@@ -79,19 +72,14 @@ class Line:
 
 @dataclass(frozen=True)
 class Reading:
-    """The result of reading a picture.
+    """The result of reading a picture."""
 
-    lines: from top to bottom. marks: boxes of what is no digit, signs and letters first. size: width and height in
-    pixels, after applying the Exif orientation. found_in: seconds for everything except the network. detected_in:
-    seconds for running the network. pages: of the file.
-    """
-
-    lines: list[Line]
-    marks: list[Box]
-    size: tuple[int, int]
-    found_in: float
-    detected_in: float
-    pages: int = 1
+    lines: list[Line]  # from top to bottom
+    marks: list[Box]  # boxes of what is no digit, signs and letters first
+    size: tuple[int, int]  # width and height in pixels, after applying the Exif orientation
+    found_in: float  # seconds for everything except the network
+    detected_in: float  # seconds for running the network
+    pages: int = 1  # of the file
 
     @property
     def text(self) -> str:
@@ -110,14 +98,19 @@ def read(
     sure: float | None = None,
     page: int = 1,
 ) -> Reading:
-    """Read the digits in the picture `data`, or in this page of it.
+    """Read the digits in a picture.
 
-    name: what to call the picture in error messages. length: return the best reading of each word, or of a line in
-    groups, with this number of digits. check: "luhn" returns the best reading whose last digit is the Luhn check
-    digit of the others (ISO/IEC 7812-1, annex B). If a word has no such reading, its best one is returned and its
-    line is unsure.
-    alternatives: the number of other readings of a line to list. sure: the probability below which a line is
-    unsure; by default the detector's.
+    Args:
+        data: the picture's file.
+        name: what to call the picture in error messages.
+        detector: finds the digits.
+        length: return the best reading of each word, or of a line in groups, with this number of digits. If a word
+            has none, its best reading is returned and its line is unsure.
+        check: "luhn", in the same way, for readings whose last digit is the Luhn check digit of the others
+            (ISO/IEC 7812-1, annex B).
+        alternatives: the number of other readings of a line to list.
+        sure: the probability below which a line is unsure; by default the detector's.
+        page: of the file, from 1.
 
     Raises PictureError for too many pixels, more than MOST_DIGITS digits, another format, or a damaged picture. An
     empty picture has no lines.
@@ -143,9 +136,8 @@ def read(
             lines.append(line)
     number = sum(len(line.digits) for line in lines)
     if number > MOST_DIGITS:
-        raise PictureError(
-            "large", name, f"shows more than {MOST_DIGITS:,} digits.", found=f"{number} digits"
-        )
+        problem = f"shows more than {MOST_DIGITS:,} digits."
+        raise PictureError("large", name, problem, found=f"{number} digits")
     columns = columns_of([[word.box for word in line.words] for line in lines])
     for line, numbers in zip(lines, columns, strict=True):
         line.words[:] = [replace(word, column=k) for word, k in zip(line.words, numbers, strict=True)]
@@ -175,10 +167,8 @@ def _line(
         probability *= min(1.0, math.exp(changed[0].score - best[0].score))
         best = changed
     word_of = {index: k for k, word in enumerate(words) for index in word.tolist()}
-    grouped = [
-        [list(each) for _, each in groupby(one.choice, lambda digit: word_of[digit[0]])] for one in best
-    ]
-    texts = [["".join(str(kind) for _, kind in word) for word in one] for one in grouped]
+    grouped = [[list(each) for _, each in groupby(one.choice, lambda made: word_of[made[0]])] for one in best]
+    texts = [["".join(str(digit) for _, digit in word) for word in one] for one in grouped]
     shares = np.exp([one.score - best[0].score for one in best])
     left = (1 - probability) / max(float(shares[1:].sum()), 1e-12)
     others = [
@@ -189,8 +179,8 @@ def _line(
     for text, word in zip(texts[0], grouped[0], strict=True):
         boxes = boxes_of(row.frame.outside(row.peaks[[index for index, _ in word]]), size)
         digits = [
-            Digit(kind, each, each < calibration.sure_digit, box)
-            for (_, kind), each, box in zip(word, row.probabilities(word).tolist(), boxes, strict=True)
+            Digit(digit, each, each < calibration.sure_digit, box)
+            for (_, digit), each, box in zip(word, row.probabilities(word).tolist(), boxes, strict=True)
         ]
         left, top = (min(box[side] for box in boxes) for side in (0, 1))
         right, bottom = (max(box[side] + box[side + 2] for box in boxes) for side in (0, 1))
@@ -211,7 +201,7 @@ def _numbers(words: list[np.ndarray], choice: Choice, length: int | None) -> lis
 def boxes_of(peaks: np.ndarray, size: tuple[int, int]) -> list[Box]:
     """The boxes of peaks, (n, 16), in pixels of the picture, of which `size` is height and width."""
     limit = np.array(size[::-1])
-    first, last = (np.clip(peaks[:, X:W] + side * peaks[:, W:KINDS] / 2, 0, limit) for side in (-1, 1))
+    first, last = (np.clip(peaks[:, X:W] + side * peaks[:, W:CLASS] / 2, 0, limit) for side in (-1, 1))
     start = np.minimum(first.astype(int), limit - 1)
     extent = np.maximum(1, np.round(last).astype(int) - start)
     return [(x, y, width, height) for x, y, width, height in np.hstack([start, extent]).tolist()]

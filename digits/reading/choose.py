@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from digits.detector import KINDS, MARK, SCORE
+from digits.detector import CLASS, MARK, SCORE
 
 # most sets of changes to try
 TRIES = 3000
@@ -17,24 +17,27 @@ TRIES = 3000
 LEAST = 1e-5
 
 UNKNOWN = {"presence": ([1, -10, -2], 0.4), "line": ([0, 0, 0, 0, 0, 1], 0), "sure": 1.01, "sure_digit": 0.9}
-# the indices of digits among the peaks, from left to right, and their classes
+# from left to right, the indices of digits among the peaks, and which digits they are
 Choice = list[tuple[int, int]]
 
 
 class Scored(NamedTuple):
-    """A choice of digits. score: the logarithm of its probability relative to that of no digits."""
+    """A choice of digits."""
 
-    score: float
+    score: float  # the logarithm of its probability relative to that of no digits
     choice: Choice
 
 
 def best_choices(
     peaks: np.ndarray, count: int, length: int | None = None, check: str | None = None
 ) -> list[Scored]:
-    """The most probable numbers of what may be digits, (n, 16), from left to right: at most `count`, with
-    different texts, the best first.
+    """The most probable numbers with different texts, the best first.
 
-    length: the number of digits. check: "luhn" if the last digit must be the check digit of the others.
+    Args:
+        peaks: what may be digits, (n, 16), from left to right.
+        count: the maximum number of numbers.
+        length: the number of digits that they must have.
+        check: "luhn" if the last digit must be the check digit of the others.
     """
     there = np.clip(peaks[:, SCORE].astype(float), LEAST, 1 - LEAST)
     gain = np.log(there / (1 - there))
@@ -45,10 +48,10 @@ def best_choices(
         # if each digit gains equally, numbers of this length keep their order, and the best one of all has it
         order = np.sort(gain)[::-1]
         offset = -(order[length - 1] + order[length : length + 1].max(initial=order[length - 1] - 1)) / 2
-    kinds = peaks[:, KINDS : KINDS + MARK]
+    digits = peaks[:, CLASS : CLASS + MARK]
     # that it is hard to say which digit it is does not mean that there is none. The last choice is to leave it out
     scores = np.zeros((len(peaks), MARK + 1))
-    scores[:, :MARK] = gain[:, None] + np.log(np.maximum(kinds / kinds.max(1, keepdims=True), LEAST))
+    scores[:, :MARK] = gain[:, None] + np.log(np.maximum(digits / digits.max(1, keepdims=True), LEAST))
     true = scores.tolist()
     scores[:, :MARK] += offset
     best = scores.argmax(1)
@@ -73,16 +76,15 @@ def best_choices(
         if len(changed) < len(made):
             # two changes of one digit
             continue
-        kept = ((i, changed.get(i, kind)) for i, kind in enumerate(best.tolist()))
-        choice = [(i, kind) for i, kind in kept if kind < MARK]
-        text = "".join(str(kind) for _, kind in choice)
+        kept = ((i, changed.get(i, digit)) for i, digit in enumerate(best.tolist()))
+        choice = [(i, digit) for i, digit in kept if digit < MARK]
+        text = "".join(str(digit) for _, digit in choice)
         if text and length in (None, len(text)) and (check is None or _has_check_digit(text)):
-            found.setdefault(text, Scored(sum(true[i][kind] for i, kind in choice), choice))
+            found.setdefault(text, Scored(sum(true[i][digit] for i, digit in choice), choice))
     return list(found.values())
 
 
 def _has_check_digit(text: str) -> bool:
-    """Whether the last digit is the Luhn check digit of the others (ISO/IEC 7812-1, annex B)."""
     values = [int(digit) * (1 + i % 2) for i, digit in enumerate(reversed(text))]
     return len(text) > 1 and sum(value - 9 * (value > 9) for value in values) % 10 == 0
 
@@ -95,18 +97,15 @@ def best_lines(
     check: str | None = None,
 ) -> tuple[list[Scored], bool]:
     """The most probable combinations of numbers in the parts of a line, which are indices of `peaks`, and whether
-    every part has such a number; one without is as if there were no condition."""
+    every part has such a number; one without is as if there were no condition. Else like `best_choices`."""
     out, fits = [Scored(0.0, [])], True
     for part in parts:
         found = best_choices(peaks[part], count, length, check)
         if not found:
             found, fits = best_choices(peaks[part], count), False
+        found = [Scored(score, [(int(part[i]), digit) for i, digit in choice]) for score, choice in found]
         longer = [
-            Scored(
-                before.score + each.score, before.choice + [(int(part[i]), kind) for i, kind in each.choice]
-            )
-            for before in out
-            for each in found
+            Scored(one.score + other.score, one.choice + other.choice) for one in out for other in found
         ]
         out = nlargest(count, longer, key=lambda scored: scored.score)
     return out, fits
@@ -124,9 +123,13 @@ class Logistic:
 
 
 class Calibration:
-    """How sure the detector is, by its card. presence: gives the probability that something is a digit. line: that
-    a line is right. sure, sure_digit: the probabilities from which a line and a digit are sure. With a card that
-    says nothing about it, nothing is sure."""
+    """How sure the detector is, by its card. With a card that says nothing about it, nothing is sure.
+
+    Attributes:
+        presence: gives the probability that something is a digit.
+        line: gives the probability that a line is right.
+        sure, sure_digit: the probabilities from which a line and a digit are sure.
+    """
 
     def __init__(self, card: dict[str, Any], sure: float | None = None) -> None:
         given = UNKNOWN | card.get("calibration", {})

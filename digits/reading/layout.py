@@ -24,16 +24,12 @@ ELSEWHERE = 3
 
 
 class Frame(NamedTuple):
-    """The coordinates of a line of text: x along the line, and y from its middle, in heights of its digits.
+    """The coordinates of a line of text: x along the line, and y from its middle, in heights of its digits."""
 
-    slope: dy / dx. across: the line's y where x is 0, divided by the cosine. height: of digits, in pixels. start,
-    stop: where the line may have digits.
-    """
-
-    slope: float
-    across: float
-    height: float
-    start: float = 0
+    slope: float  # dy / dx
+    across: float  # the line's y where x is 0, divided by the cosine
+    height: float  # of digits, in pixels
+    start: float = 0  # where the line may have digits
     stop: float = 0
 
     def inside(self, peaks: np.ndarray) -> np.ndarray:
@@ -109,8 +105,10 @@ def frame_of(line: np.ndarray) -> Frame:
 def words_of(peaks: np.ndarray, between: np.ndarray, elsewhere: float = 0.9) -> list[np.ndarray]:
     """The words of a line of digits, (n, 16), from left to right: their indices. The unit is the digits' height.
 
-    between: centres of what parts two digits: marks and ruled lines. elsewhere: the usual distance of neighbours
-    in the picture's other lines, which matters for a line of few digits.
+    Args:
+        peaks: the digits.
+        between: centres of what parts two digits: marks and ruled lines.
+        elsewhere: the usual distance of neighbours in other lines, which matters for a line of few digits.
     """
     x, half = peaks[:, X], peaks[:, W] / 2
     apart, gap = np.diff(x), (x - half)[1:] - (x + half)[:-1]

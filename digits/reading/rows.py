@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from digits.detector import KINDS, MARK, SCORE, H, X, Y
+from digits.detector import CLASS, MARK, SCORE, H, X, Y
 from digits.reading.choose import Choice, Logistic
 from digits.reading.layout import Frame, find_lines, frame_of, parted, words_of
 from digits.reading.search import LIKELY, LOWEST, MAYBE, Search, averaged, best_of
@@ -28,21 +28,17 @@ USUAL = 0.9
 
 
 class Row(NamedTuple):
-    """What may be a digit or a mark in a line of text, from left to right.
-
-    peaks: as search.averaged gives them, in the units of `frame`. crossing: the places of ruled lines that part
-    words. elsewhere: as in layout.words_of.
-    """
+    """What may be a digit or a mark in a line of text, from left to right."""
 
     frame: Frame
-    peaks: np.ndarray
-    crossing: np.ndarray
-    elsewhere: float = USUAL
+    peaks: np.ndarray  # as search.averaged gives them, in the units of `frame`
+    crossing: np.ndarray  # the places of ruled lines that part words
+    elsewhere: float = USUAL  # as in layout.words_of
 
     @property
     def is_mark(self) -> np.ndarray:
         """Which are more likely a mark than a digit."""
-        return self.peaks[:, KINDS + MARK] > 0.5
+        return self.peaks[:, CLASS + MARK] > 0.5
 
     def digits(self) -> np.ndarray:
         """Which are digits if each is decided alone."""
@@ -64,15 +60,15 @@ class Row(NamedTuple):
 
     def negative(self) -> bool:
         """Whether there may be a minus before the first digit: a flat mark at its middle."""
-        x, y, w, h = self.peaks[:, X:KINDS].T
+        x, y, w, h = self.peaks[:, X:CLASS].T
         flat = self.is_mark & (h < np.minimum(FLAT, 0.7 * w)) & (np.abs(y) < FLAT)
         before = x[self.digits()].min() - x[flat]
         return bool(((before > 0) & (before < MINUS_NEAR)).any())
 
     def probabilities(self, choice: Choice) -> np.ndarray:
         """The probability of each digit of a choice, (n,): that one is there, and that it is this one."""
-        chosen, kinds = np.array(choice).T
-        return self.peaks[chosen, SCORE] * self.peaks[chosen, KINDS + kinds]
+        chosen, digits = np.array(choice).T
+        return self.peaks[chosen, SCORE] * self.peaks[chosen, CLASS + digits]
 
     def features(self, choice: Choice) -> np.ndarray:
         """How certain a choice of digits is, float (6,)."""
@@ -81,7 +77,7 @@ class Row(NamedTuple):
         there = peaks[:, SCORE]
         certain = -np.log(np.clip(1 - there, 1e-4, 1))
         # the objectness of those that are no marks already says whether they are digits
-        rivals = rest[:, SCORE] * np.where(rest[:, KINDS + MARK] > 0.5, 1 - rest[:, KINDS + MARK], 1)
+        rivals = rest[:, SCORE] * np.where(rest[:, CLASS + MARK] > 0.5, 1 - rest[:, CLASS + MARK], 1)
         # the probability of all if they were independent
         right = float(np.concatenate([self.probabilities(choice), 1 - rivals]).clip(0.01, 1).prod())
         return np.array(
@@ -100,7 +96,7 @@ def find_rows(search: Search) -> tuple[list[Row], np.ndarray]:
     """The rows of what may be digits in a picture, from top to bottom, and all marks, (n, 16), in its pixels."""
     candidates = search.candidates()
     candidates = candidates[candidates[:, SCORE] > MAYBE]
-    is_mark = candidates[:, KINDS + MARK] > 0.5
+    is_mark = candidates[:, CLASS + MARK] > 0.5
     marks, digits = candidates[is_mark], candidates[~is_mark]
     frames = [frame_of(digits[line]) for line in find_lines(digits)]
     rows = []
@@ -137,13 +133,13 @@ def judged(rows: list[Row], presence: Logistic) -> list[Row]:
 
 def there_features(peaks: np.ndarray) -> np.ndarray:
     """What tells whether each peak of a row, (n, 17), is a digit, float (n, 3)."""
-    odds = peaks[:, [SCORE, KINDS + MARK]].clip(0.01, 0.99)
+    odds = peaks[:, [SCORE, CLASS + MARK]].clip(0.01, 0.99)
     return np.column_stack([np.log(odds / (1 - odds)), np.abs(np.log(peaks[:, H]))])
 
 
 def _beside(peaks: np.ndarray) -> np.ndarray:
     """Those that may belong to the line in whose units they are."""
-    near = np.where(peaks[:, KINDS + MARK] > 0.5, MARK_NEAR, NEAR)
+    near = np.where(peaks[:, CLASS + MARK] > 0.5, MARK_NEAR, NEAR)
     return peaks[(np.abs(peaks[:, Y]) < near) & (peaks[:, H] < MOST)]
 
 

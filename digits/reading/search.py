@@ -1,6 +1,6 @@
 """Searches a picture for digits of every size. `Search` runs the detector on a pyramid of sizes, from coarse to
 fine, and then on strips along the lines of text, in which all digits have about the height that the detector reads
-best. The pixels that it examines are limited, whatever the picture shows."""
+best. The pixels that it examines are limited, whatever the picture shows. `locate` finds a single digit."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from time import perf_counter
 import cv2
 import numpy as np
 
-from digits.detector import KINDS, SCORE, Detector, H, W, X, Y
+from digits.detector import CLASS, MARK, SCORE, Detector, H, W, X, Y
 from digits.imaging.contrast import normalize
+from digits.imaging.find import Box
 from digits.reading.layout import Frame
 
 # pixels of the largest level that is always examined, and of all levels and all strips together
@@ -34,16 +35,25 @@ MARGIN = 48
 CROSSING, ACROSS = 0.3, 0.85
 # width and height of a dot, in heights of digits
 DOT = 0.35
+# of a single digit: its least probability, and that and the height of a second one, relative to the first one's
+DIGIT, SECOND, SIMILAR = 0.3, 0.65, 0.6
+# paper around its picture, as a part of the longer side, and pixels of the longer side of the sample in which the
+# paper's brightness is found
+PAPER, SAMPLE_SIDE = 4, 256
 # column that `averaged` adds: the lowest objectness at any size
-LOWEST = KINDS + 11
+LOWEST = CLASS + 11
 
 
 class Search:
-    """A picture and the detector. seconds: how long the detector has run."""
+    """A picture and the detector. seconds: how long the detector has run.
+
+    Args:
+        detector: finds the digits.
+        grey: the picture's brightness, uint8, perhaps reduced.
+        size: height and width of the picture, in whose pixels all results are; by default those of `grey`.
+    """
 
     def __init__(self, detector: Detector, grey: np.ndarray, size: tuple[int, int] | None = None) -> None:
-        """grey: the picture's brightness, uint8, perhaps reduced. size: height and width of the picture, in whose
-        pixels all results are."""
         self.detector, self.size, self.seconds = detector, size or grey.shape, 0.0
         levels = [grey]
         while min(levels[-1].shape) >= 2 * SMALLEST:
@@ -62,7 +72,7 @@ class Search:
 
     def candidates(self) -> np.ndarray:
         """What may be a digit or a mark, (n, 16), in pixels of the picture."""
-        found, fits, left, places = [np.empty((0, KINDS + 11))], [np.empty(0)], MOST_LEVELS, None
+        found, fits, left, places = [np.empty((0, CLASS + 11))], [np.empty(0)], MOST_LEVELS, None
         for scale, grey in self.levels:
             if grey.size > BASE or scale > 1:
                 # look closer where digits are low, or everywhere if there is none
@@ -75,7 +85,7 @@ class Search:
             left -= spent
             # what is too low or too high for its level is not seen well
             fits.append(peaks[:, SCORE] * np.minimum(peaks[:, H] / LOW, HIGH / peaks[:, H]).clip(0, 1) ** 2)
-            peaks[:, X:KINDS] /= scale
+            peaks[:, X:CLASS] /= scale
             found.append(peaks)
         group = np.repeat(np.arange(len(found)), [len(peaks) for peaks in found])
         every = np.concatenate(found)
@@ -96,7 +106,7 @@ class Search:
                     crossing[i] = frame.start + _crossing(strip) / size
                 peaks, _ = self._detect(strip, MARGIN)
                 peaks[:, Y] -= STRIP / 2
-                peaks[:, X:KINDS] /= size
+                peaks[:, X:CLASS] /= size
                 peaks[:, X] += frame.start
                 mine.append(peaks[(peaks[:, X] > frame.start) & (peaks[:, X] < frame.stop)])
         return list(zip(found, crossing, strict=True))
@@ -106,7 +116,7 @@ class Search:
         fine = (level for level in self.levels if level[0] * frame.height >= size)
         scale, grey = next(fine, self.levels[-1])
         # the places in the picture of the strip's corner and of the next pixels to the right and down
-        places = np.zeros((3, KINDS))
+        places = np.zeros((3, CLASS))
         places[:, X] = frame.start + np.array([-MARGIN, 1 - MARGIN, -MARGIN]) / size
         places[:, Y] = (np.array([0, 0, 1]) - MARGIN - STRIP / 2) / size
         corner, right, down = frame.outside(places)[:, [X, Y]] * scale
@@ -131,8 +141,13 @@ def leaders(peaks: np.ndarray, rank: np.ndarray, group: np.ndarray, least: float
     for those that are too many.
 
     Two peaks are the same if their centres are close or their boxes nearly equal, and in different groups also if
-    much of the smaller box is inside the larger one. Within a group, digits may overlap. least: dots
-    count as this high and wide, and 1s as twice as wide, as they would else hardly meet.
+    much of the smaller box is inside the larger one. Within a group, digits may overlap.
+
+    Args:
+        peaks: what was found.
+        rank: of each.
+        group: of each, any numbers.
+        least: dots count as this high and wide, and 1s as twice as wide, as they would else hardly meet.
     """
     most = np.argsort(-rank, kind="stable")[:MOST_PEAKS]
     order = most[np.argsort(peaks[most, X], kind="stable")]
@@ -184,11 +199,36 @@ def averaged(found: list[np.ndarray]) -> np.ndarray:
     best = np.zeros((len(alone), len(found)))
     np.maximum.at(best, (cluster, size), peaks[:, SCORE])
     values = peaks.copy()
-    values[:, KINDS:] = np.log(peaks[:, KINDS:] + 1e-6)
-    out = np.zeros((len(alone), KINDS + 12))
+    values[:, CLASS:] = np.log(peaks[:, CLASS:] + 1e-6)
+    out = np.zeros((len(alone), CLASS + 12))
     np.add.at(out[:, :LOWEST], cluster, values * peaks[:, SCORE, None])
     out /= np.bincount(cluster, peaks[:, SCORE])[:, None]
-    kinds = np.exp(out[:, KINDS:LOWEST])
-    out[:, KINDS:LOWEST] = kinds / kinds.sum(1, keepdims=True)
+    classes = np.exp(out[:, CLASS:LOWEST])
+    out[:, CLASS:LOWEST] = classes / classes.sum(1, keepdims=True)
     out[:, SCORE], out[:, LOWEST] = best.mean(1), best.min(1)
     return out
+
+
+def locate(detector: Detector, grey: np.ndarray) -> Box | None:
+    """The box of the digit in a picture, uint8 (height, width), in its pixels: left, top, right, bottom. Of
+    several digits, the box around all, except those that the picture's border cuts off. None if there is none."""
+    # a digit that fills its picture is seen better with paper around it, the colour of most of the picture
+    margin, step = max(grey.shape) // PAPER, -(-max(grey.shape) // SAMPLE_SIDE)
+    paper = int(np.median(grey[::step, ::step]))
+    padded = np.pad(grey, margin, constant_values=paper)
+    peaks = Search(detector, padded).candidates()
+    peaks[:, [X, Y]] -= margin
+    half, sides = peaks[:, [W, H]] / 2, grey.shape[::-1]
+    low, high = peaks[:, [X, Y]] - half, peaks[:, [X, Y]] + half
+    # of what the border cuts off, only the part inside counts
+    inside = (np.clip(high, 0, sides) - np.clip(low, 0, sides)).prod(1) / (high - low).prod(1)
+    probable = peaks[:, SCORE] * (1 - peaks[:, CLASS + MARK]) * inside
+    if probable.max(initial=0) < DIGIT:
+        return None
+    first = peaks[probable.argmax()]
+    whole = (low > 0).all(1) & (high < sides).all(1)
+    chosen = (probable >= SECOND * probable.max()) & (peaks[:, H] > SIMILAR * first[H]) & whole
+    chosen[probable.argmax()] = True
+    left, top = low[chosen].min(0).tolist()
+    right, bottom = high[chosen].max(0).tolist()
+    return left, top, right, bottom

@@ -11,7 +11,7 @@ import numpy as np
 from digits.imaging import CostlyPictures, Prepared, prepare_pages
 from digits.imaging.formats import format_of
 from digits.model import scale
-from digits.reading.single import locate
+from digits.reading.search import locate
 from digits.web.service import service
 
 # bytes and pixels of the largest picture that is prepared in the event loop

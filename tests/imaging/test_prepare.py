@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageOps
 from digits.detector import Detector
 from digits.imaging import CostlyPictures, PictureError, prepare, prepare_pages
 from digits.model import Classifier, load, scale
-from digits.reading.single import locate
+from digits.reading.search import locate
 from pictures import SEVEN, encoded, large, png_header, scene
 from project import ROOT
 

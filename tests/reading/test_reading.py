@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageDraw, ImageOps
 
-from digits.detector import KINDS, MARK, Detector
+from digits.detector import CLASS, MARK, Detector
 from digits.imaging import PictureError
 from digits.model import load
 from digits.reading import Reading, read
@@ -76,10 +76,10 @@ def texts(reading: Reading) -> list[str]:
 
 def peaks(*places: tuple[float, float], height: float = 20, kind: int = 1) -> np.ndarray:
     """What a detector would find at these centres."""
-    out = np.zeros((len(places), KINDS + MARK + 1), np.float32)
+    out = np.zeros((len(places), CLASS + MARK + 1), np.float32)
     for row, (x, y) in zip(out, places, strict=True):
-        row[:KINDS] = 0.99, x, y, 0.6 * height, height
-        row[KINDS + kind] = 1
+        row[:CLASS] = 0.99, x, y, 0.6 * height, height
+        row[CLASS + kind] = 1
     return out
 
 
@@ -137,9 +137,9 @@ def uncertain(number: int, seed: int = 2) -> np.ndarray:
     rng = np.random.default_rng(seed)
     out = peaks(*((20 * i, 0) for i in range(number)))
     out[:, 0] = rng.uniform(0.2, 0.95, number)
-    out[:, KINDS:] = 0
+    out[:, CLASS:] = 0
     for row in out:
-        row[KINDS + rng.permutation(10)[:3]] = rng.dirichlet((1, 1, 1))
+        row[CLASS + rng.permutation(10)[:3]] = rng.dirichlet((1, 1, 1))
     return out
 
 
@@ -155,7 +155,7 @@ def test_the_best_choices_are_those_that_trying_all_would_give(length: int | Non
         # the last choice is to leave out the digit
         text = "".join(str(kind) for kind in choice if kind < MARK)
         parts = [
-            there[i] * candidates[i, KINDS + kind] / candidates[i, KINDS:].max()
+            there[i] * candidates[i, CLASS + kind] / candidates[i, CLASS:].max()
             if kind < MARK
             else 1 - there[i]
             for i, kind in enumerate(choice)

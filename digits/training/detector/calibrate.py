@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import yaml
 
-from digits.detector import KINDS, SCORE, Detector, H, W, X, Y
+from digits.detector import CLASS, SCORE, Detector, H, W, X, Y
 from digits.model import Model, ModelError
 from digits.reading.choose import Logistic, best_lines
 from digits.reading.layout import BEYOND
@@ -104,7 +104,7 @@ def _owners(seen: Seen, row: Row) -> tuple[np.ndarray, np.ndarray]:
 def _beside(seen: Seen, row: Row, own: np.ndarray) -> np.ndarray:
     """Which of the page's objects are digits that belong to a row whose digits are at x = `own`, bool (n,)."""
     boxes = seen.page.boxes
-    places = np.zeros((len(boxes), KINDS))
+    places = np.zeros((len(boxes), CLASS))
     places[:, [X, Y]] = (boxes[:, :2] + boxes[:, 2:]) / 2 * seen.zoom
     x, y = row.frame.inside(places)[:, [X, Y]].T
     beside = (np.abs(y) < NEAR) & (x > own.min() - BEYOND) & (x < own.max() + BEYOND)
