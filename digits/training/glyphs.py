@@ -8,7 +8,6 @@ which allows pictures of their characters to be passed on.
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from digits.training.arrays import Arrays
-from digits.training.detector import fonts
+from digits.training.detector.downloads import Fonts, fetch_fonts, font_files
 from digits.training.detector.params import detector_params
 from digits.training.hands import BASE, GLYPHS, SIDE
 from digits.training.stage import outputs, read_params, run
@@ -29,7 +28,7 @@ EM = 44
 
 def draw(paths: list[Path], held_out: list[str]) -> Arrays:
     """The arrays of GLYPHS from one font file a family. held_out: the families that are not trained with."""
-    arrays: dict[str, list] = {name: [] for name in GLYPHS.arrays}
+    drawn = []
     for path in paths:
         font = ImageFont.truetype(path, EM)
         missing = bytes(font.getmask("\U000fffff"))
@@ -40,30 +39,19 @@ def draw(paths: list[Path], held_out: list[str]) -> Arrays:
                 continue
             picture = Image.new("L", (SIDE, SIDE))
             ImageDraw.Draw(picture).text((SIDE // 2, BASE), character, 255, font, anchor="ms")
-            arrays["images"].append(np.asarray(picture))
-            arrays["characters"].append(character)
-            arrays["families"].append(path.stem)
-            arrays["held_out"].append(path.stem in held_out)
+            drawn.append((np.asarray(picture), character, path.stem, np.uint8(path.stem in held_out)))
     return {
-        "images": np.stack(arrays["images"]),
-        "characters": np.array(arrays["characters"], "U"),
-        "families": np.array(arrays["families"], "U"),
-        "held_out": np.array(arrays["held_out"], np.uint8),
+        name: np.array(column) for name, column in zip(GLYPHS.arrays, zip(*drawn, strict=True), strict=True)
     }
 
 
 def main() -> None:
     """Write data/glyphs.npz."""
-    params = read_params("fonts", fonts.Params)
+    params = read_params("fonts", Fonts)
     held_out = detector_params()["pages"]["held_out_fonts"]
-    local = os.environ.get("DIGITS_FONTS")
     with tempfile.TemporaryDirectory() as temporary, outputs(GLYPHS.path.parent, GLYPHS.path.name) as new:
-        folder = Path(temporary)
-        if local:
-            fonts.copy(Path(local), folder)
-        else:
-            fonts.fetch(fonts.Params(params.version, params.handwriting, []), folder)
-        arrays = draw(fonts.font_files(folder, "handwriting"), held_out)
+        fetch_fonts(Fonts(params.version, params.handwriting, []), Path(temporary))
+        arrays = draw(font_files(Path(temporary), "handwriting"), held_out)
         # NumPy gives all members of the file the same date
         np.savez_compressed(new / GLYPHS.path.name, allow_pickle=False, **arrays)
     print(f"{len(arrays['images'])} glyphs of {len(set(arrays['families']))} families in {GLYPHS.path}")

@@ -20,7 +20,7 @@ from PIL import ImageFont
 
 from digits.reading.choose import Logistic
 from digits.training import arrays
-from digits.training.detector import fonts, photographs
+from digits.training.detector import downloads
 from digits.training.detector.calibrate import logistic, sure_from
 from digits.training.detector.pages import ASKED, HEIGHT, MARK, WIDTH, Page, Pages
 from digits.training.detector.scores import detections, scores
@@ -302,17 +302,32 @@ def test_the_compiled_network_takes_any_size(runs: tuple[Path, dict[str, Any]]) 
     assert np.abs(answers[0]).max() > 0.1
 
 
-def test_fonts_are_copied_from_a_local_folder(folder: Path, tmp_path: Path) -> None:
-    fonts.copy(folder / "fonts", tmp_path)
-    assert [path.name for path in fonts.font_files(tmp_path, "handwriting")] == ["held.ttf", "other.ttf"]
-    with pytest.raises(StageError, match="has no folder handwriting"):
-        fonts.copy(tmp_path / "none", tmp_path / "copy")
+FONTS = downloads.Fonts("1.0.0", ["x"], [])
+
+
+def test_fonts_are_copied_from_a_local_folder(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIGITS_FONTS", str(folder / "fonts"))
+    downloads.fetch_fonts(FONTS, tmp_path)
+    assert [path.name for path in downloads.font_files(tmp_path, "handwriting")] == ["held.ttf", "other.ttf"]
+    monkeypatch.setenv("DIGITS_FONTS", str(tmp_path / "none"))
+    with pytest.raises(StageError, match="none/handwriting has no fonts"):
+        downloads.fetch_fonts(FONTS, tmp_path)
+
+
+def test_photographs_are_copied_from_a_local_folder(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIGITS_PHOTOGRAPHS", str(folder / "photographs"))
+    downloads.fetch_photographs(downloads.Photographs("", "", "", []), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["noise.png"]
 
 
 def test_without_npm_the_message_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(StageError, match=r"npm is not installed\. Or set DIGITS_FONTS"):
-        fonts.fetch(fonts.Params("1.0.0", ["x"], []), tmp_path)
+    with pytest.raises(StageError, match=r"npm is not installed.* Or set DIGITS_FONTS"):
+        downloads.fetch_fonts(FONTS, tmp_path)
 
 
 def npm_that(tmp_path: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,22 +338,25 @@ def npm_that(tmp_path: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
 
 
-def test_a_failing_npm_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_npm_says_itself_why_it_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     npm_that(tmp_path, "echo 'npm error network is down' >&2; exit 1", monkeypatch)
-    with pytest.raises(StageError, match="could not fetch the fonts: npm error network is down"):
-        fonts.fetch(fonts.Params("1.0.0", ["x"], []), tmp_path)
+    with pytest.raises(StageError, match=r"npm .* failed"):
+        downloads.fetch_fonts(FONTS, tmp_path)
+    assert capfd.readouterr().err == "npm error network is down\n"
 
 
 def test_a_package_without_the_font_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     npm_that(tmp_path, "exit 0", monkeypatch)
     with pytest.raises(StageError, match=r"fontsource-x-1.0.0.tgz is not a package of Fontsource"):
-        fonts.fetch(fonts.Params("1.0.0", ["x"], []), tmp_path)
+        downloads.fetch_fonts(FONTS, tmp_path)
 
 
 def test_photographs_that_pip_can_not_fetch_are_named(tmp_path: Path) -> None:
-    params = photographs.Params("scikit-image", "0.26.0", "0" * 64, [])
+    params = downloads.Photographs("scikit-image", "0.26.0", "0" * 64, [])
     with pytest.raises(StageError, match="DIGITS_PHOTOGRAPHS"):
-        photographs.fetch(params, tmp_path)
+        downloads.fetch_photographs(params, tmp_path)
 
 
 def test_the_fitted_probability_is_that_of_the_samples() -> None:

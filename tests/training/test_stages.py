@@ -109,7 +109,7 @@ def test_training_for_single_digits_needs_no_fonts() -> None:
         stages |= new
         todo += new
     assert {"data", "glyphs", "images", "train"} <= stages
-    assert "fonts" not in stages
+    assert "downloads" not in stages
 
 
 def test_every_section_of_params_yaml_belongs_to_a_stage() -> None:

@@ -19,7 +19,7 @@ class Photographs:
     def __init__(self, folder: Path) -> None:
         paths = sorted(folder.glob("*.*"))
         if not paths:
-            raise StageError(f"{folder} has no photographs. Run `dvc repro photographs`.")
+            raise StageError(f"{folder} has no photographs. Run `dvc repro downloads`.")
         pictures = [cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) for path in paths]
         self.pictures = [picture for picture in pictures if picture is not None]
 

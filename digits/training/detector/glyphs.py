@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from digits.training.arrays import DIGITS as DATA_SET
 from digits.training.arrays import read
-from digits.training.detector.fonts import font_files
+from digits.training.detector.downloads import font_files
 from digits.training.drawings import SIGNS
 from digits.training.synthetic import smooth_digit, smooth_strokes
 
