@@ -1,6 +1,5 @@
 """Draws pictures that show no digit: printed and handwritten letters and symbols, scribbles, shapes, textures and
-lines. digits/training/outliers.py uses them as outliers. Each function takes a random generator and returns a
-picture, uint8 (height, width), bright on black.
+lines. Each function takes a random generator and returns a picture, uint8 (height, width), bright on black.
 
 signs.json contains the handwritten letters and symbols by script, each with its strokes in the format of
 strokes.json. Symbols that look like digits are left out: O and o (0), I, l and | (1), Z and z (2), S and s (5), b
@@ -28,6 +27,9 @@ LETTERS = "ACDEFHJKLMNPQRTUVWXYadefhijkmnprtuvwx" + "?#%+=*@<^~{}€£" + "αγ�
 # OpenCV's fonts are Rubik, its italics, and WenQuanYi Micro Hei; Pillow's is Aileron, with Latin letters only
 FACES = [cv2.FontFace(name) for name in ("sans", "italic", "uni")]
 AILERON = ImageFont.load_default(56)
+
+# brighter pixels of 255 are ink
+INK_LEVEL = 60
 
 Picture = np.ndarray
 # the two ends of a line
@@ -251,6 +253,12 @@ def bent(picture: Picture, rng: np.random.Generator) -> Picture:
     x = x + cv2.resize(push[0], (width, height), interpolation=cv2.INTER_CUBIC)
     y = y + cv2.resize(push[1], (width, height), interpolation=cv2.INTER_CUBIC)
     return cv2.remap(picture, x, y, cv2.INTER_LINEAR)
+
+
+def cropped(picture: Picture) -> Picture:
+    """The part of the picture that has ink. It is empty if there is none."""
+    x, y, width, height = cv2.boundingRect((picture > INK_LEVEL).astype(np.uint8))
+    return picture[y : y + height, x : x + width]
 
 
 def smooth_noise(rng: np.random.Generator, knots: int) -> np.ndarray:

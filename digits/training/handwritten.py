@@ -11,25 +11,25 @@ from digits.training.hands import SIDE, Hand, hands, letters
 
 def digit(label: str, rng: np.random.Generator) -> np.ndarray:
     """A digit, uint8 (height, width), bright on black."""
-    hand = hands()[rng.integers(len(hands()))]
-    return _by_hand(hand[label], rng)
+    return _by_hand(_hand(rng)[label], rng)
 
 
 def letter(rng: np.random.Generator) -> np.ndarray:
     """A letter or sign that does not look like a digit, uint8 (height, width), bright on black."""
-    hand = hands()[rng.integers(len(hands()))]
-    return _by_hand(_letter(hand, rng), rng)
+    return _by_hand(_letter(_hand(rng), rng), rng)
 
 
 def piece(rng: np.random.Generator) -> np.ndarray:
     """What a wrong cut leaves of a word: one to three letters, of which the first or the last is cut in two. uint8
     (height, width), bright on black."""
-    hand = hands()[rng.integers(len(hands()))]
-    images = [_cropped(_letter(hand, rng)) for _ in range(int(rng.integers(2, 4)))]
+    hand = _hand(rng)
+    images = [_letter(hand, rng) for _ in range(int(rng.integers(2, 4)))]
     apart = rng.integers(-2, 4, len(images))
     word = np.zeros((SIDE, sum(image.shape[1] + 4 for image in images)), np.uint8)
     at, ends = 0, []
-    for image, gap in zip(images, apart, strict=True):
+    for whole, gap in zip(images, apart, strict=True):
+        x, _, width, _ = cv2.boundingRect(whole)
+        image = whole[:, x : x + width]
         left = max(0, at + int(gap)) if at else 0
         there = word[:, left : left + image.shape[1]]
         np.maximum(there, image, out=there)
@@ -43,15 +43,13 @@ def piece(rng: np.random.Generator) -> np.ndarray:
     return _by_hand(word[:, start:stop], rng)
 
 
+def _hand(rng: np.random.Generator) -> Hand:
+    return hands()[rng.integers(len(hands()))]
+
+
 def _letter(hand: Hand, rng: np.random.Generator) -> np.ndarray:
     known = letters(hand)
     return hand[known[rng.integers(len(known))]]
-
-
-def _cropped(image: np.ndarray) -> np.ndarray:
-    """The image without empty columns."""
-    columns = np.flatnonzero(image.any(0))
-    return image[:, columns[0] : columns[-1] + 1]
 
 
 def _by_hand(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

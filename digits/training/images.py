@@ -1,7 +1,7 @@
 """The pipeline's `images` stage: `python -m digits.training.images` makes all images that are not in the data set,
 and writes them to data/images.npz. It divides the data set's training images into those for training, calibration
-and validation, draws digits in styles that MNIST lacks, and draws outliers, which show no digit. The images only
-depend on the data and the seed, so they are made in several processes."""
+and validation, makes further digits like those that MNIST lacks, and outliers, which show no digit. The images
+only depend on the data and the seed, so they are made in several processes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
@@ -19,11 +20,11 @@ from typing import Any
 
 import cv2
 import numpy as np
+from PIL import Image, ImageOps
 
+from digits.imaging import prepare_grey
 from digits.training import drawings, handwritten, outliers, synthetic
 from digits.training.arrays import DIGITS, IMAGES, Arrays, read, sha256, write
-from digits.training.low_resolution import low_resolution
-from digits.training.printed import digits_of_fonts
 from digits.training.stage import StageError, read_params, run
 
 # one image each for training, calibration and validation
@@ -59,11 +60,15 @@ class Params:
 def split(
     n: int, validation: int, calibration_fraction: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Divide `n` images into those for training, calibration and validation. Returns their indices, int64, in
-    random order.
+    """The indices, int64, of the images for training, calibration and validation, each in random order.
 
-    validation: the number of images that are not for training. calibration_fraction: the fraction of these for
-    calibration. Raises StageError if any of the three would be empty.
+    Raises StageError if any of the three would be empty.
+
+    Args:
+        n: the number of images.
+        validation: how many of them are not for training.
+        calibration_fraction: the fraction of these for calibration.
+        seed: of the random order.
     """
     calibration = round(calibration_fraction * validation)
     if not 0 < calibration < validation < n:
@@ -75,11 +80,61 @@ def split(
     return order[validation:], order[:calibration], order[calibration:validation]
 
 
+def low_resolution(images: np.ndarray, seed: int) -> np.ndarray:
+    """Digits as they look after the service has prepared low-resolution pictures of them, uint8 (n, 28, 28) like
+    `images`. MNIST has nothing like an enlarged scan of a digit that is eight pixels high.
+
+    Each digit is reduced to a height of 7 to 16 pixels, with a slightly different aspect ratio, enlarged
+    smoothly, and prepared as in the service. Raises ValueError for an image without ink.
+    """
+    rng = np.random.default_rng(seed)
+    seen = np.empty_like(images)
+    for i, image in enumerate(images):
+        picture = Image.fromarray(image)
+        box = picture.getbbox()
+        if box is None:
+            raise ValueError("an image without ink")
+        height = rng.uniform(7, 16)
+        width = height * (box[2] - box[0]) / (box[3] - box[1]) * np.exp(rng.normal(0, 0.15))
+        # a wide digit keeps its shape
+        shrink = min(1.0, 20 / width)
+        size = max(2, round(width * shrink)), max(2, round(height * shrink))
+        enlarge = rng.uniform(40, 120) / height
+        small = picture.resize(size, Image.Resampling.BOX, box)
+        large = small.resize((round(size[0] * enlarge), round(size[1] * enlarge)), Image.Resampling.BICUBIC)
+        seen[i] = prepare_grey(np.asarray(ImageOps.expand(large, 8)))
+    return seen
+
+
+def digits_of_fonts(
+    count: int, seed: int, draw: Callable[[str, np.random.Generator], np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images uint8 (count, 28, 28) in MNIST's format and their digits uint8 (count,). Letters in the same fonts
+    are among the outliers, so without these digits a network would take everything that is printed for one.
+
+    Args:
+        count: the number of images, which only depend on the seed.
+        draw: gives the picture of a digit in one of the fonts, uint8 (height, width), bright on black.
+    """
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 10, count, dtype=np.uint8)
+    images = np.empty((count, 28, 28), np.uint8)
+    for i, label in enumerate(labels):
+        image = None
+        while image is None:
+            image = outliers.image_of(draw(str(label), rng), rng)
+        images[i] = image
+    return images, labels
+
+
 def make(x: np.ndarray, y: np.ndarray, params: Params) -> Arrays:
     """All arrays of `IMAGES` except its facts.
 
-    x, y: the data set's images for training, uint8 (n, 28, 28), and their digits, uint8 (n,). Raises StageError
-    for an unknown kind of outliers, and if there are too few images.
+    Raises StageError for an unknown kind of outliers, and if there are too few images.
+
+    Args:
+        x, y: the data set's images for training, uint8 (n, 28, 28), and their digits, uint8 (n,).
+        params: `images` in params.yaml.
     """
     seed, strange = params.seed, params.outliers
     training, calibration, validation = split(len(x), params.validation, params.calibration_fraction, seed)
@@ -88,9 +143,9 @@ def make(x: np.ndarray, y: np.ndarray, params: Params) -> Arrays:
     # for calibration and validation, half as many outliers as digits
     half = 0.5 if strange.fraction else 0
     wanted = {
-        "training": (training, strange.fraction * strange.sets, seed),
-        "calibration": (calibration, half, seed + 1),
-        "validation": (validation, half, seed + 2),
+        "outliers": (training, strange.fraction * strange.sets, seed),
+        "calibration_outliers": (calibration, half, seed + 1),
+        "validation_outliers": (validation, half, seed + 2),
     }
     tasks: dict[str, Task] = {
         f"{name} {kind}": (outliers.draw_kind, kind, number, x[indices], y[indices], own_seed)
@@ -105,6 +160,7 @@ def make(x: np.ndarray, y: np.ndarray, params: Params) -> Arrays:
     fonts, font_labels = zip(done["printed"], done["written"], strict=True)
     # sorted by kind, so that each set has the same fraction of every kind
     drawn = {name: [done[f"{name} {kind}"] for kind in strange.kinds] for name in wanted}
+    numbers = [len(images) for images in drawn["validation_outliers"]]
     none = np.empty((0, 28, 28), np.uint8)
     return {
         "training": training,
@@ -112,12 +168,8 @@ def make(x: np.ndarray, y: np.ndarray, params: Params) -> Arrays:
         "validation": validation,
         "digits": np.concatenate([done["synthetic"]["x_train"], *fonts, done["low resolution"]]),
         "digit_labels": np.concatenate([done["synthetic"]["y_train"], *font_labels, y[few]]),
-        "outliers": np.concatenate([none, *drawn["training"]]),
-        "calibration_outliers": np.concatenate([none, *drawn["calibration"]]),
-        "validation_outliers": np.concatenate([none, *drawn["validation"]]),
-        "validation_kinds": np.repeat(
-            np.array(list(strange.kinds), "U"), [len(images) for images in drawn["validation"]]
-        ),
+        **{name: np.concatenate([none, *images]) for name, images in drawn.items()},
+        "validation_kinds": np.repeat(np.array(list(strange.kinds), "U"), numbers),
     }
 
 

@@ -17,10 +17,10 @@ import numpy as np
 
 from digits.imaging import PictureError, prepare_grey
 from digits.training import drawings, handwritten
+from digits.training.drawings import INK_LEVEL, Picture, cropped
 from digits.training.stage import StageError
+from digits.training.synthetic import centred
 
-# brighter pixels count as ink
-INK = 60
 # the digits that are outliers when they are mirrored, and when they are on their side; others still look like a
 # digit
 MIRRORED, LYING = (3, 4, 6, 7, 9), (2, 3, 4, 5)
@@ -30,8 +30,9 @@ HALVES = [*((0, side) for side in SIDES), (2, "bottom"), (4, "top"), (5, "top"),
 # the digits to which a stroke at a side is too much
 EXTRA = {"top": (0, 2, 3, 7, 8, 9), "right": (0, 3, 8), "bottom": (0, 2, 3, 5, 6, 8), "left": (0, 8)}
 
+# images of each digit
 Digits = list[list[np.ndarray]]
-Picture = np.ndarray
+Draw = Callable[[Digits, np.random.Generator], Picture]
 
 
 def numbers(count: int, kinds: dict[str, float]) -> dict[str, int]:
@@ -40,9 +41,7 @@ def numbers(count: int, kinds: dict[str, float]) -> dict[str, int]:
     unknown = set(kinds) - set(KINDS)
     if unknown:
         names = ", ".join(sorted(unknown)), ", ".join(KINDS)
-        raise StageError(
-            f"params.yaml has unknown kinds of outliers: {names[0]}. Known kinds are: {names[1]}."
-        )
+        raise StageError("params.yaml has unknown kinds of outliers: {}. Known kinds are: {}.".format(*names))
     total = sum(kinds.values())
     return {kind: round(count * weight / total) if weight else 0 for kind, weight in kinds.items()}
 
@@ -51,10 +50,13 @@ def draw_kind(kind: str, number: int, images: np.ndarray, labels: np.ndarray, se
     """Outliers of a kind, uint8 (number, 28, 28), or none if no image shows a digit. They only depend on the seed
     and their number.
 
-    images: uint8 (n, 28, 28), digits from which some kinds are made. labels: their digits, (n,).
+    Args:
+        images: uint8 (n, 28, 28), digits from which some kinds are made.
+        labels: their digits, (n,).
     """
     rng = np.random.default_rng([seed, zlib.crc32(kind.encode())])
-    digits = [[image for image in images[labels == digit] if (image > INK).any()] for digit in range(10)]
+    inked = images.max((1, 2), initial=0) > INK_LEVEL
+    digits = [list(images[inked & (labels == digit)]) for digit in range(10)]
     drawn = [_one(kind, digits, rng) for _ in range(number if any(digits) else 0)]
     return np.array(drawn, np.uint8).reshape(-1, 28, 28)
 
@@ -65,15 +67,19 @@ def _one(kind: str, digits: Digits, rng: np.random.Generator) -> np.ndarray:
         if rng.random() < 0.25:
             picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.5, 2.5))
         # the service would remove the frame and leave the digit
-        as_picture = kind != "frames" and rng.random() < 0.6
-        image = as_prepared(picture, rng) if as_picture else in_mnist_form(picture, rng)
-        if image is not None and (image > INK).sum() >= 8:
+        image = _in_mnist_form(picture, rng) if kind == "frames" else image_of(picture, rng)
+        if image is not None and (image > INK_LEVEL).sum() >= 8:
             return image
 
 
-def as_prepared(picture: Picture, rng: np.random.Generator) -> np.ndarray | None:
-    """Prepare the picture as in the service, with a size of 24 to 84 pixels, dark on light or light on dark. None
-    if it is refused."""
+def image_of(picture: Picture, rng: np.random.Generator) -> np.ndarray | None:
+    """A picture, uint8 (height, width), bright on black, as an image, uint8 (28, 28). None if nothing is left of
+    it."""
+    return _as_prepared(picture, rng) if rng.random() < 0.6 else _in_mnist_form(picture, rng)
+
+
+def _as_prepared(picture: Picture, rng: np.random.Generator) -> np.ndarray | None:
+    """As the service prepares the picture with a size of 24 to 84 pixels, dark on light or light on dark."""
     size = rng.uniform(24, 84) / max(picture.shape)
     small = cv2.resize(picture, None, fx=size, fy=size, interpolation=cv2.INTER_AREA)
     small = np.pad(small, int(rng.integers(4, 12)))
@@ -83,51 +89,38 @@ def as_prepared(picture: Picture, rng: np.random.Generator) -> np.ndarray | None
         return None
 
 
-def in_mnist_form(picture: Picture, rng: np.random.Generator) -> np.ndarray | None:
-    """Scale the picture to fit into about 20x20, and centre its mass in 28x28, as MNIST's authors did. None if it
-    has no ink."""
-    rows, columns = (np.flatnonzero((picture > INK).any(axis)) for axis in (1, 0))
-    if not len(rows):
+def _in_mnist_form(picture: Picture, rng: np.random.Generator) -> np.ndarray | None:
+    """Scaled to fit into about 20x20, and its mass centred in 28x28, as MNIST's authors did."""
+    ink = cropped(picture)
+    if not ink.size:
         return None
-    ink = picture[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     scale = rng.choice([20, 20, 20, 18, 23]) / max(ink.shape)
     height, width = (max(1, round(side * scale)) for side in ink.shape)
     small = cv2.resize(ink, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32)
-    total = max(float(small.sum()), 1.0)
-    top = round(13.5 - float((small.sum(1) * np.arange(height)).sum()) / total)
-    left = round(13.5 - float((small.sum(0) * np.arange(width)).sum()) / total)
-    top, left = min(max(top, 0), 28 - height), min(max(left, 0), 28 - width)
-    image = np.zeros((28, 28), np.uint8)
-    image[top : top + height, left : left + width] = small * (
-        rng.uniform(0.85, 1) * 255 / max(small.max(), 1)
-    )
-    return image
+    return (centred(small) * (rng.uniform(0.85, 1) * 255 / max(small.max(), 1))).astype(np.uint8)
 
 
 def _any(digits: Digits, rng: np.random.Generator, of: tuple[int, ...] = tuple(range(10))) -> np.ndarray:
     """A random image of one of these digits, cropped to its ink."""
     there = [digits[digit] for digit in of if digits[digit]] or [some for some in digits if some]
     some = there[rng.integers(len(there))]
-    image = some[rng.integers(len(some))]
-    rows, columns = (np.flatnonzero((image > INK).any(axis)) for axis in (1, 0))
-    return image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return cropped(some[rng.integers(len(some))])
 
 
 def _enlarged(picture: Picture) -> Picture:
-    return cv2.resize(picture, None, fx=3, fy=3, interpolation=cv2.INTER_CUBIC)
+    # OpenCV takes no views of arrays that are mirrored or turned
+    return cv2.resize(np.ascontiguousarray(picture), None, fx=3, fy=3, interpolation=cv2.INTER_CUBIC)
 
 
-def _row(
-    several: list[np.ndarray], low: int, high: int, rng: np.random.Generator
-) -> tuple[Picture, list[int]]:
+def _row(several: list[Picture], low: int, high: int, rng: np.random.Generator) -> tuple[Picture, list[int]]:
     """Digits side by side, `low` to `high` pixels apart, and the left edge of each, followed by the end of the
     last."""
     picture = np.zeros((32, sum(digit.shape[1] + max(high, 0) for digit in several) + 12), np.uint8)
     left, places = 6, []
     for digit in several:
-        high_digit, wide = digit.shape
-        top = min(max((32 - high_digit) // 2 + int(rng.integers(-3, 4)), 0), 32 - high_digit)
-        there = picture[top : top + high_digit, left : left + wide]
+        tall, wide = digit.shape
+        top = min(max((32 - tall) // 2 + int(rng.integers(-3, 4)), 0), 32 - tall)
+        there = picture[top : top + tall, left : left + wide]
         np.maximum(there, digit, out=there)
         places.append(left)
         left += wide + int(rng.integers(low, high + 1))
@@ -143,8 +136,7 @@ def _pair(digits: Digits, rng: np.random.Generator) -> Picture:
         return _enlarged(_row([_any(digits, rng) for _ in range(count)], -3, 7, rng)[0])
     one, two = _any(digits, rng), _any(digits, rng)
     if way < 0.9:
-        turned = _row([one.T, two.T], -2, 6, rng)[0]
-        return _enlarged(np.ascontiguousarray(turned.T))
+        return _enlarged(_row([one.T, two.T], -2, 6, rng)[0].T)
     # shifted, because two 1s on top of each other, or a 1 in an 8, would still look like a digit
     gap = int(rng.integers(4, 9)) - min(one.shape[1], two.shape[1])
     return _enlarged(_row([one, two], gap, gap, rng)[0])
@@ -165,7 +157,7 @@ def _part(digits: Digits, rng: np.random.Generator) -> Picture:
         left = max(left, places[0] + 0.3 * (places[1] - places[0]))
         right = min(right, places[3] - 0.3 * (places[3] - places[2]))
         cut = np.pad(picture[:, int(left) : int(right)], ((0, 0), (4, 4)))
-        return _enlarged(np.ascontiguousarray(cut.T if way > 0.7 else cut))
+        return _enlarged(cut.T if way > 0.7 else cut)
     digit = _any(digits, rng, (2, 3, 4, 5, 6, 7, 8, 9))
     middle = digit.shape[0] // 2
     upper, lower = digit[:middle], digit[middle:]
@@ -177,11 +169,10 @@ def _part(digits: Digits, rng: np.random.Generator) -> Picture:
 def _half(digits: Digits, rng: np.random.Generator) -> Picture:
     """What a wrong cut leaves of a digit with loops or bows: a half of it, with open ends."""
     digit, side = HALVES[rng.integers(len(HALVES))]
-    image = _any(digits, rng, (digit,))
-    image = np.rot90(image, SIDES.index(side))
+    turns = SIDES.index(side)
+    image = np.rot90(_any(digits, rng, (digit,)), turns)
     height = max(1, round(image.shape[0] * rng.uniform(0.4, 0.6)))
-    half = np.rot90(image[:height], -SIDES.index(side))
-    return _enlarged(np.ascontiguousarray(half))
+    return _enlarged(np.rot90(image[:height], -turns))
 
 
 def _extra(digits: Digits, rng: np.random.Generator) -> Picture:
@@ -194,7 +185,7 @@ def _extra(digits: Digits, rng: np.random.Generator) -> Picture:
     long = max(seen.shape)
     seen = np.pad(seen, long // 2)
     x = round(seen.shape[1] / 2 + min(digit.shape) * rng.uniform(-0.25, 0.25))
-    ink = np.flatnonzero(seen[:, x] > INK)
+    ink = np.flatnonzero(seen[:, x] > INK_LEVEL)
     y = (int(ink[0]) if ink.size else long // 2) - round(rng.choice([0, 0, 0.12]) * long)
     angle, far = rng.normal(0, 0.35), long * rng.uniform(0.2, 0.45)
     end = round(x + far * np.sin(angle)), round(y - far * np.cos(angle))
@@ -231,16 +222,15 @@ def _stroke(rng: np.random.Generator) -> np.ndarray:
         return stroke
     # a bar with a hook or a slanted stroke at its end
     turn = angle + rng.uniform(0.4, 0.8) * np.pi
-    return np.concatenate(
-        [stroke, stroke[-1] + rng.uniform(0.15, 0.9) * along * (np.cos(turn), np.sin(turn))]
-    )
+    hook = rng.uniform(0.15, 0.9) * along * (np.cos(turn), np.sin(turn))
+    return np.concatenate([stroke, stroke[-1] + hook])
 
 
 def _turned(digits: Digits, rng: np.random.Generator) -> Picture:
     """A digit that is mirrored or on its side."""
     if rng.random() < 0.5:
-        return _enlarged(np.ascontiguousarray(_any(digits, rng, MIRRORED)[:, ::-1]))
-    return _enlarged(np.ascontiguousarray(np.rot90(_any(digits, rng, LYING), rng.choice([1, 3]))))
+        return _enlarged(_any(digits, rng, MIRRORED)[:, ::-1])
+    return _enlarged(np.rot90(_any(digits, rng, LYING), rng.choice([1, 3])))
 
 
 def _frame(digits: Digits, rng: np.random.Generator) -> Picture:
@@ -270,13 +260,11 @@ def _frame(digits: Digits, rng: np.random.Generator) -> Picture:
     return picture
 
 
-def _alone(
-    function: Callable[[np.random.Generator], Picture],
-) -> Callable[[Digits, np.random.Generator], Picture]:
-    return lambda digits, rng: function(rng)
+def _alone(draw: Callable[[np.random.Generator], Picture]) -> Draw:
+    return lambda digits, rng: draw(rng)
 
 
-KINDS: dict[str, Callable[[Digits, np.random.Generator], Picture]] = {
+KINDS: dict[str, Draw] = {
     "pairs": _pair,
     "parts": _part,
     "halves": _half,

@@ -1,8 +1,7 @@
-"""Draws synthetic digits. train.py calls `draw` to add digits in styles that MNIST lacks, and
-digits/training/data.py calls it for the pipeline's `synthetic` source. Tests also train with them, and `python -m
-digits.training.synthetic FOLDER` draws the samples of the drawing page. Each digit consists of a few strokes with
-random shape, slant, proportions, width and jitter. It is converted to MNIST's format: bright ink on black, scaled
-to fit into 20x20, with the centre of mass in the middle of 28x28.
+"""Draws synthetic digits in styles that MNIST lacks, and `python -m digits.training.synthetic FOLDER` the samples
+of the drawing page. Each digit consists of a few strokes with random shape, slant, proportions, width and jitter.
+It is converted to MNIST's format: bright ink on black, scaled to fit into 20x20, with the centre of mass in the
+middle of 28x28.
 
 strokes.json contains the shapes: for each digit the styles in which people write it, each with its strokes. A
 stroke is a list of points [x, y] in a unit square, with x to the right and y down. A smooth curve passes through
@@ -104,14 +103,20 @@ def _as_mnist(picture: Image.Image, rng: np.random.Generator) -> np.ndarray:
     ratio = 20 / max(ink.size)
     size = (max(1, round(ink.width * ratio)), max(1, round(ink.height * ratio)))
     ink = ink.resize(size, Image.Resampling.BOX)
-    pixels = np.asarray(ink, np.float32)
-    total = pixels.sum()
-    x = round(14 - 0.5 - (pixels.sum(0) * np.arange(size[0])).sum() / total)
-    y = round(14 - 0.5 - (pixels.sum(1) * np.arange(size[1])).sum() / total)
-    x, y = min(max(x, 0), 28 - size[0]), min(max(y, 0), 28 - size[1])
-    image = np.zeros((28, 28), np.float32)
-    image[y : y + size[1], x : x + size[0]] = pixels * rng.uniform(0.85, 1)
-    return image.round().astype(np.uint8)
+    return (centred(np.asarray(ink, np.float32)) * rng.uniform(0.85, 1)).round().astype(np.uint8)
+
+
+def centred(ink: np.ndarray) -> np.ndarray:
+    """The image (28, 28) with the centre of mass of the ink in its middle, as far as there is room.
+
+    ink: float32 (height, width), at most 28 each, from 0 on.
+    """
+    height, width = ink.shape
+    mass = max(float(ink.sum()), 1.0)
+    x = round(13.5 - float((ink.sum(0) * np.arange(width)).sum()) / mass)
+    y = round(13.5 - float((ink.sum(1) * np.arange(height)).sum()) / mass)
+    x, y = min(max(x, 0), 28 - width), min(max(y, 0), 28 - height)
+    return np.pad(ink, ((y, 28 - height - y), (x, 28 - width - x)))
 
 
 def main() -> None:

@@ -17,8 +17,7 @@ from PIL import Image
 from digits.imaging import PictureError, prepare, prepare_grey
 from digits.training.arrays import DIGITS, read, write
 from digits.training.data import from_file, from_keras, main
-from digits.training.images import split
-from digits.training.low_resolution import low_resolution
+from digits.training.images import low_resolution, split
 from digits.training.mnist import idx_sha256, verify
 from digits.training.stage import StageError, outputs
 from digits.training.synthetic import draw

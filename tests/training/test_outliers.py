@@ -16,7 +16,7 @@ from PIL import ImageFont
 from digits.training import drawings, glyphs, hands, handwritten, measures, outliers, plots
 from digits.training.arrays import read
 from digits.training.detector.params import detector_params
-from digits.training.printed import digits_of_fonts
+from digits.training.images import digits_of_fonts
 from digits.training.stage import StageError
 from digits.training.synthetic import draw as draw_digits
 from project import ROOT

@@ -89,7 +89,7 @@ def test_the_closure_follows_imports_through_packages_and_to_files_beside_a_modu
         "digits/training/strokes.json",
         "digits/training/synthetic.py",
     }
-    assert "digits/imaging/find.py" in closure(Path("digits/training/low_resolution.py"))
+    assert "digits/imaging/find.py" in closure(Path("digits/training/images.py"))
 
 
 @pytest.mark.parametrize("name", STAGES)
