@@ -2,8 +2,9 @@
 lines. Each function takes a random generator and returns a picture, uint8 (height, width), bright on black.
 
 signs.json contains the handwritten letters and symbols by script, each with its strokes in the format of
-strokes.json. Symbols that look like digits are left out: O and o (0), I, l and | (1), Z and z (2), S and s (5), b
-and G (6), B and & (8), g, q and y (9 or 4).
+strokes.json. Those "on a line" have their place on it: y is 0 at the top of a digit, and 1 on the baseline.
+Symbols that look like digits are left out: O and o (0), I, l and | (1), Z and z (2), S and s (5), b and G (6), B
+and & (8), g, q and y (9 or 4).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from digits.training.synthetic import smooth_strokes
 SIZE = 84
 # script -> symbol -> strokes
 SIGNS: dict[str, dict[str, list[Any]]] = json.loads(Path(__file__).with_name("signs.json").read_text())
-SHAPES = [shape for script in SIGNS.values() for shape in script.values()]
+SHAPES = [shape for script in ("latin", "greek", "signs") for shape in SIGNS[script].values()]
 
 LETTERS = "ACDEFHJKLMNPQRTUVWXYadefhijkmnprtuvwx" + "?#%+=*@<^~{}€£" + "αγδεηκλμνπτφχψωΓΔΛΞΠΣΦΨΩ"
 # OpenCV's fonts are Rubik, its italics, and WenQuanYi Micro Hei; Pillow's is Aileron, with Latin letters only

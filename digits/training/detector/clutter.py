@@ -6,8 +6,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from digits.training.detector.glyphs import Rng, Strokes
-from digits.training.detector.sheet import SCALE, Sheet
+from digits.training.detector.glyphs import Rng, Strokes, pick
+from digits.training.detector.sheet import SCALE, Point, Sheet
 from digits.training.drawings import blot, invented, scribble, shape, texture
 
 DRAWINGS = {"scribble": scribble, "shape": shape, "blot": blot, "invented": invented, "texture": texture}
@@ -33,10 +33,8 @@ def squared(sheet: Sheet, rng: Rng, pitch: float, tone: int) -> None:
             sheet.ink[y : y + 2][:, xs.astype(int)] = tone
         return
     width = SCALE * rng.uniform(0.25, 0.8)
-    ends = [np.array([[x, 0], [x, sheet.height]]) for x in xs] + [
-        np.array([[0, y], [sheet.width, y]]) for y in ys
-    ]
-    sheet.lines(ends, tone, width)
+    down = [np.array([[x, 0], [x, sheet.height]]) for x in xs]
+    sheet.lines(down + [np.array([[0, y], [sheet.width, y]]) for y in ys], tone, width)
 
 
 def hatching(sheet: Sheet, rng: Rng, area: tuple[float, float, float, float], tone: int) -> None:
@@ -55,44 +53,46 @@ def hatching(sheet: Sheet, rng: Rng, area: tuple[float, float, float, float], to
             lines.append(np.array([begin, end]))
         layer = Sheet(np.zeros_like(sheet.ink))
         layer.lines(lines, tone, SCALE * rng.uniform(0.4, 2.2))
-        box = np.s_[max(0, int(y0)) : max(0, int(y1)), max(0, int(x0)) : max(0, int(x1))]
-        cv2.max(sheet.ink[box], layer.ink[box], dst=sheet.ink[box])
+        left, top, right, bottom = (max(0, int(edge)) for edge in area)
+        sheet.paste(layer.ink[top:bottom, left:right], left, top)
 
 
 def drawing(
-    sheet: Sheet, strokes: Strokes, rng: Rng, size: float, at: tuple[float, float], weights: dict[str, float]
+    sheet: Sheet, strokes: Strokes, rng: Rng, size: float, at: Point, weights: dict[str, float]
 ) -> None:
-    """One drawing of the size, in sheet pixels, at x, y. weights: of each of DRAWINGS and of `curve`, `dots`
-    and `stamp`."""
+    """Something drawn.
+
+    Args:
+        strokes: for the signs in a stamp.
+        size: in the sheet's pixels.
+        at: x and y of its upper left corner, or of a stamp's middle.
+        weights: of each of DRAWINGS and of `curve`, `dots` and `stamp`.
+    """
     x, y = at
-    kinds = list(weights)
-    share = np.array([weights[kind] for kind in kinds], float)
-    kind = kinds[rng.choice(len(kinds), p=share / share.sum())]
+    drawn = pick(rng, weights)
     tone = int(rng.integers(100, 256))
-    if kind == "curve":
+    if drawn == "curve":
         count = int(rng.integers(3, 9))
         points = np.cumsum(rng.normal(0, size / 3, (count, 2)), 0) + np.array(at)
         fine = cv2.resize(points.astype(np.float32), (2, count * 8), interpolation=cv2.INTER_CUBIC)
         sheet.lines([fine], tone, SCALE * rng.uniform(0.6, 3))
-    elif kind == "dots":
+    elif drawn == "dots":
         for dot in rng.uniform(0, size * 2, (int(rng.integers(1, 30)), 2)) + np.array(at):
             cv2.circle(sheet.ink, dot.astype(int).tolist(), int(rng.integers(1, 4)), tone, -1, cv2.LINE_AA)
-    elif kind == "stamp":
+    elif drawn == "stamp":
         axes = (int(size * rng.uniform(0.6, 1.5)), int(size * rng.uniform(0.4, 1.2)))
         angle = float(rng.uniform(-40, 40))
         for less in range(int(rng.integers(1, 3))):
             inner = max(2, axes[0] - 8 * less), max(2, axes[1] - 8 * less)
-            cv2.ellipse(
-                sheet.ink, (int(x), int(y)), inner, angle, 0, 360, tone, int(rng.integers(1, 5)), cv2.LINE_AA
-            )
+            pen = int(rng.integers(1, 5))
+            cv2.ellipse(sheet.ink, (int(x), int(y)), inner, angle, 0, 360, tone, pen, cv2.LINE_AA)
         for _ in range(int(rng.integers(0, 6))):
-            glyph = strokes.sign(0.1, rng)
-            small = cv2.resize(glyph.mask, None, fx=0.4, fy=0.4, interpolation=cv2.INTER_AREA)
-            sheet.paste(
-                small, int(x + rng.uniform(-0.7, 0.5) * axes[0]), int(y + rng.uniform(-0.5, 0.3) * axes[1])
-            )
+            mask = strokes.sign(0.1, rng).mask
+            small = cv2.resize(mask, None, fx=0.4, fy=0.4, interpolation=cv2.INTER_AREA)
+            left, top = x + rng.uniform(-0.7, 0.5) * axes[0], y + rng.uniform(-0.5, 0.3) * axes[1]
+            sheet.paste(small, int(left), int(top))
     else:
-        picture = DRAWINGS[kind](rng)
+        picture = DRAWINGS[drawn](rng)
         wide = size * rng.uniform(0.7, 1.5)
         picture = cv2.resize(picture, (max(4, int(wide)), max(4, int(size))), interpolation=cv2.INTER_AREA)
         sheet.paste((picture * (tone / 255)).astype(np.uint8), int(x), int(y))

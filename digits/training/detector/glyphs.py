@@ -1,13 +1,13 @@
 """The digits, letters and signs that are written on pages: MNIST's training digits, digits and signs drawn
 with a pen from strokes, and glyphs of fonts. All have the same form, a mask with the outline of its ink, so
-that a sheet places, slants and labels them alike.
-"""
+that a sheet places, slants and labels them alike."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from digits.training.arrays import DIGITS as DATA_SET
 from digits.training.arrays import read
 from digits.training.detector.downloads import font_files
-from digits.training.drawings import SIGNS
+from digits.training.drawings import INK_LEVEL, SIGNS
 from digits.training.synthetic import smooth_digit, smooth_strokes
 
 Rng = np.random.Generator
@@ -27,28 +27,15 @@ DIGITS = "0123456789"
 LONE = "ACDEFGHJKLMNPRTUVWXYacdefhjkmnprtuvwxy"
 # the font size from which glyphs are scaled, in pixels
 EM = 72
-# signs drawn with a pen, as strokes in units of a digit's height, x to the right and y down, with the
-# baseline at 1
-PEN_SIGNS: dict[str, list[list[list[float]]]] = {
-    ".": [[[0, 0.97], [0.03, 1.0]]],
-    ",": [[[0.06, 0.93], [0.07, 1.02], [0, 1.15]]],
-    "-": [[[0, 0.55], [0.2, 0.54], [0.42, 0.55]]],
-    "/": [[[0.5, -0.05], [0.25, 0.5], [0, 1.1]]],
-    ":": [[[0, 0.38], [0.02, 0.41]], [[0, 0.93], [0.02, 0.96]]],
-    "+": [[[0, 0.55], [0.5, 0.55]], [[0.25, 0.28], [0.25, 0.83]]],
-    "=": [[[0, 0.45], [0.5, 0.44]], [[0, 0.7], [0.5, 0.68]]],
-    "(": [[[0.25, -0.08], [0.03, 0.25], [0.03, 0.75], [0.25, 1.1]]],
-    ")": [[[0, -0.08], [0.22, 0.25], [0.22, 0.75], [0, 1.1]]],
-    "x": [[[0, 0.4], [0.5, 1]], [[0.5, 0.4], [0, 1]]],
-    "'": [[[0.05, -0.05], [0, 0.2]]],
-    "~": [[[0, 0.6], [0.15, 0.5], [0.35, 0.62], [0.5, 0.52]]],
-    "%": [[[0.62, 0], [0.05, 1]], [[0.12, 0.05], [0, 0.2], [0.14, 0.32], [0.24, 0.17], [0.12, 0.05]],
-          [[0.52, 0.68], [0.4, 0.82], [0.53, 0.97], [0.65, 0.82], [0.52, 0.68]]],
-}  # fmt: skip
-TICK = [[[0, 0.6], [0.3, 1], [0.3, 1], [1, 0]]]
-CROSS = [[[0, 0], [1, 1]], [[1, 0], [0, 1]]]
-PEN_LETTERS = SIGNS["latin"]
+# what is drawn with a pen
+PEN_SIGNS, PEN_LETTERS = SIGNS["on a line"], SIGNS["latin"]
 OTHER_SIGNS = [shape for script in ("greek", "signs") for shape in SIGNS[script].values()]
+
+
+def pick(rng: Rng, weights: dict[str, float]) -> str:
+    """One of the names, by their relative weights."""
+    share = np.array(list(weights.values()), float)
+    return list(weights)[rng.choice(len(share), p=share / share.sum())]
 
 
 @dataclass(frozen=True)
@@ -76,51 +63,48 @@ class Digits:
     def draw(self, digit: int, rng: Rng) -> Glyph:
         """One of them. Specks beside the digit stay in the mask, but don't count as its ink."""
         image = self.images[self.of[digit][rng.integers(len(self.of[digit]))]]
-        ink = (image > 60).astype(np.uint8)
+        ink = (image > INK_LEVEL).astype(np.uint8)
         count, parts, stats, _ = cv2.connectedComponentsWithStats(ink, connectivity=8)
         if count > 2:
             areas = stats[1:, cv2.CC_STAT_AREA]
             small = 1 + np.flatnonzero(areas < max(8, 0.1 * areas.max()))
             if len(small):
                 ink[np.isin(parts, small)] = 0
-        y, x = np.nonzero(ink)
-        outline = hull(np.stack([x, y], 1))
-        return Glyph(image, outline, 20.0, float(y.max() + 1), digit)
+        outline = hull(np.argwhere(ink)[:, ::-1] + 0.5, 0.5)
+        return Glyph(image, outline, 20.0, float(outline[:, 1].max()), digit)
 
 
-def hull(pixels: np.ndarray) -> np.ndarray:
-    """The corners of the convex hull of pixels, int (n, 2), as float32 (m, 2): their centres moved out by
-    half a pixel."""
-    corners = cv2.convexHull(pixels.astype(np.int32))[:, 0].astype(np.float32) + 0.5
+def hull(points: np.ndarray, half: float) -> np.ndarray:
+    """The corners of the convex hull of points (n, 2), moved out by half a pixel or pen: float32 (m, 2)."""
+    corners = cv2.convexHull(points.astype(np.float32))[:, 0]
     middle = (corners.min(0) + corners.max(0)) / 2
-    return corners + np.sign(corners - middle) * 0.5
+    return corners + np.sign(corners - middle) * half
 
 
 def pen_glyph(strokes: list[np.ndarray], pen: float, label: int, whole: bool) -> Glyph:
-    """A glyph of strokes, float (n, 2) each, with a digit's height of about 1.
+    """A glyph of strokes.
 
-    pen: the width of the stroke as a fraction of the height. whole: whether the strokes fill the height, as a
-    digit does; otherwise their y is meant as it is, from 0 at the top to 1 on the baseline.
+    Args:
+        strokes: float (n, 2) each, with a digit's height of about 1.
+        pen: the width of the stroke as a fraction of the height.
+        label: 0 to 9 or MARK.
+        whole: whether the strokes fill the height, as a digit does; otherwise their y is meant as it is, from 0 at
+            the top to 1 on the baseline.
     """
     points = np.concatenate(strokes)
     low, high = points.min(0), points.max(0)
-    unit = 56.0
-    scale = (
-        unit * (1 - pen) / max(float(high[1] - low[1]), 0.3 * float(high[0] - low[0]), 1e-3)
-        if whole
-        else unit
-    )
+    unit = scale = 56.0
+    if whole:
+        scale = unit * (1 - pen) / max(float(high[1] - low[1]), 0.3 * float(high[0] - low[0]), 1e-3)
     width = max(1, round(pen * unit))
     border = width / 2 + 3
     size = np.ceil((high - low) * scale + 2 * border).astype(int)
     mask = np.zeros((int(size[1]), int(size[0])), np.uint8)
     place = [(stroke - low) * scale + border for stroke in strokes]
     cv2.polylines(mask, [(p * 16).astype(np.int32) for p in place], False, 255, width, cv2.LINE_AA, 4)
-    corners = cv2.convexHull(np.concatenate(place).astype(np.float32))[:, 0]
-    middle = (corners.min(0) + corners.max(0)) / 2
-    outline = corners + np.sign(corners - middle) * (width / 2)
+    outline = hull(np.concatenate(place), width / 2)
     foot = float(outline[:, 1].max()) if whole else float((1 - low[1]) * scale + border)
-    return Glyph(mask, outline.astype(np.float32), unit, foot, label)
+    return Glyph(mask, outline, unit, foot, label)
 
 
 class Strokes:
@@ -136,14 +120,15 @@ class Strokes:
             for letter, shape in PEN_LETTERS.items()
         }
         self.signs = [thinned(smooth_strokes(shape, rng)) for shape in OTHER_SIGNS for _ in range(few)]
-        self.ticks = [thinned(smooth_strokes(TICK, rng)) for _ in range(4 * few)]
-        self.crosses = [thinned(smooth_strokes(CROSS, rng)) for _ in range(4 * few)]
+        self.ticks, self.crosses = (
+            [thinned(smooth_strokes(shape, rng)) for _ in range(4 * few)] for shape in SIGNS["ticks"].values()
+        )
 
     def digit(self, digit: int, pen: float, rng: Rng) -> Glyph:
         """A digit drawn with a pen, in styles that MNIST's writers don't use."""
         if digit in (0, 8) and rng.random() < 0.3:
             return pen_glyph([loop(digit == 8, rng)], pen, digit, True)
-        return pen_glyph(bent(self._one(self.digits[digit], rng), rng), pen, digit, True)
+        return self._bent(self.digits[digit], pen, rng, digit)
 
     def mark(self, sign: str, pen: float, rng: Rng) -> Glyph:
         """A sign of PEN_SIGNS or a letter of PEN_LETTERS drawn with a pen."""
@@ -152,36 +137,33 @@ class Strokes:
             middle = np.mean(np.concatenate(strokes), 0)
             size = rng.uniform(0.75, 1.35)
             return pen_glyph([(s - middle) * size + middle for s in strokes], pen, MARK, False)
-        glyph = pen_glyph(bent(self._one(self.letters[sign], rng), rng), pen, MARK, True)
+        glyph = self._bent(self.letters[sign], pen, rng)
         # small letters are shorter than digits
         short = rng.uniform(1.2, 1.6) if sign.islower() and sign not in "bdfhklt" else rng.uniform(0.9, 1.1)
-        return Glyph(glyph.mask, glyph.outline, glyph.unit * short, glyph.foot, MARK)
+        return replace(glyph, unit=glyph.unit * short)
 
     def sign(self, pen: float, rng: Rng) -> Glyph:
         """A Greek letter or another symbol, drawn with a pen."""
         if rng.random() < 0.3:
             return self.tick(pen, rng)
-        return pen_glyph(bent(self._one(self.signs, rng), rng), pen, MARK, True)
+        return self._bent(self.signs, pen, rng)
 
     def tick(self, pen: float, rng: Rng) -> Glyph:
         """A tick or a cross."""
-        some = self.ticks if rng.random() < 0.55 else self.crosses
-        return pen_glyph(bent(self._one(some, rng), rng), pen, MARK, True)
+        return self._bent(self.ticks if rng.random() < 0.55 else self.crosses, pen, rng)
 
     @staticmethod
-    def _one(some: list[list[np.ndarray]], rng: Rng) -> list[np.ndarray]:
-        return some[rng.integers(len(some))]
+    def _bent(some: list[list[np.ndarray]], pen: float, rng: Rng, label: int = MARK) -> Glyph:
+        """One of the shapes, moved along slow waves."""
+        strokes = some[rng.integers(len(some))]
+        wave, phase, far = rng.uniform(2, 6, (2, 2)), rng.uniform(0, 6.3, 2), rng.normal(0, 0.03, 2)
+        bent = [stroke + far * np.sin(stroke @ wave + phase) for stroke in strokes]
+        return pen_glyph(bent, pen, label, True)
 
 
 def thinned(strokes: list[np.ndarray]) -> list[np.ndarray]:
     """The strokes with every fourth of their points, and their ends."""
     return [np.concatenate([stroke[:-1:4], stroke[-1:]]) for stroke in strokes]
-
-
-def bent(strokes: list[np.ndarray], rng: Rng) -> list[np.ndarray]:
-    """The strokes, float (n, 2) each with a height of about 1, moved along slow waves."""
-    wave, phase, far = rng.uniform(2, 6, (2, 2)), rng.uniform(0, 6.3, 2), rng.normal(0, 0.03, 2)
-    return [stroke + far * np.sin(stroke @ wave + phase) for stroke in strokes]
 
 
 def loop(twice: bool, rng: Rng) -> np.ndarray:
@@ -202,11 +184,8 @@ class Font:
     def __init__(self, path: Path) -> None:
         self.font = ImageFont.truetype(path, EM)
         # old-style digits differ in height
-        heights = [
-            self.font.getbbox(digit, anchor="ls")[3] - self.font.getbbox(digit, anchor="ls")[1]
-            for digit in DIGITS
-        ]
-        self.unit = float(np.median(heights))
+        boxes = [self.font.getbbox(digit, anchor="ls") for digit in DIGITS]
+        self.unit = float(np.median([bottom - top for _, top, _, bottom in boxes]))
         self.missing = bytes(self.font.getmask("\U000fffff"))
         self.glyph = lru_cache(maxsize=None)(self._glyph)
 
@@ -222,31 +201,29 @@ class Font:
         picture = Image.new("L", size)
         ImageDraw.Draw(picture).text((border - left, border - top), character, 255, self.font, anchor="ls")
         mask = np.asarray(picture)
-        y, x = np.nonzero(mask > 100)
-        if not len(y):
+        pixels = np.argwhere(mask > 100)[:, ::-1]
+        if not len(pixels):
             return None, advance
-        label = DIGITS.find(character)
-        outline = hull(np.stack([x, y], 1))
-        return Glyph(mask, outline, self.unit, border - top, label if label >= 0 else MARK), advance
+        label = int(character) if character in DIGITS else MARK
+        return Glyph(mask, hull(pixels + 0.5, 0.5), self.unit, border - top, label), advance
 
 
 class Stock:
-    """What pages are written with: MNIST's digits and the fonts.
+    """What pages are written with: MNIST's digits, the fonts, and strokes.
 
-    data: the folder with digits.npz and fonts. held: whether it is the stock for held-out pages, which has
-    other digits and other handwriting fonts than the one for training. params: `held_out_digits`, how many of
-    MNIST's training digits are held out, and `held_out_fonts`, a list of families.
+    Args:
+        params: `detector.pages` of params.yaml.
+        data: the folder with digits.npz and fonts.
+        held: whether the stock is for held-out pages, which has other digits and other handwriting fonts than the
+            one for training.
     """
 
-    def __init__(self, params: dict[str, object], data: Path, held: bool = False) -> None:
-        fonts = data / "fonts"
-        self.digits = Digits(data / "digits.npz", int(str(params["held_out_digits"])), held)
-        names = params["held_out_fonts"]
-        assert isinstance(names, list)  # noqa: S101  params.yaml has a list
-        hands = [path for path in font_files(fonts, "handwriting") if (path.stem in names) == held]
-        self.hands = [Font(path) for path in hands]
-        self.printed = [Font(path) for path in font_files(fonts, "printed")]
-        self.strokes = Strokes(int(str(params["strokes"])), int(held))
+    def __init__(self, params: dict[str, Any], data: Path, held: bool = False) -> None:
+        self.digits = Digits(data / "digits.npz", params["held_out_digits"], held)
+        hands, printed = (font_files(data / "fonts", kind) for kind in ("handwriting", "printed"))
+        self.hands = [Font(path) for path in hands if (path.stem in params["held_out_fonts"]) == held]
+        self.printed = [Font(path) for path in printed]
+        self.strokes = Strokes(params["strokes"], int(held))
 
     def hand(self, rng: Rng) -> Font:
         """A handwriting font."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from digits.training.detector import clutter
 from digits.training.detector.glyphs import Rng, Stock
-from digits.training.detector.sheet import SCALE, Hand, Item, Sheet, hand
+from digits.training.detector.sheet import SCALE, Hand, Sheet, hand
 from digits.training.detector.writing import (
     digits,
     number,
@@ -41,13 +41,13 @@ class Desk:
             size = rng.uniform(6, 11) if way < 0.96 else np.exp(rng.uniform(np.log(43), np.log(120)))
         return float(size * SCALE)
 
-    def hand(self, size: float) -> Hand:
-        """A hand at random."""
-        return hand(self.stock, self.rng, size, self.params["digits"])
+    def hand(self, size: float, weights: dict[str, float] | None = None) -> Hand:
+        """A hand at random. weights: of the sources of its digits, by default those in the params."""
+        return hand(self.stock, self.rng, size, weights or self.params["digits"])
 
     def printer(self, size: float) -> Hand:
         """A printed font."""
-        return hand(self.stock, self.rng, size, {"printed": 1.0})
+        return self.hand(size, {"printed": 1.0})
 
     def tone(self) -> int:
         """How dark printed lines are, 30 to 255."""
@@ -67,9 +67,8 @@ def strings(sheet: Sheet, desk: Desk) -> None:
     elif way < desk.params["ruled"] + desk.params["squared"]:
         clutter.squared(sheet, rng, size * rng.uniform(0.4, 1.6), desk.tone())
     writer = desk.hand(size)
-    few = rng.random() < 0.35
     lines = np.arange(first, sheet.height + 0.5 * size, pitch)
-    if few:
+    if rng.random() < 0.35:
         begin = int(rng.integers(0, max(1, len(lines) - 1)))
         lines = lines[begin : begin + int(rng.integers(1, 3))]
     left = rng.uniform(-0.1, 0.4) * sheet.width
@@ -77,7 +76,7 @@ def strings(sheet: Sheet, desk: Desk) -> None:
         if rng.random() < 0.15:
             writer = desk.hand(size * rng.uniform(0.85, 1.15))
         x = left + rng.normal(0, 0.3) * size if rng.random() < 0.7 else rng.uniform(-0.1, 0.6) * sheet.width
-        write_line(sheet, writer, (x, y), sheet.width, desk.params["plain"], rng)
+        write_line(sheet, writer, (x, y), desk.params["plain"], rng)
 
 
 def dense(sheet: Sheet, desk: Desk) -> None:
@@ -141,16 +140,10 @@ def boxes(sheet: Sheet, desk: Desk) -> None:
             elif pick < 0.95:
                 write_lone(sheet, writer, at, rng)
             else:
-                tick(sheet, writer, at, rng)
+                tick = writer.strokes.tick(writer.pen, rng)
+                scale = writer.size / tick.unit * rng.uniform(0.6, 1.3)
+                sheet.put(tick, np.eye(2) * scale, (at[0], at[1] - tick.foot * scale), writer)
         y += side + (size * rng.uniform(0.2, 2) if rng.random() < 0.75 else space)
-
-
-def tick(sheet: Sheet, writer: Hand, at: tuple[float, float], rng: Rng) -> None:
-    """A tick or a cross."""
-    glyph = writer.strokes.tick(writer.pen, rng)
-    scale = writer.size / glyph.unit * rng.uniform(0.6, 1.3)
-    outline = sheet.put(glyph, np.eye(2) * scale, (at[0], at[1] - glyph.foot * scale), writer.lut)
-    sheet.items.append(Item(glyph.label, outline, writer.size, -1))
 
 
 def tables(sheet: Sheet, desk: Desk) -> None:
@@ -172,21 +165,21 @@ def tables(sheet: Sheet, desk: Desk) -> None:
         sheet.lines(across + down if way < 0.5 else across if way < 0.65 else down, tone, line)
     same = desk.hand(size)
     heads = desk.printer(size * rng.uniform(0.6, 1)) if rng.random() < 0.5 else same
-    kinds = rng.choice(["digits", "number", "word", "digit"], len(xs), p=[0.5, 0.15, 0.15, 0.2])
+    contents = rng.choice(["digits", "number", "word", "digit"], len(xs), p=[0.5, 0.15, 0.15, 0.2])
     fill = 0.0 if rng.random() < desk.params["empty"] else rng.uniform(0.5, 1)
     for row, y in enumerate(ys[:-1]):
-        for left, right, kind in zip(xs[:-1], xs[1:], kinds, strict=False):
+        for left, right, content in zip(xs[:-1], xs[1:], contents, strict=False):
             writer = heads if row == 0 or (left == xs[0] and heads is not same) else same
             if rng.random() >= (fill if writer is same else 0.9):
                 continue
             at = (left + size * rng.uniform(0.1, 0.5), y + rows * 0.5 + size * (0.5 + rng.normal(0, 0.1)))
             room = int(max(1, (right - left) / size / 0.8))
-            if kind == "word" or writer is not same:
+            if content == "word" or writer is not same:
                 write_word(sheet, writer, word(rng)[: room + 1], at, rng)
-            elif kind == "number" and room > 3:
+            elif content == "number" and room > 3:
                 write_string(sheet, writer, number(rng), at, rng)
             else:
-                write_string(sheet, writer, digits(rng, 1, 1 if kind == "digit" else room), at, rng)
+                write_string(sheet, writer, digits(rng, 1, 1 if content == "digit" else room), at, rng)
 
 
 def text(sheet: Sheet, desk: Desk) -> None:
@@ -196,11 +189,8 @@ def text(sheet: Sheet, desk: Desk) -> None:
     pitch = size * rng.uniform(1.3, 2.4)
     if rng.random() < 0.3:
         clutter.ruled(sheet, rng, pitch, size, desk.tone())
-    writer = (
-        desk.printer(size)
-        if rng.random() < 0.45
-        else hand(desk.stock, rng, size, {"font": 0.7, "mnist": 0.3})
-    )
+    by_hand = rng.random() >= 0.45
+    writer = desk.hand(size, {"font": 0.7, "mnist": 0.3}) if by_hand else desk.printer(size)
     numbers = rng.uniform(0, 0.25) if rng.random() < 0.7 else 0.0
     for y in np.arange(size * rng.uniform(0.5, 1.5), sheet.height + size, pitch):
         x = rng.uniform(-0.1, 0.15) * sheet.width
@@ -226,13 +216,10 @@ def scattered(sheet: Sheet, desk: Desk) -> None:
         size = desk.size()
         x, y = rng.uniform(-0.05, 0.95) * sheet.width, rng.uniform(0.05, 1) * sheet.height
         way = rng.random()
-        text = (
-            digits(rng, 1, 7 if rng.random() < 0.7 else 1)
-            if way < 0.6
-            else number(rng)
-            if way < 0.7
-            else word(rng)
-        )
+        if way < 0.6:
+            text = digits(rng, 1, 7 if rng.random() < 0.7 else 1)
+        else:
+            text = number(rng) if way < 0.7 else word(rng)
         # written apart from all else
         box = (x - 0.3 * size, y - 1.2 * size, x + (len(text) + 0.5) * 0.95 * size, y + 0.4 * size)
         if any(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken):
@@ -243,14 +230,8 @@ def scattered(sheet: Sheet, desk: Desk) -> None:
         elif way < 0.82:
             write_word(sheet, desk.hand(size), text, (x, y), rng)
         else:
-            clutter.drawing(
-                sheet,
-                desk.stock.strokes,
-                rng,
-                size * rng.uniform(0.5, 2),
-                (x, y - size),
-                desk.params["drawings"],
-            )
+            size, y = size * rng.uniform(0.5, 2), y - size
+            clutter.drawing(sheet, desk.stock.strokes, rng, size, (x, y), desk.params["drawings"])
 
 
 def drawn(sheet: Sheet, desk: Desk) -> None:
@@ -273,7 +254,7 @@ def drawn(sheet: Sheet, desk: Desk) -> None:
 
 def blank(sheet: Sheet, desk: Desk) -> None:
     """Forms, tables and paper with nothing written in them."""
-    empty = Desk(desk.stock, desk.rng, {**desk.params, "empty": 1.0})
+    empty = replace(desk, params=desk.params | {"empty": 1.0})
     way = desk.rng.random()
     if way < 0.45:
         boxes(sheet, empty)

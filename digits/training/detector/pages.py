@@ -1,6 +1,5 @@
 """Makes the pages from which the detector learns. `Pages` makes page number i, which only depends on the seed
-and i, so that any process may make it at any time: the network's input and what it shows.
-"""
+and i, so that any process may make it at any time: the network's input and what it shows."""
 
 from __future__ import annotations
 
@@ -13,7 +12,8 @@ import numpy as np
 
 from digits.imaging.contrast import normalize
 from digits.training.detector.camera import Photographs, exposed, paper, shadows
-from digits.training.detector.glyphs import MARK, Rng, Stock
+from digits.training.detector.glyphs import MARK as MARK
+from digits.training.detector.glyphs import Rng, Stock, pick
 from digits.training.detector.kinds import KINDS, Desk
 from digits.training.detector.sheet import SCALE, Item, Sheet
 
@@ -43,23 +43,24 @@ class Page:
 
 
 class Pages:
-    """Makes pages from a stock of digits and fonts, by params.yaml's `detector.pages`. data: the folder with
-    digits.npz, fonts and photographs."""
+    """Makes pages.
+
+    Args:
+        params: `detector.pages` of params.yaml.
+        data: the folder with digits.npz, fonts and photographs.
+        held: whether they are held out, with random numbers, digits and fonts of their own.
+    """
 
     def __init__(self, params: dict[str, Any], data: Path, held: bool = False) -> None:
         self.params = params
         self.stock = Stock(params, data, held)
         self.photographs = Photographs(data / "photographs")
-        self.kinds = list(params["kinds"])
-        share = np.array([params["kinds"][kind] for kind in self.kinds], float)
-        self.share = share / share.sum()
-        # held-out pages have random numbers of their own
         self.seed = [int(params["seed"]), int(held)]
 
     def page(self, number: int, kind: str | None = None) -> Page:
         """Page `number`, of a random kind or of this one."""
         rng = np.random.default_rng([*self.seed, number])
-        kind = kind or self.kinds[rng.choice(len(self.kinds), p=self.share)]
+        kind = kind or pick(rng, self.params["kinds"])
         if kind == "photograph":
             picture = self.photographs.part(rng, WIDTH, HEIGHT)
             sheet, matrix, contrast = Sheet(np.zeros((8, 8), np.uint8)), np.eye(3), 0.5
@@ -91,11 +92,9 @@ class Pages:
         matrix[:2, 2] = middle - linear @ (width / 2, height / 2)
         if rng.random() < self.params["perspective"]:
             matrix[2, :2] = rng.normal(0, 0.0002, 2)
-            at = matrix @ (width / 2, height / 2, 1)
-            matrix = (
-                np.array([[1, 0, middle[0] - at[0] / at[2]], [0, 1, middle[1] - at[1] / at[2]], [0, 0, 1]])
-                @ matrix
-            )
+            at, shift = matrix @ (width / 2, height / 2, 1), np.eye(3)
+            shift[:2, 2] = middle - at[:2] / at[2]
+            matrix = shift @ matrix
         return sheet, matrix
 
     def _photographed(self, sheet: Sheet, matrix: np.ndarray, rng: Rng) -> tuple[np.ndarray, float]:
@@ -107,9 +106,8 @@ class Pages:
             ink = cv2.warpAffine(sheet.ink, _centred(matrix)[:2], size, flags=cv2.INTER_LINEAR)
         ground = paper(rng, *size)
         # pale ink, coloured ink that has become grey, or ink that is nearly black
-        strength = np.float32(
-            rng.uniform(0.12, 0.4) if rng.random() < self.params["faint"] else rng.uniform(0.4, 1)
-        )
+        faint = rng.random() < self.params["faint"]
+        strength = np.float32(rng.uniform(0.12, 0.4) if faint else rng.uniform(0.4, 1))
         alpha = ink.astype(np.float32) * (strength / 255)
         picture = shadows(ground * (1 - alpha), rng, self.params)
         if rng.random() < self.params["inverted"]:
@@ -129,19 +127,15 @@ class Pages:
         are removed from `sheet`."""
         corners = np.array([[0, 0], [WIDTH, 0], [WIDTH, HEIGHT], [0, HEIGHT]], float)
         inward = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]])
-        corners += inward * np.where(
-            rng.random((4, 2)) < 0.25, -40.0, rng.uniform(0, 0.22, (4, 2)) * (WIDTH, HEIGHT)
-        )
+        outside = rng.random((4, 2)) < 0.25
+        corners += inward * np.where(outside, -40.0, rng.uniform(0, 0.22, (4, 2)) * (WIDTH, HEIGHT))
         quad = (corners * 16).astype(np.int32)
         mask = np.zeros((HEIGHT, WIDTH), np.uint8)
         cv2.fillConvexPoly(mask, quad, 255, cv2.LINE_AA, 4)
         kept = []
         for item in sheet.items:
-            points = project(matrix, item.outline)
-            inside = [
-                cv2.pointPolygonTest(corners.astype(np.float32), (float(x), float(y)), False)
-                for x, y in points
-            ]
+            edges = corners.astype(np.float32)
+            inside = [cv2.pointPolygonTest(edges, xy, False) for xy in project(matrix, item.outline).tolist()]
             # what the edge cuts stays, with a label that asks for nothing
             if max(inside) >= 0:
                 kept.append(item if min(inside) >= 0 else Item(-1, item.outline, item.height, -1))
@@ -162,16 +156,13 @@ class Pages:
         if items:
             points = project(matrix, np.concatenate([item.outline for item in items]))
             begins = np.cumsum([0, *(len(item.outline) for item in items[:-1])])
-            boxes[:, :2], boxes[:, 2:] = (
-                np.minimum.reduceat(points, begins),
-                np.maximum.reduceat(points, begins),
-            )
+            boxes[:, :2] = np.minimum.reduceat(points, begins)
+            boxes[:, 2:] = np.maximum.reduceat(points, begins)
         labels = np.array([item.label for item in items], int)
         strings = np.array([item.string for item in items], int)
         # how much the page's matrix enlarges, at the middle of the sheet
-        heights = np.array([item.height for item in items], np.float32) * np.sqrt(
-            abs(np.linalg.det(matrix[:2, :2]))
-        )
+        larger = np.sqrt(abs(np.linalg.det(matrix[:2, :2])))
+        heights = np.array([item.height for item in items], np.float32) * larger
         x0, y0, x1, y1 = 0, 0, WIDTH, HEIGHT
         seen = boxes[(boxes[:, 2] > 0) & (boxes[:, 3] > 0) & (boxes[:, 0] < WIDTH) & (boxes[:, 1] < HEIGHT)]
         if len(seen) and rng.random() < self.params["tight"]:
@@ -210,6 +201,3 @@ def _centred(matrix: np.ndarray) -> np.ndarray:
     back, forth = np.eye(3), np.eye(3)
     back[:2, 2], forth[:2, 2] = -0.5, 0.5
     return back @ matrix @ forth
-
-
-__all__ = ["ASKED", "HEIGHT", "MARK", "UNASKED", "WIDTH", "Page", "Pages"]

@@ -13,37 +13,35 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from digits.training.detector.pages import ASKED, HEIGHT, MARK, WIDTH, Page, Pages
+from digits.training.detector.pages import ASKED, MARK, Page, Pages
 from digits.training.detector.params import detector_params
 from digits.training.stage import ROOT, outputs, run
 
 COLUMNS, ROWS = 3, 4
+# pixels of the sheet per pixel of a page
+TIMES = 2
 # pages of each kind whose hash is taken, half of them held out
 HASHED = 60
 
 
-def framed(page: Page, times: int = 2) -> np.ndarray:
-    """The page's input as a picture with boxes, uint8 (times * HEIGHT, times * WIDTH, 3), as OpenCV orders
+def framed(page: Page) -> np.ndarray:
+    """The page's input as a picture with boxes, uint8 (TIMES * HEIGHT, TIMES * WIDTH, 3), as OpenCV orders
     colours."""
     grey = np.clip((page.input + 1.5) * 64, 0, 255).astype(np.uint8)
-    picture = cv2.cvtColor(
-        cv2.resize(grey, None, fx=times, fy=times, interpolation=cv2.INTER_LINEAR), cv2.COLOR_GRAY2BGR
-    )
+    picture = cv2.cvtColor(cv2.resize(grey, None, fx=TIMES, fy=TIMES), cv2.COLOR_GRAY2BGR)
     for label, box, state in zip(page.labels, page.boxes, page.states, strict=True):
         colour = (150, 150, 150) if state != ASKED else (255, 120, 0) if label == MARK else (0, 200, 0)
-        x0, y0, x1, y1 = (round(float(v) * times) for v in box)
+        x0, y0, x1, y1 = (round(float(edge) * TIMES) for edge in box)
         cv2.rectangle(picture, (x0, y0), (x1, y1), colour, 1)
         if state == ASKED and label < MARK:
             cv2.putText(picture, str(label), (x0, y0 - 1), cv2.FONT_HERSHEY_PLAIN, 0.8, (0, 0, 255), 1)
     return picture
 
 
-def contact_sheet(pages: list[Page], columns: int = 3, times: int = 2) -> np.ndarray:
-    """Pages side by side, uint8 (rows, columns, 3)."""
-    empty = np.full((HEIGHT * times, WIDTH * times, 3), 255, np.uint8)
-    pictures = [framed(page, times) for page in pages] + [empty] * (-len(pages) % columns)
-    rows = [np.hstack(pictures[i : i + columns]) for i in range(0, len(pictures), columns)]
-    return np.vstack(rows)
+def contact_sheet(pages: list[Page]) -> np.ndarray:
+    """COLUMNS * ROWS pages, uint8 (height, width, 3)."""
+    pictures = [framed(page) for page in pages]
+    return np.vstack([np.hstack(pictures[row * COLUMNS :][:COLUMNS]) for row in range(ROWS)])
 
 
 def digest(pages: list[Page]) -> str:
@@ -66,10 +64,10 @@ def main() -> None:
     with outputs(out, "metrics/detector/pages", "metrics/detector/pages.json") as new:
         sheets = new / "metrics" / "detector" / "pages"
         sheets.mkdir()
-        for kind in drawn.kinds:
+        for kind in params["kinds"]:
             some = [drawn.page(number, kind) for number in range(HASHED // 2)]
             hashes[kind] = digest([*some, *(held.page(number, kind) for number in range(HASHED // 2))])
-            sheet = contact_sheet(some[: COLUMNS * ROWS], COLUMNS)
+            sheet = contact_sheet(some[: COLUMNS * ROWS])
             cv2.imwrite(str(sheets / f"{kind}.jpg"), sheet, [cv2.IMWRITE_JPEG_QUALITY, 80])
         sheets.with_suffix(".json").write_text(json.dumps(hashes, indent=2) + "\n")
     print(f"{len(hashes)} contact sheets in {out / 'metrics' / 'detector' / 'pages'}")

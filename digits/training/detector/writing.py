@@ -3,10 +3,12 @@ sums."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from digits.training.detector.glyphs import LONE, PEN_LETTERS, PEN_SIGNS, Rng
-from digits.training.detector.sheet import Hand, Item, Sheet
+from digits.training.detector.sheet import Hand, Point, Sheet
 
 # letters by their frequency in English
 VOWELS = "eeeeeaaaaaoooooiiiiuu"
@@ -21,7 +23,26 @@ GAPS = [
     ((-6.0, 2.0), 0.06),
     ((8.0, 24.0), 0.19),
 ]
-
+# the forms of numbers: how many digits, at least and at most, and one of some characters
+NUMBERS: list[Any] = [
+    [(1, 3), ".,", (1, 3)],
+    [(1, 3), "/", (1, 3)],
+    ["-", (1, 4)],
+    "date",
+    [(1, 2), ":", (2, 2)],
+    [(1, 3), "+-x=", (1, 3)],
+    [(1, 2), "+", (1, 2), "=", (1, 3)],
+    [(1, 3), "%"],
+    ["(", (1, 4), ")"],
+    [(1, 3), ".", (3, 3), ",", (2, 2)],
+    [LONE, (1, 4)],
+    [(1, 4), LONE],
+    [(2, 4), "-", (2, 5)],
+    [(1, 2), "/", (1, 2)],
+    "mixed",
+    "mixed",
+    [(1, 2), ".)"],
+]
 GAP_SHARES = np.cumsum([weight for _, weight in GAPS])
 
 
@@ -50,40 +71,16 @@ def word(rng: Rng) -> str:
 def number(rng: Rng) -> str:
     """A number with signs or letters: a decimal, fraction, amount, date, time, sum, percentage, telephone number,
     or digits with letters, units and signs between them."""
-    d = digits
-    way = int(rng.integers(17))
-    if way == 0:
-        return d(rng, 1, 3) + rng.choice([".", ","]) + d(rng, 1, 3)
-    if way == 1:
-        return d(rng, 1, 3) + "/" + d(rng, 1, 3)
-    if way == 2:
-        return "-" + d(rng, 1, 4)
-    if way == 3:
+    form = NUMBERS[rng.integers(len(NUMBERS))]
+    if form == "date":
         mark = str(rng.choice([".", "/", "-"]))
-        return d(rng, 1, 2) + mark + d(rng, 1, 2) + mark + d(rng, 2, 4)
-    if way == 4:
-        return d(rng, 1, 2) + ":" + d(rng, 2, 2)
-    if way == 5:
-        return d(rng, 1, 3) + str(rng.choice(["+", "-", "x", "="])) + d(rng, 1, 3)
-    if way == 6:
-        return d(rng, 1, 2) + "+" + d(rng, 1, 2) + "=" + d(rng, 1, 3)
-    if way == 7:
-        return d(rng, 1, 3) + "%"
-    if way == 8:
-        return "(" + d(rng, 1, 4) + ")"
-    if way == 9:
-        return d(rng, 1, 3) + "." + d(rng, 3, 3) + "," + d(rng, 2, 2)
-    if way == 10:
-        return LONE[rng.integers(len(LONE))] + d(rng, 1, 4)
-    if way == 11:
-        return d(rng, 1, 4) + LONE[rng.integers(len(LONE))]
-    if way == 12:
-        return d(rng, 2, 4) + "-" + d(rng, 2, 5)
-    if way == 13:
-        return d(rng, 1, 2) + "/" + d(rng, 1, 2)
-    if way in (14, 15):
-        return "".join(d(rng, 1, 4) + between(rng) for _ in range(int(rng.integers(1, 4)))) + d(rng, 0, 3)
-    return d(rng, 1, 2) + str(rng.choice([".", ")"]))
+        return digits(rng, 1, 2) + mark + digits(rng, 1, 2) + mark + digits(rng, 2, 4)
+    if form == "mixed":
+        parts = [digits(rng, 1, 4) + between(rng) for _ in range(int(rng.integers(1, 4)))]
+        return "".join(parts) + digits(rng, 0, 3)
+    return "".join(
+        part[rng.integers(len(part))] if isinstance(part, str) else digits(rng, *part) for part in form
+    )
 
 
 def between(rng: Rng) -> str:
@@ -100,17 +97,14 @@ def gap(rng: Rng) -> tuple[float, float]:
 
 
 def write_string(
-    sheet: Sheet,
-    hand: Hand,
-    text: str,
-    at: tuple[float, float],
-    rng: Rng,
-    gaps: tuple[float, float] | None = None,
+    sheet: Sheet, hand: Hand, text: str, at: Point, rng: Rng, gaps: tuple[float, float] | None = None
 ) -> float:
-    """Write digits and signs from x to the right with the baseline at y. Returns the right edge.
+    """Write digits and signs, and return the right edge.
 
-    gaps: the range of the gaps between digits, for digits of 20 pixels; without it, as the font says or at
-    random.
+    Args:
+        at: x and y where the baseline begins.
+        gaps: the range of the gaps between digits, for digits of 20 pixels; without it, as the font says or at
+            random.
     """
     sheet.strings += 1
     x, y = at
@@ -120,15 +114,11 @@ def write_string(
     climb = rng.normal(0, 0.02) * hand.unsteady
     begin, before = x, ""
     for character in text:
-        if character == " ":
-            x += unit * rng.uniform(8, 18)
-            before = " "
-            continue
         foot = y + (x - begin) * climb + rng.normal(0, 0.04) * hand.size * hand.unsteady
         if fixed:
             _, x = hand.write(sheet, character, (x, foot), rng, sheet.strings, left=False)
             continue
-        if before and before != " ":
+        if before:
             space = rng.uniform(low, high)
             # signs touch digits less often than digits touch each other
             if not (before.isdigit() and character.isdigit()):
@@ -139,17 +129,14 @@ def write_string(
     return x
 
 
-def write_word(sheet: Sheet, hand: Hand, text: str, at: tuple[float, float], rng: Rng) -> float:
-    """Write letters from x to the right with the baseline at y. Returns where the next word may begin, less a
-    space."""
+def write_word(sheet: Sheet, hand: Hand, text: str, at: Point, rng: Rng) -> float:
+    """Write letters and signs with the baseline at y. Returns where the next word may begin, less a space."""
     x, y = at
     spread = rng.uniform(0, 0.12) * hand.size if rng.random() < 0.3 else 0.0
-    known = hand.letters is not None or all(c in PEN_LETTERS or c in PEN_SIGNS for c in text)
-    if not known:
-        text = "".join(c for c in text if c in PEN_LETTERS or c in PEN_SIGNS or c.isdigit())
     for character in text:
-        digit = character.isdigit() and not isinstance(hand.digits, type(hand.letters))
-        if hand.letters is None or digit:
+        if hand.letters is None:
+            if character not in PEN_LETTERS | PEN_SIGNS:
+                continue
             right, _ = hand.write(sheet, character, (x, y), rng, -1)
             x = right + hand.size * rng.uniform(0.03, 0.2)
         else:
@@ -158,18 +145,15 @@ def write_word(sheet: Sheet, hand: Hand, text: str, at: tuple[float, float], rng
     return x
 
 
-def write_line(
-    sheet: Sheet, hand: Hand, at: tuple[float, float], right: float, plain: float, rng: Rng
-) -> None:
-    """Fill a line from x to `right` with strings. plain: the fraction of lines that are digits only."""
+def write_line(sheet: Sheet, hand: Hand, at: Point, plain: float, rng: Rng) -> None:
+    """Fill a line with strings up to the sheet's right edge. plain: the fraction of lines that are digits only."""
     x, y = at
     mixed = rng.random() >= plain
     gaps = None if not hand.unsteady and rng.random() < 0.7 else gap(rng)
-    count = 0
-    while x < right and count < 12:
-        count += 1
+    for _ in range(12):
+        if x >= sheet.width:
+            return
         way = rng.random()
-        room = int(np.clip((right - x) / (hand.size * 0.7), 1, 12))
         if mixed and way < 0.3:
             x = write_word(sheet, hand, word(rng), (x, y), rng)
         elif mixed and way < 0.42:
@@ -177,16 +161,16 @@ def write_line(
         elif mixed and way < 0.75:
             x = write_string(sheet, hand, number(rng), (x, y), rng, gaps)
         else:
+            room = int(np.clip((sheet.width - x) / (hand.size * 0.7), 1, 12))
             high = min(room, int(rng.integers(1, 10)))
-            x = write_string(
-                sheet, hand, digits(rng, min(2, high) if rng.random() < 0.85 else 1, high), (x, y), rng, gaps
-            )
+            low = min(2, high) if rng.random() < 0.85 else 1
+            x = write_string(sheet, hand, digits(rng, low, high), (x, y), rng, gaps)
             if not mixed and rng.random() < 0.6:
                 return
         x += hand.size * (rng.uniform(0.1, 0.5) if mixed and rng.random() < 0.5 else rng.uniform(0.6, 2.5))
 
 
-def write_lone(sheet: Sheet, hand: Hand, at: tuple[float, float], rng: Rng) -> float:
+def write_lone(sheet: Sheet, hand: Hand, at: Point, rng: Rng) -> float:
     """Write a letter or a sign that stands alone. Returns its right edge."""
     if rng.random() < 0.5:
         letter = LONE[rng.integers(len(LONE))]
@@ -198,6 +182,4 @@ def write_lone(sheet: Sheet, hand: Hand, at: tuple[float, float], rng: Rng) -> f
     scale = hand.size / glyph.unit * rng.uniform(0.7, 1.1)
     matrix = np.array([[scale, -0.1 * scale], [0, scale]])
     left = float((glyph.outline @ matrix[0]).min())
-    outline = sheet.put(glyph, matrix, (at[0] - left, at[1] - glyph.foot * scale), hand.lut)
-    sheet.items.append(Item(glyph.label, outline, hand.size, -1))
-    return float(outline[:, 0].max())
+    return sheet.put(glyph, matrix, (at[0] - left, at[1] - glyph.foot * scale), hand)
