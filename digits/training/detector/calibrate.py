@@ -1,20 +1,19 @@
 """Calibrates how sure POST /read is of a line. `python -m digits.training.detector.calibrate`, the pipeline's
 `calibrate` stage, reads pages that the detector has not learned from, and fits the probability that a line is
 right. It writes this and the thresholds from which a line and a digit are sure into the model's card,
-models/detector.json.
-"""
+models/detector.json."""
 
 from __future__ import annotations
 
 import argparse
 import hashlib
 import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-import yaml
 
 from digits.detector import CLASS, SCORE, Detector, H, W, X, Y
 from digits.model import Model, ModelError
@@ -23,7 +22,8 @@ from digits.reading.layout import BEYOND
 from digits.reading.rows import NEAR, Row, find_rows, judged, there_features
 from digits.reading.search import Search
 from digits.training.detector.pages import ASKED, HEIGHT, HIGH, LOW, MARK, WIDTH, Page, Pages
-from digits.training.stage import PARAMS, ROOT, StageError, outputs, run
+from digits.training.detector.params import Weights, detector_params
+from digits.training.stage import ROOT, StageError, outputs, read_params, run
 
 # the first pages are those of the learning curve
 FIRST = 10_000
@@ -31,6 +31,18 @@ FIRST = 10_000
 RIDGE = 1.0
 # distance from the page's edge within which a digit may be cut off
 EDGE = 3
+
+
+@dataclass(frozen=True)
+class Params:
+    """`calibration` in params.yaml, where each key is explained."""
+
+    seed: int
+    number: int
+    kinds: Weights
+    pages: Weights
+    line_errors: float
+    digit_errors: float
 
 
 class Seen(NamedTuple):
@@ -63,7 +75,7 @@ def lines_of(seen: Seen, presence: Logistic) -> list[tuple[np.ndarray, bool, np.
     for row in judged(seen.rows, presence):
         words = row.words()
         (best,), _ = best_lines(row.peaks, words, 1)
-        chosen, kinds = np.array(best.choice).T
+        chosen, classes = np.array(best.choice).T
         owner, unknown = _owners(seen, row)
         asked = owner[chosen][owner[chosen] >= 0]
         of = _beside(seen, row, row.peaks[chosen, X])
@@ -71,8 +83,8 @@ def lines_of(seen: Seen, presence: Logistic) -> list[tuple[np.ndarray, bool, np.
         if unknown[chosen].any() or (page.states[of] != ASKED).any():
             continue
         digits = [
-            i >= 0 and page.labels[i] == kind and (asked == i).sum() == 1
-            for i, kind in zip(owner[chosen].tolist(), kinds.tolist(), strict=True)
+            i >= 0 and page.labels[i] == digit and (asked == i).sum() == 1
+            for i, digit in zip(owner[chosen].tolist(), classes.tolist(), strict=True)
         ]
         joined = any(_joined(page, owner[np.intersect1d(word, chosen)]) for word in words)
         right = all(digits) and of.sum() == len(asked) and not joined
@@ -151,22 +163,17 @@ def sure_from(probability: np.ndarray, right: np.ndarray, errors: float) -> floa
     return float(probability[order[fine[-1]]]) if len(fine) else 1.0
 
 
-def calibrate(detector: Detector, pages: Pages, params: dict[str, Any]) -> dict[str, Any]:
-    """The card's `calibration`. params: `calibration` in params.yaml."""
-    rng = np.random.default_rng(params["seed"])
+def calibrate(detector: Detector, pages: Pages, params: Params) -> dict[str, Any]:
+    """The card's `calibration`."""
+    rng = np.random.default_rng(params.seed)
     every = []
-    for number in range(params["number"]):
+    for number in range(params.number):
         zoom = float(rng.uniform(1, 3))
         page = pages.page(FIRST + number)
         picture = cv2.resize(page.grey, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_CUBIC)
         every.append(Seen(page, zoom, find_rows(Search(detector, picture))[0]))
         if number % 100 == 99:
             print(f"{number + 1} pages", flush=True)
-    return fitted(every, params)
-
-
-def fitted(every: list[Seen], params: dict[str, Any]) -> dict[str, Any]:
-    """What `calibrate` returns, from the pages that were read."""
     presence = logistic(*(np.concatenate(part) for part in zip(*map(peaks_of, every), strict=True)))
     lines = [(*line, i) for i, seen in enumerate(every) for line in lines_of(seen, Logistic(*presence))]
     x, y, digits, page = zip(*lines, strict=True)
@@ -176,12 +183,12 @@ def fitted(every: list[Seen], params: dict[str, Any]) -> dict[str, Any]:
     for part in (0, 1):
         line = Logistic(*logistic(features[half != part], right[half != part]))
         probability[half == part] = line(features[half == part])
-    sure = sure_from(probability, probability, params["line_errors"])
+    sure = sure_from(probability, probability, params.line_errors)
     return {
         "presence": presence,
         "line": logistic(features, right),
         "sure": round(sure, 5),
-        "sure_digit": round(sure_from(each[:, 0], each[:, 1], params["digit_errors"]), 5),
+        "sure_digit": round(sure_from(each[:, 0], each[:, 1], params.digit_errors), 5),
         "lines": len(right),
         "right": round(float(right.mean()), 4),
         "sure_share": round(float((probability >= sure).mean()), 4),
@@ -197,12 +204,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=ROOT / "data", help="the folder with the data")
     parser.add_argument("--pages", type=int, help="pages to read, instead of params.yaml's")
     args = parser.parse_args()
-    params = yaml.safe_load(PARAMS.read_text())
-    calibration = params["calibration"]
-    if args.pages:
-        calibration["number"] = args.pages
+    params, drawn = read_params("calibration", Params), detector_params()["pages"]
+    if unknown := params.pages.keys() - drawn.keys():
+        raise StageError(f"params.yaml: calibration.pages has unknown keys: {', '.join(sorted(unknown))}.")
+    params = replace(params, number=args.pages or params.number)
     card = json.loads(args.trained.read_text())
-    pages = Pages(params["detector"]["pages"] | calibration["pages"], args.data, held=True)
+    pages = Pages(drawn | params.pages | {"kinds": params.kinds}, args.data, held=True)
     compiled = args.model.with_suffix(".tflite").read_bytes()
     if hashlib.sha256(compiled).hexdigest() != card["tflite_sha256"]:
         raise StageError(f"{args.trained} was not written for {args.model.with_suffix('.tflite')}.")
@@ -210,7 +217,7 @@ def main() -> None:
         detector = Detector(Model(compiled, card["version"], card))
     except ModelError as error:
         raise StageError(str(error)) from None
-    card["calibration"] = calibrate(detector, pages, calibration)
+    card["calibration"] = calibrate(detector, pages, params)
     print(json.dumps(card["calibration"]))
     name = args.model.with_suffix(".json").name
     with outputs(args.model.parent, name) as new:
