@@ -7,12 +7,10 @@ configuration is checked before Keras reads it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -21,6 +19,8 @@ from typing import Any
 import h5py
 import numpy as np
 
+from digits.model import cache_of
+from digits.training.arrays import sha256
 from digits.training.stage import StageError, outputs, run
 
 # the classes that a configuration may use. They don't run code from the file, open other files or use the network,
@@ -60,21 +60,27 @@ def check(path: Path) -> None:
     code, and does not refer to other files."""
     if not path.exists():
         raise CompileError(f"{path} does not exist. Train a network first.")
+    parts: list[dict[str, Any]] = []
+
+    def keep(part: dict[str, Any]) -> dict[str, Any]:
+        if "class_name" in part:
+            parts.append(part)
+        return part
+
     try:
         with h5py.File(path, "r") as file:
             if "model_config" not in file.attrs:
                 raise CompileError(
                     f"{path} contains no model, only weights. Save the whole model with model.save."
                 )
-            config = file.attrs["model_config"]
-            config = json.loads(config.decode() if isinstance(config, bytes) else config)
+            json.loads(file.attrs["model_config"], object_hook=keep)
             _check_data(file, path)
     except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise CompileError(
             f"{path} is not a model that Keras saved as HDF5: {reason}. Train again, or save it with model.save."
         ) from None
-    for part in _parts(config):
+    for part in parts:
         name, module, registered = part["class_name"], part.get("module"), part.get("registered_name")
         if name in ("Lambda", "__lambda__"):
             raise CompileError(f"{path} has a Lambda layer, which would run code from the file.")
@@ -89,37 +95,21 @@ def check(path: Path) -> None:
 
 def _check_data(file: h5py.File, path: Path) -> None:
     """Raise CompileError for weights in other files, or for too many weights."""
-    total, todo = 0, [file]
-    seen = set()
-    while todo:
-        group = todo.pop()
-        for name in group:
-            link = group.get(name, getlink=True)
-            if not isinstance(link, h5py.HardLink):
-                raise CompileError(f"{path} refers to another place: {name[:40]}")
-            item = group[name]
-            if item.id in seen:
-                continue
-            seen.add(item.id)
-            if isinstance(item, h5py.Group):
-                todo.append(item)
-            elif isinstance(item, h5py.Dataset):
-                if item.external or item.is_virtual:
-                    raise CompileError(f"{path} refers to another place: {name[:40]}")
-                total += item.size * item.dtype.itemsize
+    data = []
+
+    # h5py stops at a name that is returned, and can't pass exceptions on
+    def elsewhere(name: str, item: Any) -> str | None:
+        if isinstance(item, h5py.Dataset):
+            data.append(item.size * item.dtype.itemsize)
+            return name if item.external or item.is_virtual else None
+        return name if isinstance(item, h5py.SoftLink | h5py.ExternalLink) else None
+
+    found = file.visititems_links(elsewhere) or file.visititems(elsewhere)
+    if found:
+        raise CompileError(f"{path} refers to another place: {found.rpartition('/')[2][:40]}")
+    total = sum(data)
     if total > MAX_BYTES:
         raise CompileError(f"{path} declares {total} bytes of weights, but at most {MAX_BYTES} are allowed.")
-
-
-def _parts(value: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(value, dict):
-        if "class_name" in value:
-            yield value
-        for inner in value.values():
-            yield from _parts(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _parts(inner)
 
 
 def compile_h5(path: Path) -> bytes:
@@ -152,9 +142,8 @@ def read_network(path: Path) -> Any:
         return keras.models.load_model(path, compile=False)
     except Exception as error:
         # some errors have no message, and some begin with the whole configuration of a layer
-        reason = (
-            str(error).rpartition("Exception encountered: ")[2].partition("\n")[0] or type(error).__name__
-        )
+        message = str(error).rpartition("Exception encountered: ")[2].partition("\n")[0]
+        reason = message or type(error).__name__
         raise CompileError(f"{path} can't be loaded by this version of Keras: {reason}") from None
 
 
@@ -171,9 +160,9 @@ def convert(network: Any, path: Path) -> bytes:
         with redirect_stdout(StringIO()):
             return tf.lite.TFLiteConverter.from_keras_model(network).convert()
     except Exception:
-        kinds = ", ".join(sorted({type(layer).__name__ for layer in network.layers}))
+        layers = ", ".join(sorted({type(layer).__name__ for layer in network.layers}))
         raise CompileError(
-            f"{path} can't be compiled: LiteRT lacks an operation that one of these layers needs: {kinds}. "
+            f"{path} can't be compiled: LiteRT lacks an operation that one of these layers needs: {layers}. "
             "Recurrent layers need unroll=True."
         ) from None
 
@@ -185,9 +174,7 @@ def main() -> None:
     path, outs = Path(sys.argv[1]), [Path(out) for out in sys.argv[2:]]
     compiled = compile_h5(path)
     if not outs or outs[0].parent == path.parent:
-        # where digits/model.py looks for the compiled form of an .h5 without a card
-        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-        outs.append(path.parent / ".compiled" / f"{sha256}.tflite")
+        outs.append(cache_of(path, sha256(path)))
     for out in outs:
         with outputs(out.parent, out.name) as new:
             (new / out.name).write_bytes(compiled)
