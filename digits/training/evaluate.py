@@ -16,16 +16,12 @@ import numpy as np
 from digits.model import Classifier, Model, ModelError, scale
 from digits.training import plots, tracking
 from digits.training.arrays import IMAGES, read_both, sha256
-from digits.training.card import write_card, write_json
-from digits.training.measures import (
-    confusion_matrix,
-    evaluate,
-    evaluate_outliers,
-    reliability,
-    sure_threshold,
-)
+from digits.training.measures import confusion_matrix, evaluate, evaluate_outliers, sure_threshold
 from digits.training.mnist import origin
 from digits.training.stage import ROOT, StageError, outputs, read_params, run
+
+# decimal places of figures in cards and metrics: what differs between processors is smaller
+DECIMALS = 6
 
 
 @dataclass(frozen=True)
@@ -57,6 +53,30 @@ def read_run(out: Path, images: Path) -> dict[str, Any]:
                 f"{path} does not belong to the run in {out / 'metrics' / 'training.json'}. Run `dvc repro`."
             )
     return about
+
+
+def write_card(path: Path, h5: Path, tflite: Path, **facts: Any) -> None:
+    """Write the card of a model: the JSON file beside it that says what it is, and by their hashes which files
+    belong to it. It only depends on the model and its data, so that a stage that runs again writes the same bytes.
+
+    Args:
+        h5, tflite: the model's files.
+        facts: further fields.
+    """
+    hashes = {"h5_sha256": sha256(h5), "tflite_sha256": sha256(tflite)}
+    _write_json(path, {"name": h5.stem, "version": hashes["h5_sha256"][:12], **hashes, **facts})
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(_rounded(content), indent=2) + "\n")
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _rounded(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_rounded(each) for each in value]
+    return round(value, DECIMALS) if isinstance(value, float) else value
 
 
 def main() -> None:
@@ -109,10 +129,13 @@ def main() -> None:
     used = sum(len(made[name]) for name in ("training", "calibration", "validation"))
     limited = used < len(x)
     with outputs(out, "metrics/metrics.json", "metrics/plots", "models/mnist.json") as new:
-        write_json(new / "metrics" / "metrics.json", headline)
-        plots.write(new / "metrics" / "plots", arrays["x_test"], arrays["y_test"], predicted)
-        plots.write_reliability(new / "metrics" / "plots", reliability(probabilities, labels))
-        plots.contact_sheet(strange).save(new / "metrics" / "plots" / "outliers.png")
+        _write_json(new / "metrics" / "metrics.json", headline)
+        drawn = new / "metrics" / "plots"
+        drawn.mkdir()
+        plots.write_confusion(drawn / "confusion.csv", arrays["y_test"], predicted)
+        plots.write_reliability(drawn / "reliability.csv", probabilities, labels)
+        plots.misclassified(arrays["x_test"], arrays["y_test"], predicted).save(drawn / "misclassified.png")
+        plots.contact_sheet(strange).save(drawn / "outliers.png")
         write_card(
             new / "models" / "mnist.json",
             h5,

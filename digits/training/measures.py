@@ -15,8 +15,10 @@ def evaluate(probabilities: np.ndarray, labels: np.ndarray, threshold: float) ->
     """Cross-entropy ("loss"), "accuracy", expected calibration error ("ece"), and the fractions of the images
     that are "sure" and "sure_and_wrong".
 
-    probabilities: float32 (n, 10). labels: the digits, (n,). threshold: answers are sure if their largest
-    probability is at least this.
+    Args:
+        probabilities: float32 (n, 10).
+        labels: the digits, (n,).
+        threshold: answers are sure if their largest probability is at least this.
     """
     right = probabilities[np.arange(len(probabilities)), labels]
     correct, sure = probabilities.argmax(1) == labels, probabilities.max(1) >= threshold
@@ -48,10 +50,13 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 def sure_threshold(digits: np.ndarray, outliers: np.ndarray, kept: float) -> float:
     """The threshold in (0, 1) from which an answer's largest probability is sure.
 
-    digits, outliers: the largest probabilities of held-out digits and outliers, (n,). kept: the fraction of the
-    digits that should be sure. The result is the highest threshold for that, or a lower one if that makes no
-    outlier sure either. If all outliers have much lower probabilities than digits, other digits thus have a
-    margin. It has four decimal places, because further ones depend on the processor.
+    It is the highest threshold for that many digits, or a lower one if that makes no outlier sure either. If all
+    outliers have much lower probabilities than digits, other digits thus have a margin. It has four decimal
+    places, because further ones depend on the processor.
+
+    Args:
+        digits, outliers: the largest probabilities of held-out digits and outliers, (n,).
+        kept: the fraction of the digits that should be sure.
     """
     threshold = math.floor(float(np.quantile(digits, 1 - kept, method="lower")) * 1e4)
     if len(outliers):

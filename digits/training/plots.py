@@ -1,6 +1,5 @@
 """Pictures and tables of what a network gets wrong, and of the outliers that it was tested with. `dvc plots diff`
-draws confusion.csv and reliability.csv, and shows misclassified.png and outliers.png beside those of another
-run."""
+draws the tables, and shows the pictures beside those of another run."""
 
 from __future__ import annotations
 
@@ -9,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from digits.training.measures import reliability
+
 # maximum number of images on the sheet
 MAX_SHOWN = 100
 COLUMNS = 10
@@ -16,27 +17,26 @@ COLUMNS = 10
 SHOWN = 24
 
 
-def write(folder: Path, images: np.ndarray, labels: np.ndarray, predicted: np.ndarray) -> None:
-    """Create `folder`, and write confusion.csv and misclassified.png into it.
-
-    images: uint8 (n, 28, 28), bright on black. labels, predicted: actual and predicted digits, (n,).
-    """
-    folder.mkdir(exist_ok=True)
-    pairs = zip(labels, predicted, strict=True)
-    rows = "".join(f"{label},{answer}\n" for label, answer in pairs)
-    (folder / "confusion.csv").write_text(f"actual,predicted\n{rows}")
-    draw_misclassified(images, labels, predicted).save(folder / "misclassified.png")
+def write_confusion(path: Path, labels: np.ndarray, predicted: np.ndarray) -> None:
+    """Write a CSV file with the actual and the predicted digit of each image. labels, predicted: (n,)."""
+    rows = "".join(f"{label},{answer}\n" for label, answer in zip(labels, predicted, strict=True))
+    path.write_text(f"actual,predicted\n{rows}")
 
 
-def write_reliability(folder: Path, bins: list[tuple[float, float, int]]) -> None:
-    """Write reliability.csv for the reliability diagram, with the mean probability, the accuracy and the number
-    of images in each bin."""
+def write_reliability(path: Path, probabilities: np.ndarray, labels: np.ndarray) -> None:
+    """Write a CSV file for the reliability diagram: the bins of `measures.reliability`."""
+    bins = reliability(probabilities, labels)
     rows = "".join(f"{probability:.5f},{accuracy:.5f},{count}\n" for probability, accuracy, count in bins)
-    (folder / "reliability.csv").write_text(f"probability,accuracy,images\n{rows}")
+    path.write_text(f"probability,accuracy,images\n{rows}")
 
 
-def draw_misclassified(images: np.ndarray, labels: np.ndarray, predicted: np.ndarray) -> Image.Image:
-    """A sheet with at most MAX_SHOWN misclassified images, dark on light, each below "label > prediction"."""
+def misclassified(images: np.ndarray, labels: np.ndarray, predicted: np.ndarray) -> Image.Image:
+    """A sheet with at most MAX_SHOWN misclassified images, dark on light, each below "label > prediction".
+
+    Args:
+        images: uint8 (n, 28, 28), bright on black.
+        labels, predicted: actual and predicted digits, (n,).
+    """
     wrong = np.flatnonzero(predicted != labels)[:MAX_SHOWN]
     rows = max(1, -(-len(wrong) // COLUMNS))
     sheet = Image.new("L", (COLUMNS * 64, rows * 80), 255)

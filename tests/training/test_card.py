@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from digits.training.card import write_card
+from digits.training.evaluate import write_card
 from digits.training.tracking import revision
 from project import ROOT
 
