@@ -120,24 +120,22 @@ def is_held_out(request_id: str, fraction: float) -> bool:
 
 def fetch(source: str, held_out: float) -> tuple[Arrays, list[str]]:
     """The arrays of data/corrections.npz, and what is wrong with each picture that could not be used."""
-    images: list[np.ndarray] = []
-    labels, held, ids, problems = [], [], [], []
+    rows, problems = [], []
     for request_id, document in documents(source) if source else ():
+        held = is_held_out(request_id, held_out)
         try:
             for image, label, name in images_of(request_id, document):
-                images.append(image)
-                labels.append(label)
-                held.append(is_held_out(request_id, held_out))
-                ids.append(name)
+                rows.append((image, label, held, name))
         except PictureError as error:
             problems.append(f"{request_id}: {error}")
         except (KeyError, IndexError, ValueError, TypeError) as error:
             reason = type(error).__name__
             raise StageError(f"The correction of {request_id} is damaged ({reason}). Remove it.") from None
+    images, labels, helds, ids = zip(*rows, strict=True) if rows else ((),) * 4
     arrays = {
-        "images": np.stack(images) if images else np.empty((0, 28, 28), np.uint8),
+        "images": np.array(images, np.uint8).reshape(-1, 28, 28),
         "labels": np.array(labels, np.uint8),
-        "held_out": np.array(held, bool),
+        "held_out": np.array(helds, bool),
         "ids": np.array(ids, "U"),
     }
     return arrays, problems
@@ -145,15 +143,13 @@ def fetch(source: str, held_out: float) -> tuple[Arrays, list[str]]:
 
 def sheets(arrays: Arrays) -> Iterator[Image.Image]:
     """Contact sheets of all images, sorted by their labels."""
-    rows = {}
+    rows = []
     for label in range(NO_DIGIT + 1):
+        name = "no digit" if label == NO_DIGIT else str(label)
         shown = arrays["images"][arrays["labels"] == label]
-        for start in range(0, len(shown), SHOWN):
-            name = "no digit" if label == NO_DIGIT else str(label)
-            rows[f"{name} ({start + 1}-)"] = shown[start : start + SHOWN]
-    names = list(rows)
-    for start in range(0, max(1, len(names)), ROWS):
-        yield contact_sheet({name: rows[name] for name in names[start : start + ROWS]})
+        rows += [(f"{name} ({i + 1}-)", shown[i : i + SHOWN]) for i in range(0, len(shown), SHOWN)]
+    for i in range(0, max(1, len(rows)), ROWS):
+        yield contact_sheet(dict(rows[i : i + ROWS]))
 
 
 def main() -> None:
