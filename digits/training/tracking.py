@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -76,40 +75,38 @@ def _wanted() -> bool:
 def _logged(out: Path, register: bool) -> str:
     """Log the run, and return its id in MLflow."""
     import mlflow
-    from mlflow import MlflowClient
-    from mlflow.entities import Metric, Param, RunTag
 
     card = json.loads((out / "models" / "mnist.json").read_text())
     if not {"MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"} & os.environ.keys():
         mlflow.set_experiment(NAME)
     # if an exception leaves this block, MLflow marks the run as failed
     with mlflow.start_run() as run:
-        now = int(time.time() * 1000)
         names = ("test", "validation", "sure_threshold", "temperature", "parameters")
-        figures = {name: card[name] for name in names}
-        metrics = [
-            *_epochs(out / "metrics" / "training.csv", now),
-            *((name, value, now, 0) for name, value in _flat(figures)),
-        ]
-        tags = {
-            "mlflow.source.git.commit": revision(),
-            "data_sha256": card["data_sha256"],
-            "trained_on": card["trained_on"],
-            "model_version": card["version"],
-        }
-        client, run_id = MlflowClient(), run.info.run_id
-        client.log_batch(
-            run_id,
-            metrics=[Metric(*metric) for metric in metrics],
-            params=[Param(name, str(value)) for name, value in _flat(card["params"])],
-            tags=[RunTag(name, str(value)) for name, value in tags.items()],
+        mlflow.log_metrics(dict(_flat({name: card[name] for name in names})))
+        with (out / "metrics" / "training.csv").open(newline="") as file:
+            for row in csv.DictReader(file):
+                epoch = int(row.pop("epoch"))
+                mlflow.log_metrics({_known(name): float(row[name]) for name in row}, epoch)
+        mlflow.log_params(dict(_flat(card["params"])))
+        mlflow.set_tags(
+            {
+                "mlflow.source.git.commit": revision(),
+                "data_sha256": card["data_sha256"],
+                "trained_on": card["trained_on"],
+                "model_version": card["version"],
+            }
         )
         for name in MODEL_FILES:
             mlflow.log_artifact(str(out / "models" / name), "model")
         mlflow.log_artifacts(str(out / "metrics"), "metrics")
         if register:
-            _register(client, f"{run.info.artifact_uri}/model", run_id, card["version"])
-    return run_id
+            client = mlflow.MlflowClient()
+            if not client.search_registered_models(f"name='{NAME}'"):
+                client.create_registered_model(NAME)
+            source, tags = f"{run.info.artifact_uri}/model", {"version": card["version"]}
+            made = client.create_model_version(NAME, source, run.info.run_id, tags=tags)
+            client.set_registered_model_alias(NAME, ALIAS, made.version)
+    return str(run.info.run_id)
 
 
 def revision(project: Path = ROOT) -> str | None:
@@ -131,27 +128,9 @@ def revision(project: Path = ROOT) -> str | None:
         return None
 
 
-def _register(client: Any, source: str, run_id: str, version: str) -> None:
-    """Create a version of the registered model from the files at `source`."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        client.create_registered_model(NAME)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    made = client.create_model_version(NAME, source, run_id, tags={"version": version})
-    client.set_registered_model_alias(NAME, ALIAS, made.version)
-
-
-def _epochs(path: Path, now: int) -> Iterator[tuple[str, float, int, int]]:
-    """The figures that train.py wrote for each epoch, as (name, value, time, epoch)."""
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            epoch = int(row.pop("epoch"))
-            for name, value in row.items():
-                known = f"eval.{name.removeprefix('val_')}" if name.startswith("val_") else f"train.{name}"
-                yield known, float(value), now, epoch
+def _known(name: str) -> str:
+    """What MLflow calls a figure of an epoch."""
+    return f"eval.{name.removeprefix('val_')}" if name.startswith("val_") else f"train.{name}"
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
