@@ -43,6 +43,7 @@ from digits.imaging.find import Locate  # noqa: E402
 from digits.model import Classifier, load, scale  # noqa: E402
 from digits.reading.search import locate  # noqa: E402
 from digits.training.hands import hands  # noqa: E402
+from digits.training.measures import auroc, calibration_error, reliability  # noqa: E402
 from digits.training.synthetic import smooth_digit  # noqa: E402
 
 Labelled = Iterator[tuple[Image.Image, int]]
@@ -63,10 +64,9 @@ class Answer(NamedTuple):
 
 def mnist(count: int, rng: np.random.Generator) -> Labelled:
     """MNIST's test images, bright on black."""
-    with np.load(os.environ["MNIST_NPZ"]) as file:
-        images, labels = file["x_test"], file["y_test"]
-    for i in rng.permutation(len(images))[:count]:
-        yield Image.fromarray(images[i]), int(labels[i])
+    digits = Digits()
+    for i in rng.permutation(len(digits.images))[:count]:
+        yield Image.fromarray(digits.images[i]), int(digits.labels[i])
 
 
 def uci(count: int, rng: np.random.Generator) -> Labelled:
@@ -235,29 +235,21 @@ def evaluate_pictures(
 
 def evaluate_mnist(classifier: Classifier, threshold: float) -> np.ndarray:
     """Print the results for MNIST's test images, and return their largest probabilities when sent as pixels."""
-    with np.load(os.environ["MNIST_NPZ"]) as file:
-        images, labels = file["x_test"], file["y_test"]
-    probabilities = classifier.probabilities(scale(images))
-    pictures = np.array([read(classifier, png(Image.fromarray(image))) for image in images])
+    digits = Digits()
+    probabilities = classifier.probabilities(scale(digits.images))
+    pictures = np.array([read(classifier, png(Image.fromarray(image))) for image in digits.images])
     for name, found, largest in (
         ("pixels", probabilities.argmax(1), probabilities.max(1)),
         ("PNG", pictures[:, 0], pictures[:, 1]),
     ):
-        right, sure = found == labels, largest >= threshold
+        right, sure = found == digits.labels, largest >= threshold
         print(
             f"MNIST's 10,000 test images as {name}: {right.mean():.2%} right, {sure.mean():.2%} sure, "
             f"{(sure & ~right).mean():.2%} sure and wrong, calibration error "
-            f"{calibration_error(right, largest):.4f}",
+            f"{calibration_error(reliability(largest, right)):.4f}",
             flush=True,
         )
     return probabilities.max(1)
-
-
-def calibration_error(right: np.ndarray, largest: np.ndarray) -> float:
-    """The expected calibration error in 15 bins (Guo et al. 2017, arXiv:1706.04599)."""
-    bins = np.minimum((largest * 15).astype(int), 14)
-    ranges = [bins == i for i in range(15)]
-    return float(sum(abs(right[i].mean() - largest[i].mean()) * i.mean() for i in ranges if i.any()))
 
 
 def evaluate_outliers(classifier: Classifier, threshold: float, count: int, digits: np.ndarray) -> None:
@@ -266,7 +258,6 @@ def evaluate_outliers(classifier: Classifier, threshold: float, count: int, digi
     digits: the largest probabilities of the test digits.
     """
     print("| no digit | AUROC | sure | refused |\n|---|---|---|---|")
-    ordered = np.sort(digits)
     for kind in OUTLIERS:
         answers = [read(classifier, png(picture)) for picture in kind(count, np.random.default_rng(11))]
         if not answers:
@@ -274,13 +265,9 @@ def evaluate_outliers(classifier: Classifier, threshold: float, count: int, digi
             continue
         largest = np.array([probability for _, probability in answers])
         # refused pictures count as unsure with probability 0
-        below = sum(np.searchsorted(ordered, largest, side) for side in ("left", "right")) / 2
-        auroc = 1 - below.mean() / len(ordered)
-        refused = np.mean([found < 0 for found, _ in answers])
-        print(
-            f"| {kind.__name__} | {auroc:.4f} | {(largest >= threshold).mean():.2%} | {refused:.2%} |",
-            flush=True,
-        )
+        shares = (largest >= threshold).mean(), np.mean([found < 0 for found, _ in answers])
+        cells = [f"{auroc(digits, largest):.4f}", *(f"{share:.2%}" for share in shares)]
+        print(f"| {kind.__name__} | {' | '.join(cells)} |", flush=True)
 
 
 def print_cases(classifier: Classifier, threshold: float, folder: Path) -> None:

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 
 from digits.model import Classifier, Model, ModelError, scale
-from digits.training import plots, tracking
+from digits.training import measures, plots, tracking
 from digits.training.arrays import IMAGES, read_both, sha256
-from digits.training.measures import confusion_matrix, evaluate, evaluate_outliers, sure_threshold
 from digits.training.mnist import origin
 from digits.training.stage import ROOT, StageError, outputs, read_params, run
 
@@ -105,18 +104,20 @@ def main() -> None:
     digits, outliers = (
         predict(images).max(1, initial=0) for images in (x[made["calibration"]], made["calibration_outliers"])
     )
-    threshold = sure_threshold(digits, outliers, params.sure)
+    threshold = measures.sure_threshold(digits, outliers, params.sure)
 
     # neither the weights nor the temperature nor the threshold were fitted to these images
     probabilities, labels = predict(x[made["validation"]]), y[made["validation"]]
     kinds = made["validation_kinds"]
     strange = {str(kind): made["validation_outliers"][kinds == kind] for kind in dict.fromkeys(kinds)}
-    validation: dict[str, Any] = evaluate(probabilities, labels, threshold)
+    validation: dict[str, Any] = measures.evaluate(probabilities, labels, threshold)
     validation["outliers"] = {
-        kind: evaluate_outliers(probabilities, predict(images), threshold) for kind, images in strange.items()
+        kind: measures.evaluate_outliers(probabilities, predict(images), threshold)
+        for kind, images in strange.items()
     }
+    bins = measures.reliability(probabilities.max(1), probabilities.argmax(1) == labels)
     tested = predict(arrays["x_test"])
-    test = evaluate(tested, arrays["y_test"], threshold)
+    test = measures.evaluate(tested, arrays["y_test"], threshold)
     predicted = tested.argmax(1)
 
     headline: dict[str, Any] = {
@@ -133,7 +134,7 @@ def main() -> None:
         drawn = new / "metrics" / "plots"
         drawn.mkdir()
         plots.write_confusion(drawn / "confusion.csv", arrays["y_test"], predicted)
-        plots.write_reliability(drawn / "reliability.csv", probabilities, labels)
+        plots.write_reliability(drawn / "reliability.csv", bins)
         plots.misclassified(arrays["x_test"], arrays["y_test"], predicted).save(drawn / "misclassified.png")
         plots.contact_sheet(strange).save(drawn / "outliers.png")
         write_card(
@@ -150,7 +151,7 @@ def main() -> None:
             sure_threshold=threshold,
             validation=validation,
             test=test,
-            confusion_matrix=confusion_matrix(arrays["y_test"], predicted).tolist(),
+            confusion_matrix=measures.confusion_matrix(arrays["y_test"], predicted).tolist(),
         )
     tracking.log_run(out, register=not limited)
     print(f"Test loss: {test['loss']:.4f}")

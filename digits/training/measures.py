@@ -25,7 +25,7 @@ def evaluate(probabilities: np.ndarray, labels: np.ndarray, threshold: float) ->
     return {
         "loss": float(-np.log(np.maximum(right, 1e-7)).mean()),
         "accuracy": float(correct.mean()),
-        "ece": calibration_error(reliability(probabilities, labels)),
+        "ece": calibration_error(reliability(probabilities.max(1), correct)),
         "sure": float(sure.mean()),
         "sure_and_wrong": float((sure & ~correct).mean()),
     }
@@ -72,10 +72,14 @@ def auroc(digits: np.ndarray, outliers: np.ndarray) -> float:
     return float((below + not_above).mean() / 2 / len(outliers))
 
 
-def reliability(probabilities: np.ndarray, labels: np.ndarray) -> list[tuple[float, float, int]]:
+def reliability(largest: np.ndarray, right: np.ndarray) -> list[tuple[float, float, int]]:
     """The mean probability, the accuracy and the number of images in each bin that is not empty. The bins divide
-    the largest probability into BINS equal ranges."""
-    largest, right = probabilities.max(1), probabilities.argmax(1) == labels
+    [0, 1] into BINS equal ranges.
+
+    Args:
+        largest: the largest probability of each image, (n,).
+        right: whether its digit is the right one, bool (n,).
+    """
     bins = np.minimum((largest * BINS).astype(int), BINS - 1)
     there = [bins == i for i in np.unique(bins)]
     return [(float(largest[i].mean()), float(right[i].mean()), int(i.sum())) for i in there]

@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from digits.training.measures import reliability
-
 # maximum number of images on the sheet
 MAX_SHOWN = 100
 COLUMNS = 10
@@ -23,9 +21,8 @@ def write_confusion(path: Path, labels: np.ndarray, predicted: np.ndarray) -> No
     path.write_text(f"actual,predicted\n{rows}")
 
 
-def write_reliability(path: Path, probabilities: np.ndarray, labels: np.ndarray) -> None:
-    """Write a CSV file for the reliability diagram: the bins of `measures.reliability`."""
-    bins = reliability(probabilities, labels)
+def write_reliability(path: Path, bins: list[tuple[float, float, int]]) -> None:
+    """Write a CSV file for the reliability diagram. bins: of `measures.reliability`."""
     rows = "".join(f"{probability:.5f},{accuracy:.5f},{count}\n" for probability, accuracy, count in bins)
     path.write_text(f"probability,accuracy,images\n{rows}")
 

@@ -191,7 +191,7 @@ def test_the_calibration_error_is_the_distance_of_probability_and_accuracy() -> 
     probabilities = np.full((10, 10), 0.2 / 9)
     probabilities[:, 3] = 0.8
     labels = np.array([3] * 7 + [4] * 3)
-    bins = measures.reliability(probabilities, labels)
+    bins = measures.reliability(probabilities.max(1), labels == 3)
     assert bins == [(pytest.approx(0.8), pytest.approx(0.7), 10)]
     assert measures.calibration_error(bins) == pytest.approx(0.1)
     assert measures.evaluate(probabilities, labels, 0.5)["sure_and_wrong"] == pytest.approx(0.3)
