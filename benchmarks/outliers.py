@@ -110,16 +110,17 @@ def kana(count: int, rng: np.random.Generator) -> Pictures:
         draw = ImageDraw.Draw(picture)
         for points in shapes[rng.integers(len(shapes))]:
             line = np.array(points) + rng.normal(0, 0.03, (len(points), 2))
-            at = np.linspace(0, len(line) - 1, 40)
-            x, y = (
-                np.convolve(
-                    np.pad(np.interp(at, range(len(line)), line[:, i]), 3, "edge"), np.ones(7) / 7, "valid"
-                )
-                for i in (0, 1)
-            )
+            x, y = smooth(line, 40, 7)
             for u, v in zip(100 + 120 * ((x - 0.5) * wide + (0.5 - y) * slant), 40 + 120 * y, strict=True):
                 draw.ellipse((u - pen / 2, v - pen / 2, u + pen / 2, v + pen / 2), fill=255)
         yield picture
+
+
+def smooth(points: np.ndarray, count: int, width: int) -> list[np.ndarray]:
+    """x and y of `count` points along the line through these (n, 2), each the mean of `width` neighbours."""
+    at, weights = np.linspace(0, len(points) - 1, count), np.ones(width) / width
+    along = (np.interp(at, range(len(points)), column) for column in points.T)
+    return [np.convolve(np.pad(column, width // 2, "edge"), weights, "valid") for column in along]
 
 
 def scribbles(count: int, rng: np.random.Generator) -> Pictures:
@@ -129,16 +130,8 @@ def scribbles(count: int, rng: np.random.Generator) -> Pictures:
         draw = ImageDraw.Draw(picture)
         for _ in range(int(rng.integers(1, 3))):
             points = rng.uniform(30, 170, (int(rng.integers(6, 11)), 2))
-            at = np.linspace(0, len(points) - 1, 120)
-            x, y = (
-                np.convolve(
-                    np.pad(np.interp(at, range(len(points)), points[:, i]), 4, "edge"),
-                    np.ones(9) / 9,
-                    "valid",
-                )
-                for i in (0, 1)
-            )
-            draw.line(list(zip(x, y, strict=True)), fill=255, width=int(rng.integers(3, 14)), joint="curve")
+            line = list(zip(*smooth(points, 120, 9), strict=True))
+            draw.line(line, fill=255, width=int(rng.integers(3, 14)), joint="curve")
         yield picture
 
 
