@@ -3,9 +3,8 @@ the kinds cells_inside, cells_on and cells_outside. The lines are printed or han
 
 from __future__ import annotations
 
-from io import BytesIO
-
 import numpy as np
+from paper import png
 from PIL import Image, ImageDraw, ImageFilter
 
 # the cut, as a fraction of the cell's side inside the line, or outside if negative
@@ -57,6 +56,4 @@ def cell(ink: Image.Image, dark: bool, rng: np.random.Generator, cut: str) -> by
         (rng.uniform(200, 255), rng.uniform(0, 90)) if dark else (rng.uniform(0, 50), rng.uniform(150, 255))
     )
     grey = paper + (pen - paper) * grey + rng.normal(0, rng.uniform(0, 5), grey.shape)
-    file = BytesIO()
-    Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8)).save(file, "PNG")
-    return file.getvalue()
+    return png(Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8)))

@@ -5,12 +5,12 @@ the pen's."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from io import BytesIO
 
 import numpy as np
 from numerals_pens import number, written
 from numerals_scores import Box, Picture
 from numerals_strings import Digits, Rng, put
+from paper import jpeg, png
 from PIL import Image, ImageDraw, ImageFilter
 
 
@@ -26,12 +26,8 @@ def smooth(rng: Rng, height: int, width: int, down: float, across: float) -> np.
 
 def file_of(picture: np.ndarray, rng: Rng) -> bytes:
     """The file of a picture with values around 0..255, grey or RGB: a PNG, or more often a JPEG."""
-    image, file = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8)), BytesIO()
-    if rng.random() < 0.4:
-        image.save(file, "PNG")
-    else:
-        image.save(file, "JPEG", quality=int(rng.integers(50, 95)))
-    return file.getvalue()
+    image = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
+    return png(image) if rng.random() < 0.4 else jpeg(image, int(rng.integers(50, 95)))
 
 
 def lit(ink: np.ndarray, rng: Rng, dark: bool = True) -> np.ndarray:

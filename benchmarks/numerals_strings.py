@@ -19,23 +19,8 @@ from paper import photograph  # noqa: E402
 
 # letters that don't look like digits in any typeface, alone or in pairs
 WORDS = [
-    "kg",
-    "km",
-    "cm",
-    "Nr",
-    "mm",
-    "EUR",
-    "kWh",
-    "max",
-    "Abt",
-    "am",
-    "and",
-    "Px",
-    "Tel",
-    "Fax",
-    "nach",
-    "Mt",
-]
+    "kg", "km", "cm", "Nr", "mm", "EUR", "kWh", "max", "Abt", "am", "and", "Px", "Tel", "Fax", "nach", "Mt",
+]  # fmt: skip
 SIGNS = ["+", "=", "-", "x", "*", "#", "<", "~", "^", ":"]
 Rng = np.random.Generator
 # a picture bright on black, and its lines

@@ -32,9 +32,7 @@ def photograph(ink: Image.Image, dark: bool, rng: np.random.Generator, lines: in
     if rng.random() < 0.3:
         picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0, height / 60)))
     if rng.random() < 0.3:
-        file = BytesIO()
-        picture.convert("RGB").save(file, "JPEG", quality=int(rng.integers(40, 95)))
-        return file.getvalue()
+        return jpeg(picture.convert("RGB"), int(rng.integers(40, 95)))
     return png(picture)
 
 
@@ -53,4 +51,11 @@ def png(picture: Image.Image) -> bytes:
     """The bytes of the picture's file."""
     file = BytesIO()
     picture.save(file, "PNG")
+    return file.getvalue()
+
+
+def jpeg(picture: Image.Image, quality: int) -> bytes:
+    """The bytes of the picture's file."""
+    file = BytesIO()
+    picture.save(file, "JPEG", quality=quality)
     return file.getvalue()

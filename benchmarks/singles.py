@@ -185,21 +185,8 @@ def depths(digits: Digits, rng: Rng, index: int) -> Single:
 
 # formats of pictures that people send; Pillow writes others too
 SENT = (
-    "PNG",
-    "JPEG",
-    "GIF",
-    "BMP",
-    "WEBP",
-    "TIFF",
-    "AVIF",
-    "PDF",
-    "ICO",
-    "JPEG2000",
-    "MPO",
-    "DIB",
-    "PPM",
-    "TGA",
-)
+    "PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "AVIF", "PDF", "ICO", "JPEG2000", "MPO", "DIB", "PPM", "TGA",
+)  # fmt: skip
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB", "F")
 WIDE_MODES = {"I;16": np.uint16, "I;16B": ">u2", "I": np.int32}
 # in other formats, Pillow writes modes of more than 8 bits as white
