@@ -6,15 +6,14 @@ from __future__ import annotations
 
 import atexit
 import base64
-import json
 import logging
 import os
+import queue
 import random
 import socket
 import sys
 import threading
 import time
-from collections import deque
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -50,14 +49,13 @@ _waitpid = get_original("os", "waitpid")
 log = logging.getLogger("digits.collect")
 
 
-class Item:
-    """A line for the store's process, and its reply once that has come."""
+class Call:
+    """A call of a method of Store in the store's process, and its result once that has come."""
 
-    def __init__(self, asked: dict[str, Any]) -> None:
-        self.line = orjson.dumps(asked) + b"\n"
-        self.is_correction = "correct" in asked
-        self.replied = threading.Event()
-        self.reply: dict[str, Any] = {}
+    def __init__(self, method: str, **arguments: Any) -> None:
+        self.method, self.json = method, orjson.dumps((method, arguments))
+        self.returned = threading.Event()
+        self.result: dict[str, Any] = {"status": 503, "reason": "no answer"}
 
 
 class Collector:
@@ -65,9 +63,8 @@ class Collector:
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self.settings, self.metrics = settings, metrics
-        self.waiting: deque[Item] = deque()
-        self.held = 0
-        self.more = threading.Condition()
+        self.waiting: queue.SimpleQueue[Call] = queue.SimpleQueue()
+        self.held, self.lock = 0, threading.Lock()
         self.logged, self.dropped = float("-inf"), 0
         self.corrections = threading.BoundedSemaphore(CORRECTIONS_AT_ONCE)
         self.store: tuple[socket.socket, Any] | None = None
@@ -96,30 +93,30 @@ class Collector:
                 "images": images,
                 "pictures": pictures,
             }
-            if not self._put(Item({"keep": item})):
+            if not self._put(Call("keep", item=item)):
                 self._drop("queue", f"more than {MOST_ITEMS} items or {MOST_BYTES} bytes are waiting")
 
     def correct(self, request_id: str, digits: list[Any], replace: bool) -> dict[str, Any]:
-        """The reply of `Store.correct`, which is waited for. Raises Problem 503."""
+        """The result of `Store.correct`, which is waited for. Raises Problem 503."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        asked = {"correct": {"request_id": request_id, "digits": digits, "replace": replace, "now": now}}
         if not self.corrections.acquire(timeout=self.settings.max_wait_ms / 1000):
             raise Overloaded
         try:
             for seconds in (*AGAIN, None):
-                item = Item(asked)
-                if not self._put(item):
+                call = Call("correct", request_id=request_id, digits=digits, replace=replace, now=now)
+                if not self._put(call):
                     raise Overloaded
-                if not item.replied.wait(STORE_SECONDS) or item.reply["status"] == 503:
-                    log.error("correction not kept", extra={"reason": item.reply.get("reason", "no answer")})
-                    again = {"Retry-After": "10"}
-                    raise Problem(503, "The correction can't be kept at the moment.", headers=again)
-                if item.reply["status"] != 404 or seconds is None:
+                call.returned.wait(STORE_SECONDS)
+                if call.result["status"] != 404 or seconds is None:
                     break
                 time.sleep(seconds)
-            return item.reply
         finally:
             self.corrections.release()
+        if call.result["status"] == 503:
+            log.error("correction not kept", extra={"reason": call.result["reason"]})
+            again = {"Retry-After": "10"}
+            raise Problem(503, "The correction can't be kept at the moment.", headers=again)
+        return call.result
 
     def flush(self) -> None:
         """Wait until the queue is empty, but not long."""
@@ -127,49 +124,48 @@ class Collector:
         while self.held and time.monotonic() < deadline:
             time.sleep(0.01)
 
-    def _put(self, item: Item) -> bool:
-        with self.more:
-            if self.held + len(item.line) > MOST_BYTES or len(self.waiting) >= MOST_ITEMS:
+    def _put(self, call: Call) -> bool:
+        with self.lock:
+            if self.held + len(call.json) > MOST_BYTES or self.waiting.qsize() >= MOST_ITEMS:
                 return False
-            self.held += len(item.line)
-            self.waiting.append(item)
-            self.more.notify()
+            self.held += len(call.json)
+        self.waiting.put(call)
         return True
 
     def _run(self) -> None:
-        """Take items to the store, as long as the worker lives."""
+        """Make the calls that wait, as long as the worker lives."""
         with suppress(OSError):
             # at once, because it also removes what is too old
             self._start()
         while True:
-            with self.more:
-                while not self.waiting:
-                    self.more.wait()
+            calls = [self.waiting.get()]
             time.sleep(GATHER_SECONDS)
-            with self.more:
-                items = [self.waiting.popleft() for _ in range(min(AT_ONCE, len(self.waiting)))]
-            replies = self._replies(items)
-            for item in items:
-                item.reply = next(replies, {"status": 503, "reason": "the store's process has ended"})
-                self._done(item)
-            with self.more:
-                self.held -= sum(len(item.line) for item in items)
+            calls += [self.waiting.get() for _ in range(min(AT_ONCE - 1, self.waiting.qsize()))]
+            for call, result in zip(calls, self._results(calls), strict=True):
+                if result["status"] == 200:
+                    (self.metrics.collected if call.method == "keep" else self.metrics.corrected).inc()
+                elif call.method == "keep":
+                    self._drop("store", result["reason"])
+                call.result = result
+                call.returned.set()
+            with self.lock:
+                self.held -= sum(len(call.json) for call in calls)
 
-    def _replies(self, items: list[Item]) -> Any:
-        """Send items to the store's process, and return an iterator of its replies, which may end early."""
+    def _results(self, calls: list[Call]) -> list[dict[str, Any]]:
+        """Send calls to the store's process, and return their results."""
         try:
-            store, replies = self.store or self._start()
-            store.sendall(b"%d\n" % len(items) + b"".join(item.line for item in items))
-            for _ in items:
-                yield json.loads(replies.readline())
+            store, results = self.store or self._start()
+            store.sendall(b"[%b]\n" % b",".join(call.json for call in calls))
+            return orjson.loads(results.readline())
         except (OSError, ValueError):
             if self.store:
                 self.store[0].close()
             self.store = None
             time.sleep(RESTART_SECONDS)
+            return [{"status": 503, "reason": "the store's process has ended"}] * len(calls)
 
     def _start(self) -> tuple[socket.socket, Any]:
-        """Start the store's process, and return the connection to it and the stream of its replies."""
+        """Start the store's process, and return the connection to it and the stream of its results."""
         if self.pid:
             with suppress(OSError):
                 _waitpid(self.pid, os.WNOHANG)
@@ -188,13 +184,6 @@ class Collector:
             )
         self.store = near, near.makefile("rb")
         return self.store
-
-    def _done(self, item: Item) -> None:
-        if item.reply["status"] == 200:
-            (self.metrics.corrected if item.is_correction else self.metrics.collected).inc()
-        elif not item.is_correction:
-            self._drop("store", item.reply["reason"])
-        item.replied.set()
 
     def _drop(self, where: str, reason: str) -> None:
         self.metrics.not_collected[where].inc()

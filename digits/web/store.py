@@ -3,8 +3,8 @@ collected/DAY has what is kept of one request; once that is corrected, a file in
 written whole.
 
 A process of its own has the store, so that a slow or hanging one delays no answer. From descriptor 0, a socket,
-it reads a number and so many lines of JSON, and answers each in order with a line of JSON
-(digits/web/collect.py).
+it reads lines of JSON, each a list of calls `[method, arguments]` of the Store, and answers each line with the
+list of their results (digits/web/collect.py).
 
     python -m digits.web.store ADDRESS MOST_BYTES MOST_DAYS
 """
@@ -15,11 +15,14 @@ import json
 import os
 import select
 import signal
+import socket
 import sys
 import threading
 import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -44,9 +47,6 @@ Document = dict[str, Any]
 class FullError(OSError):
     """There is no room, because corrections are never removed."""
 
-    def __init__(self) -> None:
-        super().__init__("the store is full of corrections")
-
 
 class Store:
     """A store. Its methods raise OSError and what else the file system raises. Several processes may use the same
@@ -64,12 +64,11 @@ class Store:
         self.root = root.rstrip("/")
         self.most_bytes, self.most_days = most_bytes, most_days
         self.room, self.full_since = 0, float("-inf")
-        self.lock = threading.Lock()
 
-    def keep(self, item: Document) -> None:
-        """Write what is kept of a request. Raises FullError."""
-        with self.lock:
-            self._write(self._path(COLLECTED, item), item)
+    def keep(self, item: Document) -> Document:
+        """Write what is kept of a request. Returns {"status": 200}, and raises FullError."""
+        self._write(COLLECTED, item)
+        return {"status": 200}
 
     def correct(self, request_id: str, digits: list[Any], replace: bool, now: str) -> Document:
         """Keep what the pictures of a request show, on the disk before it returns.
@@ -86,73 +85,60 @@ class Store:
 
         Raises FullError.
         """
-        with self.lock:
-            item, old = self._find(COLLECTED, request_id), self._find(CORRECTED, request_id)
-            # a client may use an id again
-            known = item or old
+        item, old = self._find(COLLECTED, request_id), self._find(CORRECTED, request_id)
+        # a client may use an id again
+        known = item or old or {"images": len(digits), "pictures": []}
+        if len(digits) != known["images"]:
+            problem = (
+                f"must have an item for each picture of the request, of which there are {known['images']}."
+            )
+            return _refused(problem, found=f"{len(digits)} items")
+        said = [(digits[picture["index"]], picture) for picture in known["pictures"]]
+        said = [(digit, picture) for digit, picture in said if digit is not None]
+        if not said:
             missing = {"status": 404, "detail": "No picture that this corrects is kept."}
-            missing |= {"field": "request_id", "found": request_id}
-            if known is None:
-                return missing
-            if len(digits) != (n := known["images"]):
-                items = f"{n} item{'s' * (n > 1)}, one for each picture of the request"
-                return _refused(f"must have {items}.", found=f"{len(digits)} items")
-            said = [(digits[picture["index"]], picture) for picture in known["pictures"]]
-            said = [(digit, picture) for digit, picture in said if digit is not None]
-            if not said:
-                return missing
-            for digit, picture in said:
-                if isinstance(digit, dict | list) and "picture" not in picture:
-                    return _refused("must not have boxes, because the images were sent as pixels.")
-                if isinstance(digit, int) and "pixels" not in picture:
-                    why = "because POST /read read the picture line by line"
-                    return _refused(f"must have text and boxes, {why}.")
-                n = len(picture["answer"].get("readings", ())) or picture["answer"].get("pages", 1)
-                named = max(each["page"] for each in digit) if isinstance(digit, list) else 1
-                if named > n or (isinstance(digit, dict) and n > 1):
-                    why = f"because the file has {n} page{'s' * (n > 1)}"
-                    return _refused(f"must name pages from 1 to {n}, {why}.")
-            done = {"status": 200, "pictures": len(said)}
-            conflict = 'It has been corrected differently. Send "replace": true to replace that.'
-            # both are there if a process was killed between writing one and removing the other
-            same = old is not None and (item is None or item["time"] == old["time"])
-            if old and same and old["digits"] == digits:
-                if item:
-                    self._remove(self._path(COLLECTED, item))
-                return done
+            return missing | {"field": "request_id", "found": request_id}
+        for digit, picture in said:
+            pages = len(picture["answer"].get("readings", ())) or picture["answer"].get("pages", 1)
+            if isinstance(digit, dict | list) and "picture" not in picture:
+                return _refused("must not have boxes, because the images were sent as pixels.")
+            if isinstance(digit, int) and "pixels" not in picture:
+                return _refused("must have text and boxes, because POST /read read the picture line by line.")
+            named = [each["page"] for each in digit] if isinstance(digit, list) else [1]
+            if max(named) > pages or (isinstance(digit, dict) and pages > 1):
+                return _refused(f"must name pages of the file, which has {pages} pages.")
+        conflict = 'It has been corrected differently. Send "replace": true to replace that.'
+        # both are there if a process was killed between writing one and removing the other
+        if not old or old["digits"] != digits or (item and item["time"] != old["time"]):
             if old and not replace:
                 return {"status": 409, "detail": conflict}
-            document = known | {"digits": digits, "corrected": now}
             try:
-                self._write(self._path(CORRECTED, known), document, create=not old, durable=True)
+                document = known | {"digits": digits, "corrected": now}
+                self._write(CORRECTED, document, create=not old, durable=True)
             except FileExistsError:
                 # another process was faster
                 return {"status": 409, "detail": conflict}
             if old and old["time"][:10] != known["time"][:10]:
                 self._remove(self._path(CORRECTED, old))
-            if item:
-                self._remove(self._path(COLLECTED, item))
-                self.room += len(json.dumps(item))
-            return done
+        if item:
+            self._remove(self._path(COLLECTED, item))
+            self.room += len(json.dumps(item))
+        return {"status": 200, "pictures": len(said)}
 
-    def sweep(self) -> None:
-        """Remove uncorrected items that are too old, then the oldest until the rest is within the limit."""
-        with self.lock:
-            self._sweep()
-
-    def _sweep(self, needed: int = 0) -> None:
-        """Like `sweep`, so that there is room for `needed` more bytes, if possible."""
+    def sweep(self, needed: int = 0) -> None:
+        """Remove uncorrected items that are too old, then the oldest until the rest is within the limit and leaves
+        room for `needed` more bytes, if possible."""
         now = datetime.now(UTC)
         first = (now - timedelta(days=self.most_days)).strftime("%Y-%m-%d")
         collected, total = [], 0
-        for kind in (COLLECTED, CORRECTED):
-            for path, size, changed in self._files(kind):
+        for folder in (COLLECTED, CORRECTED):
+            for path, size, changed in self._files(folder):
                 left = path.endswith(".tmp") and changed < now.timestamp() - LEFT_SECONDS
-                if left or (kind == COLLECTED and path.rsplit("/", 2)[1] < first):
+                if left or (folder == COLLECTED and path.rsplit("/", 2)[1] < first):
                     self._remove(path)
                     continue
                 total += size
-                if kind == COLLECTED:
+                if folder == COLLECTED:
                     collected.append((changed, path, size))
         if total + needed > self.most_bytes:
             for _, path, size in sorted(collected):
@@ -162,10 +148,10 @@ class Store:
                 total -= size
         self.room = self.most_bytes - total
 
-    def _files(self, kind: str) -> list[tuple[str, int, float]]:
+    def _files(self, folder: str) -> list[tuple[str, int, float]]:
         """Path, size and time of the last change of each file."""
         files = []
-        for path, facts in self.system.find(f"{self.root}/{kind}", detail=True).items():
+        for path, facts in self.system.find(f"{self.root}/{folder}", detail=True).items():
             times = (facts.get(name) for name in ("mtime", "LastModified", "created"))
             changed = next((time for time in times if time is not None), 0.0)
             if isinstance(changed, datetime):
@@ -173,18 +159,15 @@ class Store:
             files.append((path, int(facts["size"] or 0), float(changed)))
         return files
 
-    def _path(self, kind: str, document: Document) -> str:
-        return f"{self.root}/{kind}/{document['time'][:10]}/{document['request_id']}.json"
+    def _path(self, folder: str, document: Document) -> str:
+        return f"{self.root}/{folder}/{document['time'][:10]}/{document['request_id']}.json"
 
-    def _find(self, kind: str, request_id: str) -> Document | None:
+    def _find(self, folder: str, request_id: str) -> Document | None:
         """The newest document of a request."""
-        try:
-            days = sorted(self.system.ls(f"{self.root}/{kind}", detail=False), reverse=True)
-        except FileNotFoundError:
-            return None
-        for day in days:
-            with suppress(FileNotFoundError):
-                return json.loads(self.system.cat_file(f"{day.rstrip('/')}/{request_id}.json"))
+        with suppress(FileNotFoundError):
+            for day in sorted(self.system.ls(f"{self.root}/{folder}", detail=False), reverse=True):
+                with suppress(FileNotFoundError):
+                    return json.loads(self.system.cat_file(f"{day.rstrip('/')}/{request_id}.json"))
         return None
 
     def _remove(self, path: str) -> None:
@@ -192,80 +175,61 @@ class Store:
         with suppress(FileNotFoundError):
             self.system.rm_file(path)
 
-    def _write(self, path: str, document: Document, create: bool = False, durable: bool = False) -> None:
+    def _write(self, folder: str, document: Document, create: bool = False, durable: bool = False) -> None:
         """Write a file whole. create: raise FileExistsError if there is one. durable: wait for the disk."""
-        data = json.dumps(document).encode()
+        path, data = self._path(folder, document), json.dumps(document).encode()
         if len(data) > self.room and time.monotonic() - self.full_since > FULL_SECONDS:
-            self._sweep(len(data))
+            self.sweep(len(data))
             if len(data) > self.room:
                 self.full_since = time.monotonic()
         if len(data) > self.room:
-            raise FullError
-        if not isinstance(self.system, LocalFileSystem):
-            self.system.pipe_file(path, data, mode="create" if create else "overwrite")
+            raise FullError("the store is full of corrections")
+        if isinstance(self.system, LocalFileSystem):
+            _write_file(Path(path), data, create, durable)
         else:
-            self._write_file(path, data, create, durable)
+            self.system.pipe_file(path, data, mode="create" if create else "overwrite")
         self.room -= len(data)
 
-    def _write_file(self, path: str, data: bytes, create: bool, durable: bool) -> None:
-        folder = os.path.dirname(path)
-        os.makedirs(folder, exist_ok=True)
-        new = f"{path}.{os.getpid()}.tmp"
-        try:
-            with open(new, "wb") as file:
-                file.write(data)
-                if durable:
-                    file.flush()
-                    os.fsync(file.fileno())
-            if create:
-                os.link(new, path)
-            else:
-                os.replace(new, path)
-        except OSError:
-            with suppress(FileNotFoundError):
-                os.unlink(new)
-            raise
-        if create:
+
+def _write_file(path: Path, data: bytes, create: bool, durable: bool) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = f"{path}.{os.getpid()}.tmp"
+    try:
+        with open(new, "wb") as file:
+            file.write(data)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        (os.link if create else os.replace)(new, path)
+    finally:
+        with suppress(FileNotFoundError):
             os.unlink(new)
-        # the names of the file, of its day and of the folder of days
-        for _ in range(3 if durable else 0):
-            fd = os.open(folder, os.O_RDONLY)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-            folder = os.path.dirname(folder)
+    # the names of the file, of its day and of the folder of days
+    for folder in path.parents[:3] if durable else ():
+        fd = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
 
 def _refused(problem: str, **more: str) -> Document:
     return {"status": 422, "detail": f"The field digits {problem}", "field": "digits", **more}
 
 
-def answer(store: Store | None, line: bytes) -> Document:
-    """Do what a line asks for."""
-    try:
-        asked = json.loads(line)
-        store = store or opened()
-        if "keep" in asked:
-            store.keep(asked["keep"])
-            return {"status": 200}
-        return store.correct(**asked["correct"])
-    except Exception as error:
-        # each file system has exceptions of its own, and this process must go on
-        return {"status": 503, "reason": f"{type(error).__name__}: {error}"[:300]}
-
-
+@lru_cache
 def opened() -> Store:
     """The store on the command line. Raises ImportError and ValueError for an address of an unknown kind."""
     return Store(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
 
 
-def sweep_now_and_then(store: Store) -> None:
-    """Keep to the limits even if nothing new arrives."""
-    while True:
-        with suppress(Exception):
-            store.sweep()
-        time.sleep(SWEEP_SECONDS)
+def result(method: str, arguments: Document) -> Document:
+    """What a call returns, or {"status": 503, "reason": ...}."""
+    try:
+        return getattr(opened(), method)(**arguments)
+    except Exception as error:
+        # each file system has exceptions of its own, and this process must go on
+        return {"status": 503, "reason": f"{type(error).__name__}: {error}"[:300]}
 
 
 def end_after_the_worker() -> None:
@@ -279,24 +243,28 @@ def end_after_the_worker() -> None:
 
 
 def main() -> None:
-    """Answer until the worker has ended."""
+    """Answer until the worker has ended, and keep to the limits even if nothing new arrives."""
     # the worker decides when it ends, which may be after a signal to all
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     os.nice(NICE)
-    # the worker's sockets don't block
-    os.set_blocking(0, True)
     threading.Thread(target=end_after_the_worker, daemon=True).start()
-    store = None
-    # if it can't be opened, each reply says so
-    with suppress(Exception):
-        store = opened()
-        threading.Thread(target=sweep_now_and_then, args=[store], daemon=True).start()
-    with open(0, "rb", closefd=False) as asked, open(0, "wb", closefd=False) as replies:
-        while count := asked.readline():
-            for _ in range(int(count)):
-                replies.write(json.dumps(answer(store, asked.readline())).encode() + b"\n")
-            replies.flush()
+    worker = socket.socket(fileno=0)
+    # the worker's sockets don't block
+    worker.setblocking(True)
+    swept = float("-inf")
+    with worker.makefile("rwb") as file:
+        while True:
+            if time.monotonic() - swept > SWEEP_SECONDS:
+                # if the store can't be opened, each result says so
+                with suppress(Exception):
+                    opened().sweep()
+                swept = time.monotonic()
+            if select.select([worker], [], [], SWEEP_SECONDS)[0]:
+                if not (line := file.readline()):
+                    return
+                file.write(json.dumps([result(*call) for call in json.loads(line)]).encode() + b"\n")
+                file.flush()
 
 
 if __name__ == "__main__":
