@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import flask
@@ -26,13 +27,14 @@ from digits.web.service import service
 SIDE = 28
 PIXELS = SIDE * SIDE
 IMAGE_FORMATS = "28 rows of 28 numbers from 0 to 255 (or 28x28x1, or 784 numbers), or a picture in base64"
+FIELDS = '{"image": ...} or {"images": [...]}'
 FORM = "multipart/form-data"
 # the Content-Types of pictures
 PICTURES = tuple(dict.fromkeys(TYPES.values()))
 # a picture's bytes say what its format is, so its type need not; SageMaker's clients send the last one
 ANY_PICTURE = "image/", "application/pdf", "application/x-image"
-# wider types of numbers that clients send as raw pixels
-WIDE = ("f8", "f4", "i8", "i4")
+# wider types of numbers that clients send as raw pixels; the widest first, whose halves may look like others
+WIDE = ("<f8", ">f8", "<f4", ">f4", "<i8", ">i8", "<i4", ">i4")
 # longest name of a form's field in a problem
 MAX_NAME = 80
 # larger bodies are decoded in another process; an image as JSON has 2 to 4 KB
@@ -85,19 +87,19 @@ def items_of(request: flask.Request, max_batch: int, decoders: Mapping[str, Deco
     Raises Problem: 400 for malformed JSON, 413 for more than `max_batch` images, 415 for another Content-Type,
     422 for anything that is not an image.
     """
-    kind = request.mimetype
+    media_type = request.mimetype
     decoders = DECODERS if decoders is None else decoders
-    if kind == FORM:
+    if media_type == FORM:
         return from_form(request, max_batch)
-    if kind.startswith(ANY_PICTURE):
+    if media_type.startswith(ANY_PICTURE):
         return from_picture(request.get_data(cache=False), max_batch)
-    if kind in decoders:
+    if media_type in decoders:
         body = request.get_data(cache=False)
-        return offload_if_large(body, partial(decoders[kind], body, max_batch))
+        return offload_if_large(body, partial(decoders[media_type], body, max_batch))
     accepted = [*decoders, FORM]
     detail = "Send JSON, a picture or a form with files, and name its type in the Content-Type header."
     headers = {"Accept-Post": ", ".join(accepted)}
-    raise Problem(415, detail, headers=headers, found=kind or None, accepted=accepted)
+    raise Problem(415, detail, headers=headers, found=media_type or None, accepted=accepted)
 
 
 def offload_if_large(body: bytes, decode: Callable[[], Any]) -> Any:
@@ -163,15 +165,17 @@ def from_form(request: flask.Request, max_batch: int) -> Items:
     """
     if not request.mimetype_params.get("boundary"):
         raise Problem(400, "The form's Content-Type has no boundary. Let the client library set the header.")
-    sent = [(name, file.filename, file.read()) for name, many in request.files.lists() for file in many]
-    files = [(name, content) for name, filename, content in sent if filename or content]
+    files = [
+        ((name or "file")[:MAX_NAME], content)
+        for name, many in request.files.lists()
+        for file in many
+        if (content := file.read()) or file.filename
+    ]
     if not files:
         raise Problem(422, "The form has no file.", field="image", found="no file")
     check_count(len(files), max_batch)
     single = len(files) == 1
-    names = [(name or "file")[:MAX_NAME] for name, _ in files]
-    if not single:
-        names = [f"{name} ({i})" for i, name in enumerate(names)]
+    names = [name if single else f"{name} ({i})" for i, (name, _) in enumerate(files)]
     pictures = [_not_empty(content, name) for (_, content), name in zip(files, names, strict=True)]
     return Items(pictures, names, single)
 
@@ -194,14 +198,11 @@ def from_raw(body: bytes, max_batch: int) -> Items:
     images.
     """
     refuse_picture(body)
-    # the wider types first, whose halves may look like the narrower ones
-    if wide := next((order + kind for kind in WIDE for order in "<>" if are_wide(body, order + kind)), None):
-        found = f"{np.dtype(wide).name} numbers"
-        raise Problem(422, "Raw pixels must be one byte each, from 0 to 255.", field="the body", found=found)
     n, rest = divmod(len(body), PIXELS)
-    if rest or not n:
-        detail = "Raw pixels must be 784 bytes per image."
-        raise Problem(422, detail, field="the body", found=f"{len(body)} bytes")
+    wide = [f"{np.dtype(dtype).name} numbers" for dtype in WIDE if are_wide(body, dtype)]
+    if rest or not n or wide:
+        found = wide[0] if wide else f"{len(body)} bytes"
+        raise Problem.of("the body", "must have 784 bytes per image, one for each pixel.", found=found)
     check_count(n, max_batch)
     names = ["the body"] if n == 1 else [f"image {i} of the body" for i in range(n)]
     return Items(np.frombuffer(body, np.uint8).reshape(n, PIXELS), names, n == 1)
@@ -210,17 +211,17 @@ def from_raw(body: bytes, max_batch: int) -> Items:
 def refuse_picture(body: bytes) -> None:
     """Raise Problem 415 if raw bytes are a picture's file."""
     if found := format_of(body):
-        kind = next(iter(found.types), "image/bmp")
-        raise Problem(415, f"The body is a picture. Send it with Content-Type: {kind}.", found=kind)
+        media_type = next(iter(found.types), "image/bmp")
+        detail = f"The body is a picture. Send it with Content-Type: {media_type}."
+        raise Problem(415, detail, found=media_type)
 
 
-def are_wide(body: bytes, kind: str) -> bool:
+def are_wide(body: bytes, dtype: str) -> bool:
     """Whether the bytes are plausible pixels of that wider type. Pixels of one byte each that can be classified
     never are."""
-    size = np.dtype(kind).itemsize
-    if not body or len(body) % (PIXELS * size):
+    if not body or len(body) % (PIXELS * np.dtype(dtype).itemsize):
         return False
-    values = np.frombuffer(body, kind)
+    values = np.frombuffer(body, dtype)
     if values.dtype.kind == "i":
         # as single bytes, these are images of which at least one is blank
         plausible = values.min() >= 0 and 1 < values.max() <= 255
@@ -236,11 +237,11 @@ def from_json(body: bytes, max_batch: int) -> Items:
     Raises Problem: 400 for malformed JSON, 413 for more than `max_batch` images, 422 for anything that is not an
     image.
     """
-    return from_document(parse(body), body, max_batch)
+    return from_document(parse_object(body, FIELDS), body, max_batch)
 
 
 def from_document(
-    document: Any, body: bytes, max_batch: int, read_pixels: Callable[..., np.ndarray] | None = None
+    document: dict[str, Any], body: bytes, max_batch: int, read_pixels: Callable[..., Any] | None = None
 ) -> Items:
     """Like `from_json`, for a document that was parsed from `body`.
 
@@ -248,38 +249,28 @@ def from_document(
     from 28 rows or one list.
     """
     read_pixels = read_pixels or _pixels
-    if not isinstance(document, dict):
-        detail = 'A JSON object {"image": ...} or {"images": [...]} is required.'
-        raise Problem(422, detail, field="", found=kind_of(document))
-    if "image" in document and "images" in document:
+    single = "image" in document
+    if single and "images" in document:
         raise Problem(422, "Send either image or images, not both.", field="images", found="both")
+    if not single and "images" not in document:
+        raise Problem(422, "The field image (or images) is missing.", field="image", found="nothing")
+    images = [document["image"]] if single else document["images"]
+    if not isinstance(images, list) or not images:
+        raise Problem.of("images", "must be a list of images.", found=json_type(images))
+    check_count(len(images), max_batch)
+    names = ["image"] if single else [f"images[{i}]" for i in range(len(images))]
     # bytes() and NumPy take true for 1; searching the body for the word is faster than checking 784 types
     suspicious = b"true" in body or b"false" in body
-    if "image" in document:
-        image = document["image"]
+    pictures: list[bytes] = []
+    pixels: list[np.ndarray] = []
+    for image, name in zip(images, names, strict=True):
         if isinstance(image, str):
-            return Items([_from_base64(image, "image")], ["image"], True)
-        return Items(read_pixels(image, "image", suspicious)[None], ["image"], True)
-    if "images" not in document:
-        raise Problem(422, "The field image (or images) is missing.", field="image", found="nothing")
-    images = document["images"]
-    if not isinstance(images, list):
-        raise Problem.of("images", "must be a list of images.", found=kind_of(images))
-    if not images:
-        raise Problem.of("images", "is empty.", found="an empty list")
-    check_count(len(images), max_batch)
-    names = [f"images[{i}]" for i in range(len(images))]
-    pairs = list(zip(images, names, strict=True))
-    texts = sum(isinstance(image, str) for image in images)
-    if texts not in (0, len(images)):
-        # if some are neither pixels nor a string, that is the problem to report
-        for image, name in pairs:
-            if not isinstance(image, str):
-                read_pixels(image, name, suspicious)
+            pictures.append(_from_base64(image, name))
+        else:
+            pixels.append(read_pixels(image, name, suspicious))
+    if pictures and pixels:
         raise Problem.of("images", "must be either all pixels or all pictures.", found="both")
-    if texts:
-        return Items([_from_base64(image, name) for image, name in pairs], names, False)
-    return Items(np.stack([read_pixels(image, name, suspicious) for image, name in pairs]), names, False)
+    return Items(pictures or (pixels[0][None] if single else np.stack(pixels)), names, single)
 
 
 # for each Content-Type except forms
@@ -299,15 +290,22 @@ def _from_base64(text: str, name: str) -> bytes:
     return _not_empty(picture, name)
 
 
-def parse(body: bytes) -> Any:
-    """The JSON document in `body`, which may begin with a byte order mark. Raises Problem 400, if possible with
-    the line and column of the error."""
-    strict: json.JSONDecodeError | None = None
+def parse_object(body: bytes, members: str, status: int = 422) -> dict[str, Any]:
+    """The JSON object in `body`, such as `members`. Raises Problem: 400 for malformed JSON, if possible with the
+    line and column of the error, and `status` for another value."""
+    document = _parse(body)
+    if not isinstance(document, dict):
+        detail = f"A JSON object {members} is required."
+        raise Problem(status, detail, field="", found=json_type(document))
+    return document
+
+
+def _parse(body: bytes) -> Any:
     if len(body) <= MAX_ORJSON_BYTES:
         try:
             return orjson.loads(body)
-        except orjson.JSONDecodeError as error:
-            strict = error
+        except orjson.JSONDecodeError:
+            pass
     # Python's parser also accepts NaN and Infinity, so that a later error can name the pixel
     try:
         text = body.decode("utf-8-sig")
@@ -317,12 +315,10 @@ def parse(body: bytes) -> Any:
     except UnicodeDecodeError:
         raise Problem(400, "The body is not valid JSON: it is not UTF-8.") from None
     except json.JSONDecodeError as error:
-        strict = strict or error
-        detail = f"The body is not valid JSON: {strict.msg}."
-        raise Problem(400, detail, line=strict.lineno, column=strict.colno) from None
+        detail = f"The body is not valid JSON: {error.msg}."
+        raise Problem(400, detail, line=error.lineno, column=error.colno) from None
     except (ValueError, RecursionError) as error:
-        # nested too deeply, or a number with very many digits
-        reason = strict.msg if strict else "it is nested too deeply, or has too long a number"
+        reason = "it is nested too deeply, or has too long a number"
         raise Problem(400, f"The body is not valid JSON: {reason}.") from error
 
 
@@ -337,52 +333,38 @@ def _pixels(image: Any, field: str, suspicious: bool) -> np.ndarray:
                 return np.frombuffer(bytes(image), np.uint8)
         except (TypeError, ValueError):
             pass
-    return _parse_strictly(image, field)
+    if not isinstance(image, list) or len(image) not in (SIDE, PIXELS):
+        raise Problem.of(field, f"must be {IMAGE_FORMATS}.", found=json_type(image))
+    shape = (PIXELS,) if len(image) == PIXELS else (SIDE, SIDE)
+    alone = len(image) == SIDE and isinstance(image[0], list) and isinstance(next(iter(image[0]), None), list)
+    return np.array(_numbers(image, field, *shape, *((1,) if alone else ())), np.float32)
 
 
-def _parse_strictly(image: Any, field: str) -> np.ndarray:
-    format_error = f"must be {IMAGE_FORMATS}."
-    if not isinstance(image, list):
-        raise Problem.of(field, format_error, found=kind_of(image))
-    if not image:
-        raise Problem.of(field, format_error, found="an empty list")
-    if not isinstance(image[0], list):
-        if len(image) != PIXELS:
-            raise Problem.of(field, format_error, found=f"a list of {len(image)}")
-        return np.array([_number(v, f"{field}[{i}]") for i, v in enumerate(image)], np.float32)
-    if len(image) != SIDE:
-        raise Problem.of(field, "must have 28 rows.", found=f"{len(image)} rows")
-    numbers = []
-    for y, row in enumerate(image):
-        where = f"{field}[{y}]"
-        if not isinstance(row, list):
-            raise Problem.of(where, "must be a row of 28 numbers.", found=kind_of(row))
-        if len(row) != SIDE:
-            raise Problem.of(where, "must have 28 numbers.", found=f"{len(row)} numbers")
-        for x, value in enumerate(row):
-            where = f"{field}[{y}][{x}]"
-            if isinstance(value, list):
-                if len(value) != 1:
-                    raise Problem.of(where, "must be a single number.", found=f"a list of {len(value)}")
-                value, where = value[0], where + "[0]"
-            numbers.append(_number(value, where))
-    return np.array(numbers, np.float32)
-
-
-def _number(value: Any, field: str) -> float:
+def _numbers(value: Any, field: str, *shape: int) -> list[float]:
+    """The numbers from 0 to 255 in nested lists of a shape. Raises Problem 422."""
+    if shape:
+        if not isinstance(value, list) or len(value) != shape[0]:
+            problem = "must be a row of 28 numbers." if shape[0] > 1 else "must be a list of one number."
+            raise Problem.of(field, problem, found=json_type(value))
+        # the usual case at C speed; with a NaN, the sum is not equal to itself
+        numbers = len(shape) == 1 and set(map(type, value)) <= {int, float}
+        if numbers and min(value) >= 0 and max(value) <= 255 and sum(value) == sum(value):
+            return value
+        parts = (_numbers(each, f"{field}[{i}]", *shape[1:]) for i, each in enumerate(value))
+        return list(chain.from_iterable(parts))
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise Problem.of(field, "must be a number from 0 to 255.", found=kind_of(value))
+        raise Problem.of(field, "must be a number from 0 to 255.", found=json_type(value))
     # NaN compares false with everything, so it fails here too
     if not 0 <= value <= 255:
-        found = repr(value) if isinstance(value, float) or abs(value) < 10**30 else "a huge number"
-        found = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}.get(found, found)
+        found = json.dumps(value) if isinstance(value, float) or abs(value) < 10**30 else "a huge number"
         raise Problem.of(field, "must be from 0 to 255.", found=found)
-    return value
+    return [value]
 
 
-def kind_of(value: Any) -> str:
-    """The name of a JSON value's type. The value itself may be long or private, so problems don't quote it."""
-    if value is None:
-        return "null"
-    kinds = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "a list"}
-    return kinds.get(type(value), "an object")
+def json_type(value: Any) -> str:
+    """The type of a JSON value, and a list's length. The value itself may be long or private, so problems don't
+    quote it."""
+    if isinstance(value, list):
+        return f"a list of {len(value)}" if value else "an empty list"
+    types = {type(None): "null", bool: "a boolean", int: "a number", float: "a number", str: "a string"}
+    return types.get(type(value), "an object")

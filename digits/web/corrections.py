@@ -11,6 +11,7 @@ from flask import Blueprint, Response, current_app, request
 
 from digits.web import bodies
 from digits.web.access import needs_key
+from digits.web.bodies import json_type
 from digits.web.messages import json_response
 from digits.web.problems import Problem
 from digits.web.request_log import VALID_ID
@@ -53,21 +54,18 @@ def parse(body: bytes, max_batch: int) -> dict[str, Any]:
 
     Raises Problem: 400 for malformed JSON, 413 for more than `max_batch` items, 422 for others.
     """
-    document = bodies.parse(body)
-    if not isinstance(document, dict):
-        detail = 'A JSON object {"request_id": ..., "digits": [...]} is required.'
-        raise Problem(422, detail, field="", found=bodies.kind_of(document))
+    document = bodies.parse_object(body, '{"request_id": ..., "digits": [...]}')
     if unknown := document.keys() - {"request_id", "digits", "replace"}:
         detail = "A correction has request_id, digits and replace only."
         raise Problem(422, detail, found=f"{len(unknown)} others")
     known, digits, replace = (document.get(name) for name in ("request_id", "digits", "replace"))
     if not isinstance(known, str) or not VALID_ID.fullmatch(known):
-        raise Problem.of("request_id", "must be the X-Request-ID of an answer.", found=bodies.kind_of(known))
+        raise Problem.of("request_id", "must be the X-Request-ID of an answer.", found=json_type(known))
     if replace is not None and not isinstance(replace, bool):
-        raise Problem.of("replace", "must be true or false.", found=bodies.kind_of(replace))
+        raise Problem.of("replace", "must be true or false.", found=json_type(replace))
     if not isinstance(digits, list) or not digits:
         problem = "must be a list with an item for each picture of the request."
-        raise Problem.of("digits", problem, found=bodies.kind_of(digits))
+        raise Problem.of("digits", problem, found=json_type(digits))
     bodies.check_count(len(digits), max_batch)
     for place, said in enumerate(digits):
         _check(said, f"digits[{place}]")
@@ -92,7 +90,7 @@ def _check(said: Any, field: str) -> None:
         if len({page["page"] for page in said}) < len(said):
             raise Problem.of(field, "names a page twice.")
     else:
-        raise Problem.of(field, f"must be {SAID}.", found=bodies.kind_of(said))
+        raise Problem.of(field, f"must be {SAID}.", found=json_type(said))
 
 
 def _check_lines(said: dict[str, Any], field: str) -> None:
@@ -108,12 +106,7 @@ def _check_lines(said: dict[str, Any], field: str) -> None:
         problem = f"must have a box for each of the {len(digits)} digits."
         raise Problem.of(f"{field}.boxes", problem, found=f"{len(boxes)} boxes")
     for place, box in enumerate(boxes):
-        where = f"{field}.boxes[{place}]"
-        if not isinstance(box, list) or len(box) != 4 or not all(map(_is_coordinate, box)):
-            raise Problem.of(where, "must be x, y, width and height in pixels.")
-        if not (box[2] and box[3]):
-            raise Problem.of(where, "is empty.", found=f"{box[2]}x{box[3]} pixels")
-
-
-def _is_coordinate(value: Any) -> bool:
-    return type(value) is int and 0 <= value <= MOST_PIXELS
+        whole = isinstance(box, list) and [type(each) for each in box] == [int] * 4
+        if not whole or min(box) < 0 or max(box) > MOST_PIXELS or 0 in box[2:]:
+            problem = f"must be x, y, width and height in pixels, from 0 to {MOST_PIXELS}, and not empty."
+            raise Problem.of(f"{field}.boxes[{place}]", problem)

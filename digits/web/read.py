@@ -56,13 +56,13 @@ def items_of(request: flask.Request, max_batch: int) -> bodies.Items:
 
 def refuse_pixels(image: Any, field: str, suspicious: bool = False) -> NoReturn:
     """Raise Problem 422, because pixels show a single digit."""
-    found = "pixels" if image and isinstance(image, list) else bodies.kind_of(image)
+    found = "pixels" if image and isinstance(image, list) else bodies.json_type(image)
     raise Problem.of(field, NO_PIXELS, found=found)
 
 
 def from_json(body: bytes, max_batch: int) -> bodies.Items:
     """Like digits.web.bodies.from_json, but without pixels."""
-    return bodies.from_document(bodies.parse(body), body, max_batch, refuse_pixels)
+    return bodies.from_document(bodies.parse_object(body, bodies.FIELDS), body, max_batch, refuse_pixels)
 
 
 DECODERS: dict[str, bodies.Decoder] = {

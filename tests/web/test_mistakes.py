@@ -231,7 +231,7 @@ def test_raw_numbers_of_several_bytes_are_not_read_as_bytes(
     body = pixels.astype(kind).tobytes()
     answer = client.post("/predict", data=body, content_type="application/octet-stream")
     assert answer.status_code == 422
-    assert "must be one byte each" in answer.json["detail"]
+    assert "one for each pixel" in answer.json["detail"]
     assert answer.json["found"] == f"{np.dtype(kind).name} numbers"
 
 

@@ -93,7 +93,7 @@ def test_json_and_forms_are_accepted_and_several_pictures_get_a_list(client: Any
         (SAMPLE, "image", "pixels"),
         ({"images": [SAMPLE["image"]]}, "images[0]", "pixels"),
         ({"image": [[0] * 28] * 27}, "image", "pixels"),
-        ({"image": []}, "image", "a list"),
+        ({"image": []}, "image", "an empty list"),
         ({"images": [base64.b64encode(NUMBER).decode(), SAMPLE["image"]]}, "images[1]", "pixels"),
         (bytes(784), "the body", "application/octet-stream"),
     ],

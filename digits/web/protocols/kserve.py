@@ -15,7 +15,7 @@ import orjson
 from flask import Blueprint, Response, current_app, request
 
 from digits.web.access import needs_key, public
-from digits.web.bodies import SIDE, are_wide, offload_if_large
+from digits.web.bodies import SIDE, are_wide, offload_if_large, parse_object
 from digits.web.messages import json_response
 from digits.web.problems import Problem
 from digits.web.protocols import tensors
@@ -143,7 +143,7 @@ def _decode(
         if not (length.isascii() and length.isdigit() and len(length) < 12 and int(length) <= len(body)):
             raise Problem(400, f"{HEADER} must be a number of bytes, not larger than the body.")
         body, binary = body[: int(length)], body[int(length) :]
-    document = tensors.parse(body)
+    document = parse_object(body, '{"inputs": [...]}', 400)
     requested = _requested(document)
     name = given(document, "id", "")
     if not isinstance(name, str) or name != name.encode("utf-8", "replace").decode():

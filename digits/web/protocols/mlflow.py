@@ -20,7 +20,7 @@ from flask import Blueprint, Response, current_app, request
 
 from digits.web import bodies, query
 from digits.web.access import needs_key
-from digits.web.bodies import PIXELS, Items, kind_of
+from digits.web.bodies import PIXELS, Items
 from digits.web.messages import json_response
 from digits.web.problems import Problem
 from digits.web.protocols import tensors
@@ -55,13 +55,11 @@ def from_json(body: bytes, max_batch: int) -> Items:
 
     Raises Problem: 400 for malformed JSON or tensors, 413 for more than `max_batch` images, 422 for other objects.
     """
-    document = bodies.parse(body)
-    forms = [form for form in FORMS if form in document] if isinstance(document, dict) else []
+    document = bodies.parse_object(body, members := f"with one of {', '.join(FORMS)}")
+    forms = [form for form in FORMS if form in document]
     if len(forms) != 1:
-        found = " and ".join(forms) or ("none of them" if isinstance(document, dict) else kind_of(document))
-        raise Problem(
-            422, f"A JSON object with one of {', '.join(FORMS)} is required.", field="", found=found
-        )
+        found = " and ".join(forms) or "none of them"
+        raise Problem(422, f"A JSON object {members} is required.", field="", found=found)
     form, value = forms[0], document[forms[0]]
     if form in ("image", "images"):
         return bodies.from_document(document, body, max_batch)

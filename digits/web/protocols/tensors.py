@@ -4,7 +4,6 @@ lists of any depth, mostly of values in [0, 1]."""
 from __future__ import annotations
 
 import re
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,14 +31,6 @@ def explained(status: int, detail: str, path: str) -> str:
     return detail
 
 
-def parse(body: bytes) -> dict[str, Any]:
-    """The JSON object in `body`. Raises Problem 400."""
-    document = bodies.parse(body)
-    if not isinstance(document, dict):
-        raise Problem(400, "The body is not a JSON object.")
-    return document
-
-
 def array(value: Any, name: str, body: bytes) -> np.ndarray:
     """The array of ints or floats in nested lists. body: the JSON that contains them.
 
@@ -58,8 +49,10 @@ def array(value: Any, name: str, body: bytes) -> np.ndarray:
     return found
 
 
-def _has(kind: type, value: Any) -> bool:
-    return isinstance(value, kind) or (isinstance(value, list) and any(map(partial(_has, kind), value)))
+def _has(json_type: type, value: Any) -> bool:
+    return isinstance(value, json_type) or (
+        isinstance(value, list) and any(_has(json_type, v) for v in value)
+    )
 
 
 def batch(array: np.ndarray, name: str, max_images: int, top: int = 1) -> np.ndarray:

@@ -14,7 +14,7 @@ from flask import Blueprint, Response, current_app, request
 
 from digits.imaging.inputs import decode_base64
 from digits.web.access import needs_key, public
-from digits.web.bodies import SIDE, Items, check_count, offload_if_large, to_batch
+from digits.web.bodies import SIDE, Items, check_count, offload_if_large, parse_object, to_batch
 from digits.web.messages import json_response
 from digits.web.problems import Problem
 from digits.web.protocols import tensors
@@ -99,7 +99,7 @@ def metadata(version: int | None = None) -> Response:
 
 def _decode(body: bytes, max_batch: int) -> tuple[str, np.ndarray | Items]:
     """The name of the answer's field, and a batch of images or the pictures."""
-    document = tensors.parse(body)
+    document = parse_object(body, '{"instances": [...]}', 400)
     # null means the same as absent
     document = {name: value for name, value in document.items() if value is not None}
     signature = document.get("signature_name", SIGNATURE)
