@@ -26,16 +26,17 @@ INPUT = "image"
 # NumPy's type for each datatype, little-endian as on the wire, and the value of full brightness
 TYPES: dict[str, tuple[np.dtype[Any], int]] = {"FP32": (np.dtype("<f4"), 1), "UINT8": (np.dtype("u1"), 255)}
 INPUTS = [{"name": INPUT, "datatype": "FP32", "shape": [-1, SIDE, SIDE, 1]}]
-OUTPUTS = [
+OUTPUTS: list[dict[str, Any]] = [
     {"name": "probabilities", "datatype": "FP32", "shape": [-1, 10]},
     {"name": "digit", "datatype": "INT64", "shape": [-1]},
 ]
 # sent only if a request names it; not in the model's metadata, because clients that name no outputs get all of
 # those
-UNSURE = {"name": "unsure", "datatype": "BOOL", "shape": [-1]}
+UNSURE: dict[str, Any] = {"name": "unsure", "datatype": "BOOL", "shape": [-1]}
 HEADER = "Inference-Header-Content-Length"
-# what to call the input in errors
+# what to call the input and the types of JSON values in errors
 TENSOR = f"The tensor {INPUT}"
+NAMES = {bool: "true or false", dict: "an object", int: "a whole number", list: "a list", str: "a string"}
 
 bp = Blueprint("kserve", __name__, url_prefix="/v2")
 
@@ -120,12 +121,6 @@ def infer(version: str | None = None) -> Response:
     return Response(body, content_type="application/octet-stream", headers={HEADER: str(len(head))})
 
 
-def given(value: dict[str, Any], name: str, default: Any = None) -> Any:
-    """A member of a JSON object, or `default` if it is absent or null, which MLServer's types send."""
-    member = value.get(name)
-    return default if member is None else member
-
-
 def _check(version: str | None) -> str:
     """The version of the model. Raises Problem 404 if the request asks for another."""
     loaded = service().classifier.version
@@ -145,56 +140,53 @@ def _decode(
         body, binary = body[: int(length)], body[int(length) :]
     document = parse_object(body, '{"inputs": [...]}', 400)
     requested = _requested(document)
-    name = given(document, "id", "")
-    if not isinstance(name, str) or name != name.encode("utf-8", "replace").decode():
-        raise Problem(400, "The field id must be a string of valid Unicode characters.")
+    name = _member(document, "id", str, "")
+    if name != name.encode("utf-8", "replace").decode():
+        raise Problem(400, "The field id must have valid Unicode characters.")
     return requested, name, _batch(document, body, binary, max_batch)
 
 
-def _parameters(value: dict[str, Any], where: str) -> dict[str, Any]:
-    parameters = given(value, "parameters", {})
-    if not isinstance(parameters, dict):
-        raise Problem(400, f"The field {where} must be an object.")
+def _member(value: dict[str, Any], name: str, json_type: type, default: Any) -> Any:
+    """A member of a JSON object, or `default` if it is absent or null, which MLServer's types send."""
+    member = value.get(name)
+    if member is not None and not isinstance(member, json_type):
+        raise Problem(400, f"The field {name} must be {NAMES[json_type]}.")
+    return default if member is None else member
+
+
+def _parameters(value: dict[str, Any]) -> dict[str, Any]:
+    parameters = _member(value, "parameters", dict, {})
     for name, set_to in parameters.items():
         # parameters that would change the meaning of the answer must not be ignored
         if set_to is not None and (name == "classification" or name.startswith("shared_memory_")):
-            raise Problem(400, f"The parameter {name} in {where} is not supported.")
+            raise Problem(400, f"The parameter {name} is not supported.")
     return parameters
 
 
 def _requested(document: dict[str, Any]) -> list[tuple[dict[str, Any], bool]]:
     """The outputs to send, by default those in the metadata, and whether to send each as bytes."""
-    default = given(_parameters(document, "parameters"), "binary_data_output", False)
-    if not isinstance(default, bool):
-        raise Problem(400, "The parameter binary_data_output must be true or false.")
-    outputs = given(document, "outputs", [])
-    if not isinstance(outputs, list):
-        raise Problem(400, "The field outputs must be a list.")
-    outputs = outputs or [{"name": output["name"]} for output in OUTPUTS]
+    default = _member(_parameters(document), "binary_data_output", bool, False)
     known = {output["name"]: output for output in (*OUTPUTS, UNSURE)}
-    requested = []
-    for i, output in enumerate(outputs):
-        if not isinstance(output, dict) or not isinstance(output.get("name"), str):
-            raise Problem(400, f"The field outputs[{i}] must have a name.")
-        if output["name"] not in known:
-            raise Problem(400, f"The model {NAME} has no output {output['name'][:40]!r}.")
-        as_bytes = given(_parameters(output, f"outputs[{i}].parameters"), "binary_data", default)
-        if not isinstance(as_bytes, bool):
-            raise Problem(400, "The parameter binary_data must be true or false.")
-        requested.append((known[output["name"]], as_bytes))
-    if len({output["name"] for output, _ in requested}) < len(requested):
-        raise Problem(400, "The field outputs must not name an output twice.")
-    return requested
+    requested = {}
+    for i, output in enumerate(_member(document, "outputs", list, []) or OUTPUTS):
+        name = output.get("name") if isinstance(output, dict) else None
+        if not isinstance(name, str) or name not in known:
+            raise Problem(
+                400, f"The field outputs[{i}] must name an output of the model: {', '.join(known)}."
+            )
+        if name in requested:
+            raise Problem(400, "The field outputs must not name an output twice.")
+        as_bytes = _member(_parameters(output), "binary_data", bool, default)
+        requested[name] = (known[name], as_bytes)
+    return list(requested.values())
 
 
 def _batch(document: dict[str, Any], body: bytes, binary: bytes, max_batch: int) -> np.ndarray:
     """float32 (n, 28, 28, 1) in [0, 1] from the request's input tensor."""
     inputs = document.get("inputs")
-    if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
-        raise Problem(400, f"The field inputs must be a list of one tensor, {INPUT}.")
-    tensor = inputs[0]
-    if tensor.get("name") != INPUT:
-        raise Problem(400, f"The model {NAME} has one input, {INPUT!r}.")
+    tensor = inputs[0] if isinstance(inputs, list) and len(inputs) == 1 else None
+    if not isinstance(tensor, dict) or tensor.get("name") != INPUT:
+        raise Problem(400, f"The field inputs must be a list of one tensor, whose name is {INPUT}.")
     datatype = tensor.get("datatype")
     if not isinstance(datatype, str) or datatype not in TYPES:
         raise Problem(400, f"The datatype of {INPUT} must be FP32 (0 to 1) or UINT8 (0 to 255).")
@@ -202,24 +194,15 @@ def _batch(document: dict[str, Any], body: bytes, binary: bytes, max_batch: int)
     shape = tensor.get("shape")
     if not isinstance(shape, list) or any(type(size) is not int or not 0 <= size < 1 << 31 for size in shape):
         raise Problem(400, f"The shape of {INPUT} must be a list of whole numbers.")
-    parameters = _parameters(tensor, "inputs[0].parameters")
-    size, data = given(parameters, "binary_data_size"), given(tensor, "data")
-    if size is None:
-        if data is None:
-            raise Problem(400, f"{TENSOR} has no data.")
-        array = tensors.array(data, TENSOR, body)
-        if datatype == "UINT8" and array.dtype.kind == "f" and array.size:
-            raise Problem(400, f"{TENSOR} is UINT8, so its values must be whole numbers.")
-    else:
-        if data is not None:
-            raise Problem(400, f"{TENSOR} must not have both data and binary_data_size.")
-        if type(size) is not int or size != len(binary) or size % dtype.itemsize:
-            detail = f"{TENSOR} must have {size} bytes after the JSON, but there are {len(binary)}."
-            raise Problem(400, detail)
-        array = np.frombuffer(binary, dtype)
-        binary = b""
-    if binary:
-        raise Problem(400, f"There are {len(binary)} bytes after the JSON that belong to no tensor.")
+    size, data = _member(_parameters(tensor), "binary_data_size", int, None), tensor.get("data")
+    if (size is None) == (data is None):
+        raise Problem(400, f"{TENSOR} must have either data or binary_data_size.")
+    if (size or 0) != len(binary) or len(binary) % dtype.itemsize:
+        there = f"but there are {len(binary)}"
+        raise Problem(400, f"{TENSOR} must have {size or 0} bytes after the JSON, {there}.")
+    array = np.frombuffer(binary, dtype) if data is None else tensors.array(data, TENSOR, body)
+    if datatype == "UINT8" and array.dtype.kind == "f" and array.size:
+        raise Problem(400, f"{TENSOR} is UINT8, so its values must be whole numbers.")
     try:
         array = array.reshape(shape)
     except ValueError:
@@ -227,7 +210,7 @@ def _batch(document: dict[str, Any], body: bytes, binary: bytes, max_batch: int)
     try:
         return tensors.batch(array, TENSOR, max_batch, top)
     except Problem:
-        if datatype == "FP32" and size is not None and are_wide(array.tobytes(), ">f4"):
+        if datatype == "FP32" and data is None and are_wide(binary, ">f4"):
             detail = f"{TENSOR} has big-endian numbers, but its bytes must be little-endian."
             raise Problem(400, detail) from None
         raise

@@ -9,10 +9,9 @@ https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.h
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from itertools import chain, islice, pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -29,8 +28,6 @@ from digits.web.service import service
 # a JSON document has exactly one of these; the last two are those of POST /predict
 FORMS = ("inputs", "instances", "dataframe_split", "image", "images")
 
-# errors of NumPy's loadtxt
-NOT_A_NUMBER = re.compile(r"(?s)could not convert string (.*) to float32 at row (\d+), column (\d+)")
 # longest line of an image in characters
 MAX_ROW = 100_000
 
@@ -81,59 +78,41 @@ def from_csv(body: bytes, max_batch: int) -> Items:
     Raises Problem: 400 for anything else, 413 for more than `max_batch` images.
     """
     try:
-        return _from_lines(io.TextIOWrapper(io.BytesIO(body), "utf-8-sig"), max_batch)
+        # with one line too many, and one of names
+        rows = list(islice(_rows(io.TextIOWrapper(io.BytesIO(body), "utf-8-sig")), max_batch + 2))
     except UnicodeDecodeError:
         raise Problem(400, "The CSV is not UTF-8.") from None
-
-
-def _from_lines(lines: Iterable[str], max_batch: int) -> Items:
-    filled = (line for line in lines if not line.isspace())
-    first = next(filled, "")
-    if not first:
-        raise Problem(400, "The CSV is empty.")
-    # counted before they are divided, because a line may have millions
-    if (columns := first.count(",") + 1) != PIXELS:
-        raise Problem(400, f"The CSV must have {PIXELS} columns, but its first line has {columns}.")
-    if _are_names([field.strip(' \t\r\n"') for field in first.split(",")]):
-        first = next(filled, "")
-        if not first:
-            raise Problem(400, "The CSV has column names but no image.")
-    # reading one line too many is enough to notice that there are too many
-    rows = islice(_checked(chain([first], filled)), max_batch + 1)
+    if rows and _are_names(rows[0]):
+        del rows[0]
+    if not rows:
+        raise Problem(400, "The CSV has no image.")
     try:
         array = np.loadtxt(rows, np.float32, comments=None, delimiter=",", quotechar='"', ndmin=2)
-    except UnicodeDecodeError:
-        raise
     except ValueError as error:
-        raise Problem(400, _explained(str(error))) from None
+        raise Problem(400, f"The CSV can't be read: {str(error).rstrip('.')}.") from None
     tensors.check(array, "The CSV", max_batch, 255)
     return Items(array, [f"image {i} of the CSV" for i in range(len(array))], False)
 
 
-def _checked(rows: Iterable[str]) -> Iterator[str]:
-    for i, row in enumerate(rows):
-        if (columns := row.count(",") + 1) != PIXELS:
-            raise Problem(400, f"Image {i} of the CSV has {columns} columns instead of {PIXELS}.")
-        if len(row) > MAX_ROW:
-            raise Problem(400, f"Image {i} of the CSV has more than {MAX_ROW} characters.")
-        yield row
+def _rows(lines: Iterable[str]) -> Iterator[str]:
+    for number, line in enumerate(lines, 1):
+        columns = line.count(",") + 1
+        # counted before they are divided, because a line may have millions
+        if not line.isspace() and (columns != PIXELS or len(line) > MAX_ROW):
+            found = f"{columns} columns and {len(line)} characters"
+            detail = f"Line {number} of the CSV has {found}, instead of {PIXELS} and at most {MAX_ROW}."
+            raise Problem(400, detail)
+        if not line.isspace():
+            yield line
 
 
-def _explained(error: str) -> str:
-    """NumPy's message in terms of the request."""
-    if found := NOT_A_NUMBER.search(error):
-        value, row, column = found.groups()
-        return f"Image {row} of the CSV has {value} in column {column}, which is not a number."
-    return f"The CSV can't be read: {error.rstrip('.')}."
-
-
-def _are_names(fields: list[str]) -> bool:
+def _are_names(line: str) -> bool:
     """Whether a line of CSV contains column names: it has no numbers, or 784 consecutive numbers, which can't be
     pixels. By default, pandas names columns 0 to 783."""
     numbers = []
-    for field in fields:
+    for field in line.split(","):
         with suppress(ValueError):
-            numbers.append(float(field))
+            numbers.append(float(field.strip(' \t\r\n"')))
     counted = all(after - before == 1 for before, after in pairwise(numbers))
     return not numbers or (counted and len(numbers) == PIXELS)
 

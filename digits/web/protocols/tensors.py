@@ -82,9 +82,8 @@ def check(array: np.ndarray, name: str, max_images: int, top: int = 1) -> None:
         raise Problem(400, f"{name} has the shape {list(array.shape)}, but must have {shapes}.")
     bodies.check_count(len(array), max_images)
     # NaN compares false with everything, so it fails here too
-    if not (array.min() >= 0 and array.max() <= top):
-        if np.isnan(array.min()):
-            raise Problem(400, f"{name} has values outside 0 to {top}: NaN.")
+    least, most = array.min(), array.max()
+    if not (least >= 0 and most <= top):
         # values slightly above 1 are rounding errors, for which the hint would be wrong
-        hint = " Divide 0..255 by 255." if top == 1 and array.min() >= 0 and 2 <= array.max() <= 255 else ""
-        raise Problem(400, f"{name} has values outside 0 to {top}.{hint}")
+        hint = " Divide 0..255 by 255." if top == 1 and least >= 0 and 2 <= most <= 255 else ""
+        raise Problem(400, f"{name} has values outside 0 to {top}{': NaN' * bool(np.isnan(least))}.{hint}")
