@@ -5,7 +5,9 @@ digits/imaging."""
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -16,10 +18,11 @@ import numpy as np
 import orjson
 from flask import current_app
 
+from digits.imaging import CostlyPictures, Prepared, prepare_pages
 from digits.imaging.formats import TYPES, format_of
 from digits.imaging.inputs import blank, decode_base64
 from digits.model import scale
-from digits.web.pictures import prepared
+from digits.reading.search import locate
 from digits.web.problems import Problem
 from digits.web.service import service
 
@@ -35,6 +38,10 @@ PICTURES = tuple(dict.fromkeys(TYPES.values()))
 ANY_PICTURE = "image/", "application/pdf", "application/x-image"
 # wider types of numbers that clients send as raw pixels; the widest first, whose halves may look like others
 WIDE = ("<f8", ">f8", "<f4", ">f4", "<i8", ">i8", "<i4", ">i4")
+# bytes and pixels of the largest picture that is prepared in the event loop
+MAX_PICTURE_BYTES, MAX_PICTURE_PIXELS = 1 << 16, 300 * 300
+# a picture that contains this is not, because its header doesn't show what it costs
+COSTLY = re.compile(rb"zTXt|iTXt|iCCP|\xff\xc2")
 # longest name of a form's field in a problem
 MAX_NAME = 80
 # larger bodies are decoded in another process; an image as JSON has 2 to 4 KB
@@ -73,7 +80,7 @@ class Items:
 Decoder = Callable[[bytes, int], Items]
 
 
-def items_of(request: flask.Request, max_batch: int, decoders: Mapping[str, Decoder] | None = None) -> Items:
+def items_of(request: flask.Request, decoders: Mapping[str, Decoder] | None = None) -> Items:
     """The request's images.
 
     In JSON, `image` asks for a single answer and `images` for a list. In the other formats, one image gets a
@@ -81,14 +88,13 @@ def items_of(request: flask.Request, max_batch: int, decoders: Mapping[str, Deco
 
     Args:
         request: the request, whose body has not been read yet.
-        max_batch: the most images that it may have.
         decoders: for each Content-Type except forms; by default DECODERS.
 
-    Raises Problem: 400 for malformed JSON, 413 for more than `max_batch` images, 415 for another Content-Type,
-    422 for anything that is not an image.
+    Raises Problem: 400 for malformed JSON, 413 for more images than DIGITS_MAX_BATCH, 415 for another
+    Content-Type, 422 for anything that is not an image.
     """
-    media_type = request.mimetype
-    decoders = DECODERS if decoders is None else decoders
+    media_type, max_batch = request.mimetype, current_app.config["MAX_BATCH"]
+    decoders = decoders or DECODERS
     if media_type == FORM:
         return from_form(request, max_batch)
     if media_type.startswith(ANY_PICTURE):
@@ -113,10 +119,8 @@ def offload_if_large(body: bytes, decode: Callable[[], Any]) -> Any:
         return decode()
     most = current_app.config["MAX_UNPACKED_BYTES"]
     if len(body) > most // GROWTH and (needed := unpacked_bytes(body)) > most:
-        detail = (
-            f"The body takes more than the {most} bytes of memory that a request may use when it is unpacked."
-        )
-        raise Problem(413, detail, field="the body", found=f"{needed} bytes")
+        problem = f"takes more than the {most} bytes of memory that a request may use when it is unpacked."
+        raise Problem.of("the body", problem, 413, found=f"{needed} bytes")
     return service().offload(decode, "shared" if len(body) <= MAX_SHARED_BYTES else "bodies")
 
 
@@ -139,14 +143,31 @@ def to_batch(items: Items, as_is: bool = False) -> tuple[np.ndarray, list[dict[s
 
     Raises PictureError, and Problem 422 for pixels that are blank.
     """
-    pixels = items.values
-    if isinstance(pixels, list):
-        return prepared(pixels, items.names, as_is)
-    if problem := blank(pixels):
+    values, names = items.values, items.names
+    if isinstance(values, list):
+        found: list[Prepared] = []
+        if len(values) == 1 and is_quick(values[0]):
+            with suppress(CostlyPictures):
+                found = prepare_pages(values, names, as_is, max_pixels=MAX_PICTURE_PIXELS)
+        found = found or service().offload(partial(_prepare, values, names, as_is))
+        pages = [{"page": each.page, "pages": each.pages} if each.pages > 1 else {} for each in found]
+        return scale(np.stack([each.image for each in found])), pages
+    if problem := blank(values):
         index, what = problem
-        image = pixels[index]
-        raise Problem.of(items.names[index], what, found=f"values from {image.min():g} to {image.max():g}")
-    return scale(pixels), []
+        image = values[index]
+        raise Problem.of(names[index], what, found=f"values from {image.min():g} to {image.max():g}")
+    return scale(values), []
+
+
+def is_quick(picture: bytes) -> bool:
+    """Whether a picture's cost is bounded by its number of bytes and of pixels."""
+    found = format_of(picture) if len(picture) <= MAX_PICTURE_BYTES else None
+    return found is not None and found.quick and not COSTLY.search(picture)
+
+
+def _prepare(pictures: list[bytes], names: list[str], as_is: bool) -> list[Prepared]:
+    # runs in another process, and the detector can't be pickled
+    return prepare_pages(pictures, names, as_is, partial(locate, service().detector))
 
 
 def check_count(n: int, max_batch: int) -> None:

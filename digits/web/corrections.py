@@ -31,7 +31,6 @@ log = logging.getLogger("digits.collect")
 @bp.post("/corrections")
 @needs_key
 def correct() -> Response:
-    """Keep what the pictures of an earlier request show."""
     collector = service().collector
     if collector is None:
         raise Problem(404, "This service keeps no answers, so none can be corrected (DIGITS_COLLECT).")

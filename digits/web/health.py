@@ -15,7 +15,6 @@ bp = Blueprint("health", __name__)
 @bp.get("/health/live")
 @public
 def live() -> Response:
-    """Answer, whatever state the model is in."""
     return json_response({"status": "live"})
 
 

@@ -1,5 +1,5 @@
-"""The app's requests and responses: `Request` limits bodies and keeps them in memory, and `json_response`
-creates the answers of all routes."""
+"""The app's requests and responses: `Request` limits bodies and keeps them in memory, `flag` and `parameter` read
+the query, and `json_response` creates the answers of all routes."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ class BodyTooLarge(RequestEntityTooLarge):
 
 class FormParser(FormDataParser):
     """Werkzeug's parser, but a malformed form is an error and not an empty form, and a form over its limits is not
-    called a body over the limit.
-    """
+    called a body over the limit."""
 
     def parse(self, stream: IO[bytes], mimetype: str, content_length: int | None, options: Any = None) -> Any:
         """The stream, the fields and the files. Raises Problem 400 and 413."""
@@ -39,18 +38,15 @@ class FormParser(FormDataParser):
         except BodyTooLarge:
             raise
         except RequestEntityTooLarge:
-            detail = (
-                f"The form has more than {self.max_form_parts} parts, or {self.max_form_memory_size} bytes in a "
-                "field that is not a file. Send pictures as files."
+            most = (
+                f"{self.max_form_parts} parts, or {self.max_form_memory_size} bytes in a field without a file"
             )
-            raise Problem(413, detail) from None
+            raise Problem(413, f"The form has more than {most}. Send pictures as files.") from None
 
 
 class Request(flask.Request):
-    """A request whose forms stay in memory: nothing a client sends reaches a disk, which may be read-only.
-
-    The whole body is limited anyway.
-    """
+    """A request whose forms stay in memory: nothing a client sends reaches a disk, which may be read-only. The
+    whole body is limited anyway."""
 
     form_data_parser_class = FormParser
 
@@ -80,3 +76,28 @@ def json_response(value: object, status: int = 200) -> flask.Response:
     """A response with `value` as JSON; NumPy's arrays become lists."""
     body = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
     return flask.Response(body, status, content_type="application/json")
+
+
+def parameter(request: flask.Request, name: str, default: str | None = None) -> str | None:
+    """The value of a parameter, or `default` without one. Raises Problem 422 if there are several."""
+    values = request.args.getlist(name)
+    if len(values) > 1:
+        raise refused(name, "given only once", f"{len(values)} values")
+    return values[0] if values else default
+
+
+def flag(request: flask.Request, name: str, on: str = "1", off: str = "0") -> bool:
+    """Whether a parameter has the value `on`; without one it is off. Raises Problem 422 for any value but `on` and
+    `off`."""
+    # most requests have no query
+    if not request.query_string:
+        return False
+    given = parameter(request, name, off) or ""
+    if given not in (on, off):
+        raise refused(name, f"{off} or {on}", given)
+    return given == on
+
+
+def refused(name: str, allowed: str, found: str) -> Problem:
+    """The problem with the value of a parameter: it is `found`, but must be `allowed`."""
+    return Problem(422, f"The parameter {name} must be {allowed}.", field=name, found=found[:40])

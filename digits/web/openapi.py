@@ -29,7 +29,6 @@ bp = Blueprint("openapi", __name__)
 @bp.get("/openapi.json")
 @public
 def openapi() -> Response:
-    """The description of the API."""
     config = current_app.config
     return json_response(describe(service().classifier.version, config["MAX_BATCH"], config["GUARDED"]))
 
@@ -37,14 +36,12 @@ def openapi() -> Response:
 @bp.get("/docs")
 @public
 def docs() -> Response:
-    """The page that shows the description."""
     return _page("docs.html")
 
 
 @bp.get("/docs/<name>")
 @public
 def docs_file(name: str) -> Response:
-    """The page's files."""
     if name == "docs.js":
         return _page(name)
     if name not in ASSETS:

@@ -16,7 +16,6 @@ bp = Blueprint("page", __name__, static_folder="static", static_url_path="/stati
 
 @bp.after_request
 def protect(response: Response) -> Response:
-    """Add security headers."""
     return protected(response, "blob:")
 
 
@@ -45,7 +44,6 @@ def index() -> Response:
 @bp.get("/model")
 @public
 def model() -> Response:
-    """The model card."""
     serving = service()
     cards = serving.classifier.card | {"detector": serving.detector.card}
     return json_response(cards | {"service_version": VERSION})

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import flask
 import numpy as np
-from flask import Blueprint, Response, current_app, g, request
+from flask import Blueprint, Response, g, request
 
-from digits.web import bodies, query
+from digits.web import bodies
 from digits.web.access import needs_key
-from digits.web.messages import json_response
+from digits.web.messages import flag, json_response
 from digits.web.service import service
 
 bp = Blueprint("predict", __name__)
@@ -17,11 +17,10 @@ bp = Blueprint("predict", __name__)
 @bp.post("/predict")
 @needs_key
 def predict() -> Response:
-    """Classify the request's images."""
     current: flask.Request = request._get_current_object()  # type: ignore[attr-defined]
-    as_is, detail = query.flag(current, "prepare", "none", "mnist"), query.flag(current, "detail")
-    g.keep = query.flag(current, "keep")
-    items = bodies.items_of(current, current_app.config["MAX_BATCH"])
+    as_is, detail = flag(current, "prepare", "none", "mnist"), flag(current, "detail")
+    g.keep = flag(current, "keep")
+    items = bodies.items_of(current)
     batch, pages = bodies.to_batch(items, as_is)
     probabilities, answers = service().classify(batch, items.pictures, pages)
     if detail:

@@ -43,10 +43,7 @@ class Problem(Exception):
     ) -> None:
         # all arguments but those by name, as pickles of exceptions need them
         super().__init__(status, detail)
-        self.status = status
-        self.detail = detail
-        self.headers = headers or {}
-        self.extra = extra
+        self.status, self.detail, self.headers, self.extra = status, detail, headers or {}, extra
 
     def __str__(self) -> str:
         return self.detail
@@ -72,7 +69,7 @@ class Overloaded(Problem):
         super().__init__(503, "The service is overloaded; retry in one second.", headers={"Retry-After": "1"})
 
 
-def render_problem(status: int, detail: str, headers: dict[str, str] | None = None, **extra: Any) -> Response:
+def render_problem(status: int, detail: str, headers: Any = None, **extra: Any) -> Response:
     """The response with a problem to the current request. `type` is about:blank and `title` the status's phrase
     (RFC 9457, 4.2.1). Under the path of another protocol it has that protocol's format.
     """
@@ -135,18 +132,13 @@ def register(app: Flask, formats: dict[str, Format]) -> None:
 
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Response:
-        status = error.code or 500
-        headers = {
-            k: v for k, v in error.get_headers() if k.lower() not in ("content-type", "content-length")
-        }
         detail = error.description or ""
         if isinstance(error, RequestEntityTooLarge):
-            detail = (
-                f"The body is larger than the {app.config['MAX_CONTENT_LENGTH']} bytes that are accepted."
-            )
+            most = app.config["MAX_CONTENT_LENGTH"]
+            detail = f"The body is larger than the {most} bytes that are accepted."
         elif isinstance(error, NotFound):
             detail = why_not_found(detail)
-        return render_problem(status, detail, headers)
+        return render_problem(error.code or 500, detail, error.get_headers())
 
     @app.errorhandler(ParseException)
     def not_http(error: ParseException) -> Response:
@@ -156,5 +148,6 @@ def register(app: Flask, formats: dict[str, Format]) -> None:
     @app.errorhandler(Exception)
     def fault(error: Exception) -> Response:
         log.error("fault", exc_info=error, extra={"request_id": g.get("request_id")})
-        detail = "An internal error occurred. The log has its details under the request id."
-        return render_problem(500, detail)
+        return render_problem(
+            500, "An internal error occurred. The log has its details under the request id."
+        )

@@ -15,12 +15,12 @@ from flask import Blueprint, Response, current_app, g, request
 
 from digits.imaging.decode import decode_grey, open_picture, open_pictures
 from digits.imaging.find import shrink
-from digits.reading import Digit, Line, Reading, Word
+from digits.reading import Digit, Line, Reading
 from digits.reading import read as read_picture
-from digits.web import bodies, query
+from digits.web import bodies
 from digits.web.access import needs_key
 from digits.web.collect import sent
-from digits.web.messages import json_response
+from digits.web.messages import flag, json_response, parameter, refused
 from digits.web.problems import Problem
 from digits.web.service import service
 
@@ -36,22 +36,21 @@ bp = Blueprint("read", __name__)
 @bp.post("/read")
 @needs_key
 def read() -> Response:
-    """Read all digits in the request's pictures."""
     current: flask.Request = request._get_current_object()  # type: ignore[attr-defined]
     arguments = options(current)
-    g.keep = query.flag(current, "keep")
-    items = items_of(current, current_app.config["MAX_BATCH"])
+    g.keep = flag(current, "keep")
+    items = items_of(current)
     answers = read_all(items, arguments)
     return json_response(answers[0] if items.single else {"readings": answers})
 
 
-def items_of(request: flask.Request, max_batch: int) -> bodies.Items:
+def items_of(request: flask.Request) -> bodies.Items:
     """The request's pictures, in the formats of POST /predict. Raises Problem as there, and 422 for pixels."""
     if request.mimetype == "application/octet-stream":
         # a body over the limit is 413 here too
         bodies.refuse_picture(request.get_data(cache=False))
         raise Problem.of("the body", NO_PIXELS, found=request.mimetype)
-    return bodies.items_of(request, max_batch, DECODERS)
+    return bodies.items_of(request, DECODERS)
 
 
 def refuse_pixels(image: Any, field: str, suspicious: bool = False) -> NoReturn:
@@ -74,9 +73,9 @@ DECODERS: dict[str, bodies.Decoder] = {
 def options(request: flask.Request) -> dict[str, Any]:
     """The keyword arguments of `digits.reading.read`, and which parts of the answer are wanted, from the query.
     Raises Problem 422."""
-    check = query.parameter(request, "check")
+    check = parameter(request, "check")
     if check not in (None, "luhn"):
-        raise query.refused("check", "luhn", check)
+        raise refused("check", "luhn", check)
     return {
         "length": _whole(request, "length", MAX_LENGTH),
         "check": check,
@@ -87,12 +86,12 @@ def options(request: flask.Request) -> dict[str, Any]:
 
 
 def _whole(request: flask.Request, name: str, maximum: int) -> int | None:
-    given = query.parameter(request, name)
+    given = parameter(request, name)
     if given is None:
         return None
     if not (given.isascii() and given.isdecimal() and len(given) < 5 and 1 <= int(given) <= maximum):
         allowed = "1" if maximum == 1 else f"a whole number from 1 to {maximum}"
-        raise query.refused(name, allowed, given)
+        raise refused(name, allowed, given)
     return int(given)
 
 
@@ -123,10 +122,7 @@ def read_all(items: bodies.Items, arguments: dict[str, Any]) -> list[dict[str, A
             metrics.find.observe(reading.found_in)
             metrics.read_inference.observe(reading.detected_in)
             if spent > most and len(pages) < count:
-                problem = (
-                    f"has {count} pages, which take more than the {most} s of CPU time that all pages of a "
-                    "file may use. Send fewer pages."
-                )
+                problem = f"has {count} pages, which take more than the {most} s of CPU time of a file."
                 raise Problem.of(name, problem, found=f"{len(pages)} pages read in {spent:.1f} s")
         answers.append({"readings": pages} if count > 1 else answer)
         # of a file, one page is enough, because the others can't be parted from it
@@ -137,13 +133,13 @@ def read_all(items: bodies.Items, arguments: dict[str, Any]) -> list[dict[str, A
     digits = sum(len(line.digits) for line in lines)
     metrics.read_digits.inc(digits)
     unsure = sum(line.unsure for line in lines)
-    g.found = {"images": len(answers), "lines": len(lines), "digits": digits, "unsure": unsure}
-    g.found["model_version"] = version
+    found = {"images": len(answers), "lines": len(lines), "digits": digits, "unsure": unsure}
+    g.found = found | {"model_version": version}
     return answers
 
 
 def _check_all(pictures: list[bytes], names: list[str]) -> None:
-    # open pictures can't be pickled
+    # returns nothing, because open pictures can't be pickled
     open_pictures(pictures, names)
 
 
@@ -186,34 +182,25 @@ def render(reading: Reading, alternatives: bool = False, columns: bool = False) 
     """
     lines = []
     for line in reading.lines:
+        words: list[dict[str, Any]] = [
+            {"text": word.text, "box": word.box, "digits": _rounded(word.digits)}
+            | ({"column": word.column} if columns else {})
+            for word in line.words
+        ]
         answer: dict[str, Any] = {
             "text": line.text,
             "probability": round(line.probability, 6),
             "unsure": line.unsure,
-            "words": [_word(word, columns) for word in line.words],
-            "digits": _digits(line.digits),
+            "words": words,
+            "digits": _rounded(line.digits),
         }
         if alternatives:
             answer["alternatives"] = [
-                {"text": text, "probability": round(probability, 6)}
-                for text, probability in line.alternatives
+                {"text": text, "probability": round(share, 6)} for text, share in line.alternatives
             ]
         lines.append(answer)
     return {"text": reading.text, "lines": lines, "marks": reading.marks, "size": reading.size}
 
 
-def _word(word: Word, column: bool) -> dict[str, Any]:
-    answer = {"text": word.text, "box": word.box, "digits": _digits(word.digits)}
-    return answer | ({"column": word.column} if column else {})
-
-
-def _digits(digits: Sequence[Digit]) -> list[dict[str, Any]]:
-    return [
-        {
-            "digit": each.digit,
-            "probability": round(each.probability, 6),
-            "unsure": each.unsure,
-            "box": each.box,
-        }
-        for each in digits
-    ]
+def _rounded(digits: Sequence[Digit]) -> list[dict[str, Any]]:
+    return [vars(each) | {"probability": round(each.probability, 6)} for each in digits]

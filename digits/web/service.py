@@ -80,25 +80,20 @@ class Service:
         metrics, state = self.metrics, g._get_current_object()
         begun = perf_counter()
         metrics.decode.observe(seconds_spent(state))
-        probabilities = self.classifier.probabilities(images[:AT_A_TIME])
-        if len(images) > AT_A_TIME:
-            # let other requests continue in between
-            parts = [probabilities]
-            for start in range(AT_A_TIME, len(images), AT_A_TIME):
-                self.give_way()
-                parts.append(self.classifier.probabilities(images[start : start + AT_A_TIME]))
-            probabilities = np.concatenate(parts)
+        parts = [self.classifier.probabilities(images[:AT_A_TIME])]
+        for start in range(AT_A_TIME, len(images), AT_A_TIME):
+            self.give_way()
+            parts.append(self.classifier.probabilities(images[start : start + AT_A_TIME]))
+        probabilities = np.concatenate(parts)
         metrics.inference.observe(perf_counter() - begun)
-        answers: list[dict[str, Any]] = []
-        for row in probabilities.tolist():
-            best = max(row)
-            answers.append(
-                {
-                    "predicted_digit": row.index(best),
-                    "predicted_probability": round(best, 6),
-                    "unsure": best < self.sure_threshold,
-                }
-            )
+        answers: list[dict[str, Any]] = [
+            {
+                "predicted_digit": row.index(best := max(row)),
+                "predicted_probability": round(best, 6),
+                "unsure": best < self.sure_threshold,
+            }
+            for row in probabilities.tolist()
+        ]
         for answer, page in zip(answers, pages, strict=False):
             answer.update(page)
         unsure = sum(answer["unsure"] for answer in answers)

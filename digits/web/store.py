@@ -71,19 +71,15 @@ class Store:
         return {"status": 200}
 
     def correct(self, request_id: str, digits: list[Any], replace: bool, now: str) -> Document:
-        """Keep what the pictures of a request show, on the disk before it returns.
+        """Keep what the pictures of a request show, on the disk before it returns. Raises FullError.
 
         Args:
-            request_id: that of the request.
-            digits: an item for each of its pictures, as POST /corrections gets them; None corrects nothing.
-            replace: whether to replace another correction.
+            request_id, digits, replace: as POST /corrections gets them.
             now: time of the correction in ISO 8601.
 
         Returns:
             {"status": 200, "pictures": number of those that are corrected}, or what a Problem has: `status`,
             `detail` and further members.
-
-        Raises FullError.
         """
         item, old = self._find(COLLECTED, request_id), self._find(CORRECTED, request_id)
         # a client may use an id again

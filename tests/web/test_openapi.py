@@ -56,7 +56,7 @@ def test_every_parameter_the_code_reads_is_described() -> None:
             match node:
                 case ast.Call(func=called, args=[_, ast.Constant(value=str(name)), *_]) if ast.unparse(
                     called
-                ) in ("query.parameter", "query.flag", "_whole"):
+                ) in ("parameter", "flag", "_whole"):
                     read.add(name)
     described = {
         parameter["name"]

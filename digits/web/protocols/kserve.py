@@ -57,7 +57,6 @@ def server() -> Response:
 @bp.get("/health/live")
 @public
 def live() -> Response:
-    """200 while the process answers."""
     return json_response({"live": True})
 
 

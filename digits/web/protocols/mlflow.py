@@ -15,12 +15,12 @@ from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
-from flask import Blueprint, Response, current_app, request
+from flask import Blueprint, Response, request
 
-from digits.web import bodies, query
+from digits.web import bodies
 from digits.web.access import needs_key
 from digits.web.bodies import PIXELS, Items
-from digits.web.messages import json_response
+from digits.web.messages import flag, json_response
 from digits.web.problems import Problem
 from digits.web.protocols import tensors
 from digits.web.service import service
@@ -39,8 +39,8 @@ bp = Blueprint("mlflow", __name__)
 def invocations() -> Response:
     """The probabilities of each image, in order."""
     current: Any = request._get_current_object()  # type: ignore[attr-defined]
-    as_is = query.flag(current, "prepare", "none", "mnist")
-    items = bodies.items_of(current, current_app.config["MAX_BATCH"], DECODERS)
+    as_is = flag(current, "prepare", "none", "mnist")
+    items = bodies.items_of(current, DECODERS)
     batch, pages = bodies.to_batch(items, as_is)
     probabilities, _ = service().classify(batch, items.pictures, pages)
     return json_response({"predictions": probabilities})

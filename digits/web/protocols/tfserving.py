@@ -67,7 +67,6 @@ def models() -> Response:
 @bp.get(f"/{NAME}/versions/<int:version>")
 @public
 def status(version: int | None = None) -> Response:
-    """The version that is served."""
     _check(version)
     fine = {"error_code": "OK", "error_message": ""}
     state = {"version": decimal_version(), "state": "AVAILABLE", "status": fine}
