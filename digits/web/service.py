@@ -84,7 +84,7 @@ class Service:
         for start in range(AT_A_TIME, len(images), AT_A_TIME):
             self.give_way()
             parts.append(self.classifier.probabilities(images[start : start + AT_A_TIME]))
-        probabilities = np.concatenate(parts)
+        probabilities = parts[0] if len(parts) == 1 else np.concatenate(parts)
         metrics.inference.observe(perf_counter() - begun)
         answers: list[dict[str, Any]] = [
             {
