@@ -6,7 +6,6 @@ The result is cached beside the model.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import logging.config
 import os
@@ -31,8 +30,7 @@ def load(path: Path) -> Model:
         return model.load(path)
     except NotCompiledError as error:
         log.warning("compiling the model", extra={"path": str(path), "reason": error.problem})
-        sha256 = hashlib.sha256(error.h5).hexdigest()
-        cached = model.cache_of(path, sha256)
+        sha256, cached = error.sha256, model.cache_of(path, error.sha256)
         compiled = _compile(path, error.h5, cached)
     try:
         cached.parent.mkdir(exist_ok=True)

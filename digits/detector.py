@@ -5,14 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import ceil
-from threading import Lock
 
 import cv2
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
 
 from digits.imaging.contrast import normalize
-from digits.model import Model, ModelError, quiet
+from digits.model import Model, ModelError, Network
 
 cv2.setNumThreads(1)
 
@@ -32,23 +30,14 @@ SCORE, X, Y, W, H, CLASS = range(6)
 
 
 class Detector:
-    """Runs a model that finds digits. Threads may share it: a lock lets one run the network at a time."""
+    """Runs a model that finds digits. Threads may share it."""
 
     def __init__(self, model: Model) -> None:
         """Create the interpreter and run it once. Raises ModelError for a network of another shape."""
         self.version, self.card, self.model = model.version, model.card, model
-        self._lock = Lock()
-        self._shape, self._runs = (0, 0), False
         try:
-            # one thread, because there already is a worker for each CPU
-            self._interpreter = Interpreter(model_content=model.compiled, num_threads=1)
-            (self._in,), (self._out,) = (
-                [(each["index"], each["shape_signature"][-1], each["dtype"]) for each in details]
-                for details in (self._interpreter.get_input_details(), self._interpreter.get_output_details())
-            )
-            if (self._in[1:], self._out[1:]) != ((1, np.float32), (COLUMNS * VALUES, np.float32)):
-                raise ValueError("its shapes must be float32 (1, h, w, 1) -> (1, h / 4, w / 4, 32)")
-            self._run(np.zeros((MULTIPLE, MULTIPLE), np.float32))
+            self._network = Network(model.compiled, (1,), (COLUMNS * VALUES,))
+            self._network(np.zeros((1, MULTIPLE, MULTIPLE, 1), np.float32))
         except (ValueError, RuntimeError) as error:
             raise ModelError(f"The detector {model.version} can't be run: {error}") from None
 
@@ -58,9 +47,13 @@ class Detector:
         """What is found in a picture, uint8 (h, w): float32 (n, 16), and the number of pixels that were examined.
 
         The columns are the objectness in [0, 1], the centre's x and y, width and height in pixels, and the
-        probabilities of the ten digits and of a mark. margin: pixels at each side that only show the light; the
-        results are relative to them. places: float (n, 3), x, y and worth of what to look at; everything without.
-        most: maximum number of pixels, spent on the tiles that are worth most.
+        probabilities of the ten digits and of a mark.
+
+        Args:
+            grey: the picture.
+            margin: pixels at each side that only show the light; the results are relative to them.
+            places: float (n, 3), x, y and worth of what to look at; everything without.
+            most: maximum number of pixels, spent on the tiles that are worth most.
         """
         height, width = (side - 2 * margin for side in grey.shape)
         tiles = [(1.0, y, x) for y in _tiles(height) for x in _tiles(width)]
@@ -88,23 +81,11 @@ class Detector:
         return np.concatenate(found), spent
 
     def _run(self, values: np.ndarray) -> np.ndarray:
-        with self._lock:
-            try:
-                if values.shape != self._shape:
-                    self._interpreter.resize_tensor_input(self._in[0], [1, *values.shape, 1])
-                    with quiet():
-                        self._interpreter.allocate_tensors()
-                    self._shape = values.shape
-                self._interpreter.set_tensor(self._in[0], values[None, :, :, None])
-                self._interpreter.invoke()
-            except RuntimeError:
-                self._shape = (0, 0)
-                if self._runs:
-                    # a network that has run before only fails where there is no memory
-                    raise MemoryError from None
-                raise
-            self._runs = True
-            return self._interpreter.get_tensor(self._out[0])[0]
+        try:
+            return self._network(values[None, :, :, None])[0]
+        except RuntimeError:
+            # a network that has run before only fails where there is no memory
+            raise MemoryError from None
 
 
 # where a tile starts and stops, and where that starts and ends in which its peaks count

@@ -1,5 +1,5 @@
-"""The trained network: `load` reads and checks the files of any model, and `Classifier` runs the compiled network
-(LiteRT) that classifies images in batches.
+"""The trained networks: `load` reads and checks a model's files, `Network` runs a compiled network (LiteRT), and
+`Classifier` classifies images with it in batches.
 
 The .h5 is the model, and the .tflite beside it is its compiled form, like a .pyc for a .py. This module never
 imports TensorFlow, so that processes that serve stay small, start fast and fork safely.
@@ -48,11 +48,18 @@ class ModelError(Exception):
 
 
 class NotCompiledError(ModelError):
-    """The .h5 has no compiled form yet. version: the model's. h5: the bytes that were read."""
+    """The .h5 has no compiled form yet.
 
-    def __init__(self, path: Path, h5: bytes, version: str, problem: str) -> None:
+    Args:
+        path: of the .h5.
+        h5: the bytes that were read.
+        sha256: their hash, in hex.
+        problem: why the .tflite beside it is none.
+    """
+
+    def __init__(self, path: Path, h5: bytes, sha256: str, problem: str) -> None:
         super().__init__(f"{path} has no matching compiled form: {problem}.")
-        self.h5, self.version, self.problem = h5, version, problem
+        self.h5, self.sha256, self.problem = h5, sha256, problem
 
 
 def scale(pixels: np.ndarray, top: int = 255) -> np.ndarray:
@@ -67,15 +74,11 @@ def scale(pixels: np.ndarray, top: int = 255) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Model:
-    """A model that was read and checked: the compiled network, its version and its card.
+    """A model that was read and checked."""
 
-    version: the first 12 hex digits of the .h5's SHA-256. card: the .json beside it, or for an .h5 without a card
-    only its name, version and hash.
-    """
-
-    compiled: bytes
-    version: str
-    card: dict[str, Any]
+    compiled: bytes  # the content of the .tflite
+    version: str  # the first 12 hex digits of the .h5's SHA-256
+    card: dict[str, Any]  # the .json, or for an .h5 without a card only its name, version and hash
 
 
 def load(path: Path) -> Model:
@@ -106,7 +109,7 @@ def load(path: Path) -> Model:
             time.sleep(0.1)
             continue
         if not (cached := cache_of(path, sha256)).exists():
-            raise NotCompiledError(path, h5, sha256[:12], problem)
+            raise NotCompiledError(path, h5, sha256, problem)
         return without_card(path, sha256, _read(cached))
 
 
@@ -126,7 +129,7 @@ def _read(path: Path) -> bytes:
             content = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise ModelError(
-            f"{path} can't be read ({error.strerror}). Train a model with `dvc repro`."
+            f"{path} can't be read ({error.strerror}). Train a model with `make train`."
         ) from None
     if len(content) > MAX_FILE_BYTES:
         raise ModelError(f"{path} is too large for a model: it has more than {MAX_FILE_BYTES} bytes.")
@@ -146,30 +149,32 @@ def _card(path: Path) -> dict[str, Any]:
 
 
 class Classifier:
-    """Runs a model. Threads may share it: a lock lets one run the network at a time.
+    """Runs a model. Threads may share it.
 
     One interpreter per thread would not help, because there already is a worker process for each CPU, and each
     pair of interpreters takes some megabytes.
     """
 
     def __init__(self, model: Model) -> None:
-        """Create the interpreters and run one of them.
+        """Create the interpreters and run them.
 
         Raises ModelError if the network has the wrong shapes or does not end in a softmax, or if the card's
         sure_threshold is not a number in [0, 1].
         """
-        self.model = model
-        self.version = model.version
-        self.card = model.card
-        self.sure_threshold = _sure_threshold(model.card)
-        self._lock = Lock()
+        self.model, self.version, self.card = model, model.version, model.card
+        sure = model.card.get("sure_threshold", DEFAULT_SURE_THRESHOLD)
+        # the comparison also excludes NaN, and the type excludes true, which equals 1
+        if type(sure) not in (int, float) or not 0 <= sure <= 1:
+            raise ModelError(
+                f"The model card's sure_threshold is {sure!r}, but must be a number from 0 to 1."
+            )
+        self.sure_threshold = float(sure)
         try:
-            self._one = _Network(model.compiled, 1)
-            self._many = _Network(model.compiled, BATCH_SIZE)
-            answer = self.probabilities(np.zeros((1, *INPUT), np.float32))
+            self._one, self._many = (Network(model.compiled, INPUT, (OUTPUT,)) for _ in range(2))
+            answers = self.probabilities(np.zeros((BATCH_SIZE + 1, *INPUT), np.float32))
         except (ValueError, RuntimeError) as error:
             raise ModelError(f"The compiled model can't be run: {error}") from None
-        if not np.isclose(answer.sum(), 1, atol=1e-3):
+        if not np.allclose(answers.sum(1), 1, atol=1e-3):
             raise ModelError(
                 f"The model {model.card.get('name', '')} ({model.version}) does not end in a softmax: its ten "
                 "outputs do not add up to 1. Add keras.layers.Softmax() at its end and save it again."
@@ -177,39 +182,59 @@ class Classifier:
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """float32 (n, 10), the probability of each digit, for images float32 (n, 28, 28, 1) in [0, 1]."""
-        n = len(images)
-        if n == 1:
-            with self._lock:
-                return self._one(images)
-        out = np.empty((n, OUTPUT), np.float32)
-        whole = n - n % BATCH_SIZE
-        # the lock is released in between, so that a large batch does not delay single images
-        for start in range(0, whole, BATCH_SIZE):
-            with self._lock:
-                out[start : start + BATCH_SIZE] = self._many(images[start : start + BATCH_SIZE])
-        rest = n - whole
-        if rest < PAD_THRESHOLD:
-            for i in range(whole, n):
-                with self._lock:
-                    out[i] = self._one(images[i : i + 1])[0]
-        else:
-            padded = np.zeros((BATCH_SIZE, *INPUT), np.float32)
-            padded[:rest] = images[whole:]
-            with self._lock:
-                out[whole:] = self._many(padded)[:rest]
+        if len(images) == 1:
+            return self._one(images)
+        out = np.empty((len(images), OUTPUT), np.float32)
+        for start in range(0, len(images), BATCH_SIZE):
+            batch = images[start : start + BATCH_SIZE]
+            if len(batch) < PAD_THRESHOLD:
+                for i in range(len(batch)):
+                    out[start + i] = self._one(batch[i : i + 1])[0]
+            else:
+                padded = batch if len(batch) == BATCH_SIZE else np.resize(batch, (BATCH_SIZE, *INPUT))
+                out[start : start + BATCH_SIZE] = self._many(padded)[: len(batch)]
         return out
 
 
-def _sure_threshold(card: dict[str, Any]) -> float:
-    given = card.get("sure_threshold", DEFAULT_SURE_THRESHOLD)
-    # the comparison also excludes NaN, and the type excludes true, which equals 1
-    if type(given) not in (int, float) or not 0 <= given <= 1:
-        raise ModelError(f"The model card's sure_threshold is {given!r}, but must be a number from 0 to 1.")
-    return float(given)
+class Network:
+    """Runs a compiled network for inputs of any size that it takes. A lock lets one thread run it at a time."""
+
+    def __init__(self, compiled: bytes, takes: tuple[int, ...], gives: tuple[int, ...]) -> None:
+        """Create the interpreter. takes, gives: the last sides of the input and of the output.
+
+        Raises ValueError for a damaged network or one of other shapes.
+        """
+        # one thread, because there already is a worker for each CPU
+        self._interpreter = Interpreter(model_content=compiled, num_threads=1)
+        details = [*self._interpreter.get_input_details(), *self._interpreter.get_output_details()]
+        shapes = [tuple(each["shape_signature"].tolist()) for each in details]
+        ends = [shape[-len(end) :] for shape, end in zip(shapes, (takes, gives), strict=False)]
+        if (
+            len(shapes) != 2
+            or ends != [takes, gives]
+            or any(each["dtype"] is not np.float32 for each in details)
+        ):
+            raise ValueError(f"its shapes must be float32 ..., {takes} -> ..., {gives}, but are {shapes}")
+        self._in, self._out = (each["index"] for each in details)
+        self._lock, self._shape = Lock(), ()
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        """The output for an input, both float32. Raises RuntimeError, also if there is no memory."""
+        with self._lock:
+            # if anything fails, begin anew
+            shape, self._shape = self._shape, ()
+            if values.shape != shape:
+                self._interpreter.resize_tensor_input(self._in, values.shape)
+                with _quiet():
+                    self._interpreter.allocate_tensors()
+            self._interpreter.set_tensor(self._in, values)
+            self._interpreter.invoke()
+            self._shape = values.shape
+            return self._interpreter.get_tensor(self._out)
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def _quiet() -> Iterator[None]:
     """Suppress LiteRT's messages on standard error, which are plain text among lines of JSON."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
@@ -219,24 +244,3 @@ def quiet() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
-
-
-class _Network:
-    """A LiteRT interpreter for batches of exactly n images."""
-
-    def __init__(self, compiled: bytes, n: int) -> None:
-        # one thread, because there already is a worker for each CPU
-        self._interpreter = Interpreter(model_content=compiled, num_threads=1)
-        inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
-        shapes = [tuple(d["shape_signature"][1:]) for d in (*inputs, *outputs)]
-        if shapes != [INPUT, (OUTPUT,)] or any(d["dtype"] is not np.float32 for d in (*inputs, *outputs)):
-            raise ValueError(f"its shapes must be float32 (n, 28, 28, 1) -> (n, 10), but are {shapes}")
-        self._in, self._out = inputs[0]["index"], outputs[0]["index"]
-        self._interpreter.resize_tensor_input(self._in, [n, *INPUT])
-        with quiet():
-            self._interpreter.allocate_tensors()
-
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        self._interpreter.set_tensor(self._in, images)
-        self._interpreter.invoke()
-        return self._interpreter.get_tensor(self._out)

@@ -50,7 +50,7 @@ CUT_OFF_SECONDS = 3
 # file descriptors for files, metrics, and connections that are being closed
 SPARE_DESCRIPTORS = 700
 
-# versions of models for which a compilation was started after SIGHUP
+# hashes of models for which a compilation was started after SIGHUP
 compilations: set[str] = set()
 
 _metrics_folder: str | None = None
@@ -213,14 +213,14 @@ def on_reload(server: Any) -> None:
             load_it(settings, model.load)
         except Exception as error:
             # any exception: if it got out of here, it would end the master and with it the service
-            if name == "model" and isinstance(error, NotCompiledError) and error.version not in compilations:
-                compilations.add(error.version)
+            if name == "model" and isinstance(error, NotCompiledError) and error.sha256 not in compilations:
+                compilations.add(error.sha256)
                 path = str(settings.model)
                 log.info("compiling the model; the old one serves meanwhile", extra={"path": path})
                 subprocess.Popen([sys.executable, "-m", "digits.compiling", path], cwd=ROOT)
                 continue
             # the next SIGHUP may try again
-            compilations.discard(getattr(error, "version", ""))
+            compilations.discard(getattr(error, "sha256", ""))
             reload_failures.inc(name != "API keys")
             expected = isinstance(error, ModelError | SettingError)
             log.error("Reload failed; keeping the old %s: %s", name, error, exc_info=not expected)
