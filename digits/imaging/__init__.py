@@ -19,15 +19,11 @@ __all__ = ["CostlyPictures", "PictureError", "Prepared", "prepare", "prepare_gre
 
 
 class Prepared(NamedTuple):
-    """A picture in MNIST's format.
+    """A picture in MNIST's format."""
 
-    image: uint8 (28, 28), with bright ink on black. page: the page of the file that it shows, from 1. pages: the
-    number of pages in the file.
-    """
-
-    image: np.ndarray
-    page: int = 1
-    pages: int = 1
+    image: np.ndarray  # uint8 (28, 28), with bright ink on black
+    page: int = 1  # of the file, from 1
+    pages: int = 1  # the number of pages in the file
 
 
 def prepare(
@@ -47,23 +43,25 @@ def prepare_pages(
 ) -> list[Prepared]:
     """Convert the pictures in `data`. Of a file of several pages, the first one that shows a digit is taken.
 
-    names: what to call each picture in error messages. as_is: only convert pictures of 28x28 pixels to grey.
-    locate: like that of `find_digit`. max_pixels: raise CostlyPictures if decoding needs more pixels than this in
-    memory, before anything is decoded, or if a digit must be located. An event loop sets it, and on CostlyPictures
-    repeats the call without it elsewhere. JPEGs are decoded at a reduced size, which is the size that counts.
+    Args:
+        names: what to call each picture in error messages.
+        as_is: only convert pictures of 28x28 pixels to grey.
+        locate: like that of `find_digit`.
+        max_pixels: raise CostlyPictures if decoding needs more pixels than this in memory, before anything is
+            decoded, or if a digit must be located. An event loop sets it, and on CostlyPictures repeats the call
+            without it elsewhere. JPEGs are decoded at a reduced size, which is the size that counts.
 
     Raises PictureError for too many pixels, for another format, for a damaged picture, for one without a digit, or
     for another size with as_is. Raises MemoryError if decoding would exceed RLIMIT_DATA.
     """
     side = None if as_is else DRAFT_SIDE
     opened = open_pictures(data, names, side)
-    held = sum(each.held for each in opened)
     if max_pixels is not None:
-        if held > max_pixels:
+        if sum(each.held for each in opened) > max_pixels:
             raise CostlyPictures
         locate = _too_costly
     return [
-        _first(each, content, name, as_is, locate)
+        _first_page(each, content, name, side, locate)
         for each, content, name in zip(opened, data, names, strict=True)
     ]
 
@@ -72,45 +70,37 @@ def _too_costly(grey: np.ndarray) -> NoReturn:
     raise CostlyPictures
 
 
-def _first(opened: Opened, data: bytes, name: str, as_is: bool, locate: Locate | None) -> Prepared:
-    """The first page that shows a digit."""
-    pages, page = opened.pages, 1
-    while True:
+def _first_page(opened: Opened, data: bytes, name: str, side: int | None, locate: Locate | None) -> Prepared:
+    """The first page that shows a digit. side: like that of `open_picture`; None to take pictures as they are."""
+    pages = opened.pages
+    for page in range(1, pages + 1):
+        picture = (opened if page == 1 else open_picture(data, name, side, page)).picture
         try:
-            return Prepared(_prepare_page(opened, name, as_is, locate), page, pages)
+            if side is None and picture.size != (28, 28):
+                size = f"{picture.width}x{picture.height}"
+                raise PictureError("content", name, "must have 28x28 pixels with prepare=none.", found=size)
+            grey = decode_grey(picture, name)
+            return Prepared(grey if side is None else prepare_grey(grey, name, locate), page, pages)
         except PictureError:
             if pages == 1:
                 raise
-        if page == pages:
-            problem = f"shows no digit on any of its {pages} pages."
-            raise PictureError("content", name, problem, found=f"{pages} pages without a digit")
-        page += 1
-        opened = open_picture(data, name, None if as_is else DRAFT_SIDE, page)
-
-
-def _prepare_page(opened: Opened, name: str, as_is: bool, locate: Locate | None) -> np.ndarray:
-    picture = opened.picture
-    if as_is and picture.size != (28, 28):
-        size = f"{picture.width}x{picture.height}"
-        raise PictureError("content", name, "must have 28x28 pixels with prepare=none.", found=size)
-    grey = decode_grey(picture, name)
-    return grey if as_is else prepare_grey(grey, name, locate)
+    problem = f"shows no digit on any of its {pages} pages."
+    raise PictureError("content", name, problem, found=f"{pages} pages without a digit")
 
 
 def prepare_grey(grey: np.ndarray, name: str = "image", locate: Locate | None = None) -> np.ndarray:
     """Convert a grey picture, uint8 (height, width), to uint8 (28, 28), with bright ink on black.
 
-    name: what to call the picture in error messages. locate: like that of `find_digit`. Raises PictureError
-    for a picture without a digit.
+    Args:
+        name: what to call the picture in error messages.
+        locate: like that of `find_digit`.
+
+    Raises PictureError for a picture without a digit.
     """
     found = find_digit(grey, locate)
     if found is not None:
         return to_mnist(found)
-    plain = np.ptp(grey) < MIN_CONTRAST
-    problem = (
-        "is blank: its pixels hardly differ."
-        if plain
-        else "shows no digit: nothing stands out from the background."
-    )
-    shown = "an empty picture" if plain else "a picture without a digit"
-    raise PictureError("content", name, problem, found=shown)
+    if np.ptp(grey) < MIN_CONTRAST:
+        raise PictureError("content", name, "is blank: its pixels hardly differ.", found="an empty picture")
+    problem = "shows no digit: nothing stands out from the background."
+    raise PictureError("content", name, problem, found="a picture without a digit")

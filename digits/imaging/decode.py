@@ -65,61 +65,60 @@ READ = [name for name in NAMES if HEIF or name != "HEIF"]
 
 
 class Opened(NamedTuple):
-    """A page of a picture of which only the header has been read.
-
-    held: the number of pixels of four bytes in memory while decoding it. size: width and height in its header.
-    pages: the number of pages in the file.
-    """
+    """A page of a picture of which only the header has been read."""
 
     picture: Image.Image | PdfPage
-    held: int
-    size: tuple[int, int]
-    pages: int = 1
+    held: int  # the number of pixels of four bytes in memory while decoding it
+    size: tuple[int, int]  # width and height in its header
+    pages: int  # the number of pages in the file
 
 
 def open_picture(data: bytes, name: str, side: int | None = DRAFT_SIDE, page: int = 1) -> Opened:
     """Read the header of a picture, and refuse it if it is over a limit.
 
-    side: decode JPEGs at the smallest available size with at least this width and height; None for the full size.
-    page: of a TIFF or PDF, from 1; other formats have one.
+    Args:
+        name: what to call the picture in error messages.
+        side: decode JPEGs at the smallest available size with at least this width and height; None for the full
+            size.
+        page: of a TIFF or PDF, from 1; other formats have one.
+
     Raises PictureError over a limit, for another format, for a damaged header, or for one with more parts than any
     program writes. Raises MemoryError if decoding would exceed RLIMIT_DATA.
     """
     data, scans = check_structure(data, name)
-    kind = format_of(data)
-    if kind is None or (kind.name == "HEIF" and not HEIF):
-        reason = (
-            "is in HEIC, for which the service needs pillow-heif. Other" if kind else "is not a picture. The"
-        )
+    found = format_of(data)
+    if found is None or (found.name == "HEIF" and not HEIF):
+        reason = "is in HEIC, for which the service needs pillow-heif. Other"
+        reason = reason if found else "is not a picture. The"
         problem = f"{reason} formats that can be read are {', '.join(READ[:-1])} and {READ[-1]}."
         raise PictureError("format", name, problem, formats=READ)
     pages, tags = 1, Tags()
     picture: Image.Image | PdfPage
-    if kind.name == "PDF":
+    if found.name == "PDF":
         picture = document = PdfPage(data, name, page)
         pages = document.pages
     else:
         try:
-            picture = Image.open(BytesIO(data), formats=[kind.name])
-            if kind.name == "TIFF":
-                found = tiff_pages(data)
-                pages, (number, tags) = len(found), found[page - 1]
+            picture = Image.open(BytesIO(data), formats=[found.name])
+            if found.name == "TIFF":
+                images = tiff_pages(data)
+                pages, (number, tags) = len(images), images[page - 1]
                 picture.seek(number)
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             raise _too_large(name, "a picture of enormous size") from None
         except Exception:
             problem = "is a damaged picture, or a variant of its format that is not supported."
-            raise PictureError("content", name, problem, found=kind.name) from None
+            raise PictureError("content", name, problem, found=found.name) from None
     if pages > MAX_PAGES:
         raise PictureError("large", name, f"has more than {MAX_PAGES} pages.", found=f"{pages} pages")
     width, height = picture.size
     declared = width * height
     if max(width, height) > MAX_SIDE or declared > MAX_DECLARED_PIXELS:
         raise _too_large(name, f"{width}x{height} pixels")
-    if kind.name == "JPEG" and side is not None and not isinstance(picture, PdfPage):
+    if found.name == "JPEG" and side is not None and not isinstance(picture, PdfPage):
         picture.draft(None, (side, side))
     unit = tiff_unit(tags)
-    held = _held(picture, kind, declared, scans) + unit // 4
+    held = _held(picture, found, declared, scans) + unit // 4
     if picture.width * picture.height > MAX_PIXELS or held > MAX_HELD_PIXELS:
         parts = f", in a strip or tile of {unit} bytes" if unit else ""
         raise _too_large(name, f"{width}x{height} pixels{parts}")
@@ -163,11 +162,11 @@ def _check_room(picture: Image.Image | PdfPage, held: int) -> None:
         raise MemoryError
 
 
-def _held(picture: Image.Image | PdfPage, kind: Format, declared: int, scans: int) -> int:
-    """The number of pixels of four bytes in memory while decoding. scans: of a JPEG."""
+def _held(picture: Image.Image | PdfPage, found: Format, declared: int, scans: int) -> int:
+    """The number of pixels of four bytes in memory while decoding."""
     pixels = picture.width * picture.height
-    if kind.name != "JPEG":
-        return pixels * kind.copies
+    if found.name != "JPEG":
+        return pixels * found.copies
     if scans == 1 and "progressive" not in picture.info:
         return pixels
     # libjpeg keeps all coefficients of a file of several scans in memory, two bytes each, even for a reduced size
@@ -177,9 +176,8 @@ def _held(picture: Image.Image | PdfPage, kind: Format, declared: int, scans: in
 
 
 def _too_large(name: str, found: str) -> PictureError:
-    return PictureError(
-        "large", name, f"has too many pixels, or a side of more than {MAX_SIDE}.", found=found
-    )
+    problem = f"has too many pixels, or a side of more than {MAX_SIDE}."
+    return PictureError("large", name, problem, found=found)
 
 
 def decode_grey(picture: Image.Image | PdfPage, name: str) -> np.ndarray:
@@ -231,30 +229,18 @@ def _run_length(picture: Image.Image) -> np.ndarray:
 
 
 def _grey(picture: Image.Image, name: str) -> Image.Image:
-    """The picture in mode L, of half its width and height if it is large. Closes a picture of more than one
-    byte a pixel."""
+    """The picture in mode L, of half its width and height if it is large. Closes the picture, to free its pixels
+    of four bytes each."""
     if picture.mode in ("I", "F") or "16" in picture.mode:
         return _in_strips(picture, _from_wide(picture, name))
-    if ("A" in picture.getbands() or "transparency" in picture.info) and _is_transparent(picture):
-        return _in_strips(picture, _on_paper(picture))
+    if "A" in picture.getbands() or "transparency" in picture.info:
+        paper = _paper(picture)
+        if paper is not None:
+            return _in_strips(picture, lambda strip: _laid_on(paper, strip))
     weights = None if picture.mode in ("1", "L", "LA") else _colour_weights(picture)
     if weights is not None:
         return _in_strips(picture, lambda strip: strip.convert("RGB").convert("L", weights))
-    if picture.width * picture.height > MAX_GREY_PIXELS:
-        return _in_strips(picture, lambda strip: strip.convert("L"))
-    grey = picture.convert("L")
-    # free its pixels of four bytes each
-    picture.close()
-    return grey
-
-
-def _is_transparent(picture: Image.Image) -> bool:
-    """Whether some of it is transparent, but not all: some programs leave the channel empty."""
-    lowest, highest = 255, 0
-    for _, strip in _strips(picture):
-        alpha = np.asarray(strip.convert("RGBA").getchannel("A"))
-        lowest, highest = min(lowest, int(alpha.min())), max(highest, int(alpha.max()))
-    return lowest < 255 and highest > 0
+    return _in_strips(picture, lambda strip: strip.convert("L"))
 
 
 def _colour_weights(picture: Image.Image) -> tuple[float, float, float, float] | None:
@@ -283,33 +269,33 @@ def _in_strips(picture: Image.Image, convert: Callable[[Image.Image], Image.Imag
     return grey
 
 
-def _on_paper(picture: Image.Image) -> Callable[[Image.Image], Image.Image]:
-    """A function that lays a strip of a transparent picture on paper that contrasts with the ink."""
-    ink = weight = 0.0
+def _paper(picture: Image.Image) -> int | None:
+    """The brightness of paper that contrasts with a transparent picture's ink. None if nothing is transparent, or
+    everything: some programs leave the channel empty."""
+    ink, weight, lowest = 0.0, 0.0, 255.0
     for _, strip in _strips(picture):
-        strip_grey, strip_alpha = strip.convert("RGBA").convert("LA").split()
-        opacity = np.asarray(strip_alpha, np.float32)
+        grey, opacity = (np.asarray(band, np.float32) for band in strip.convert("RGBA").convert("LA").split())
         weight += float(opacity.sum())
-        ink += float(np.vdot(np.asarray(strip_grey, np.float32), opacity))
-    paper = 255 if not weight or ink / weight < 128 else 0
+        ink += float(np.vdot(grey, opacity))
+        lowest = min(lowest, float(opacity.min()))
+    if lowest == 255 or not weight:
+        return None
+    return 255 if ink / weight < 128 else 0
 
-    def convert(strip: Image.Image) -> Image.Image:
-        grey, alpha = strip.convert("RGBA").convert("LA").split()
-        return Image.composite(grey, Image.new("L", strip.size, paper), alpha)
 
-    return convert
+def _laid_on(paper: int, strip: Image.Image) -> Image.Image:
+    grey, alpha = strip.convert("RGBA").convert("LA").split()
+    return Image.composite(grey, Image.new("L", strip.size, paper), alpha)
 
 
 def _from_wide(picture: Image.Image, name: str) -> Callable[[Image.Image], Image.Image]:
     """A function that converts a strip of a picture with 16 bits, integers or floats to 0..255."""
-    ranges = []
-    for _, strip in _strips(picture):
-        values = np.asarray(strip, np.float32)
-        if not np.isfinite(values).all():
-            problem = "has pixels that are not finite numbers."
-            raise PictureError("content", name, problem, found="NaN or Infinity")
-        ranges.append((float(values.min()), float(values.max())))
-    low, high = min(each[0] for each in ranges), max(each[1] for each in ranges)
+    strips = (np.asarray(strip, np.float32) for _, strip in _strips(picture))
+    ranges = np.array([(values.min(), values.max()) for values in strips])
+    if not np.isfinite(ranges).all():
+        problem = "has pixels that are not finite numbers."
+        raise PictureError("content", name, problem, found="NaN or Infinity")
+    low, high = float(ranges.min()), float(ranges.max())
     start, scale = 0.0, 1.0
     if low < 0 or high > 255:
         # neither the format nor the file says which value is white: programs use 9 to 16 bits

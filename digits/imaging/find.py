@@ -22,7 +22,7 @@ WORK_SIZE = 112
 FIRST_SIZE = 480
 # thresholds of an ink map for components, which blurred edges must not connect, and for the digit's box, which
 # includes faint ends
-INK, EDGE = 0.3, 0.25
+PART, EDGE = 0.3, 0.25
 # components smaller than this fraction of the largest one's area are specks
 MIN_AREA = 0.06
 # pictures up to this number of pixels are taken for a digit without a margin
@@ -40,8 +40,10 @@ AROUND, GROW, THICK_STROKE = 0.4, 0.1, 0.5
 def find_digit(grey: np.ndarray, locate: Locate | None = None) -> np.ndarray | None:
     """The digit's ink, float32 in [0, 1], cropped to its box. None if there is no digit.
 
-    grey: uint8 (height, width) of any size. locate: where a digit is that does not stand out clearly, which may be
-    called once; without it, or if it finds none, everything that differs from the background is taken.
+    Args:
+        grey: uint8 (height, width) of any size.
+        locate: where a digit is that does not stand out clearly, which may be called once; without it, or if it
+            finds none, everything that differs from the background is taken.
     """
     strength, plain = _plain(grey)
     if plain and strength is not None:
@@ -66,7 +68,7 @@ def _plain(grey: np.ndarray) -> tuple[np.ndarray | None, bool]:
     strength = from_border(shrink(grey, FIRST_SIZE if max(grey.shape) > 4 * WORK_SIZE else WORK_SIZE))
     if strength is None:
         return None, False
-    mask = (strength > INK).astype(np.uint8)
+    mask = (strength > PART).astype(np.uint8)
     labels, stats = _components(mask)
     areas = stats[:, cv2.CC_STAT_AREA]
     kept = areas >= MIN_AREA * areas.max(initial=1)
@@ -109,7 +111,7 @@ def _inside(grey: np.ndarray, box: Box) -> np.ndarray | None:
     # lines that go on further are cut off
     grow, near = int(GROW * size), np.zeros_like(small)
     near[max(0, rows.start - grow) : rows.stop + grow, max(0, columns.start - grow) : columns.stop + grow] = 1
-    labels, stats = _components((strength > INK).astype(np.uint8) * near)
+    labels, stats = _components((strength > PART).astype(np.uint8) * near)
     inside = np.bincount(labels[rows, columns].ravel(), minlength=len(stats) + 1)[1:]
     if not inside.any():
         return None

@@ -104,18 +104,18 @@ def _png(data: bytes, name: str) -> tuple[bytes, int]:
     at, kept, start, chunks = 8, [], 0, 0
     while at + 12 <= len(data):
         end = at + 12 + int.from_bytes(data[at : at + 4])
-        kind = data[at + 4 : at + 8]
+        chunk = data[at + 4 : at + 8]
         chunks += 1
         if chunks > MAX_BLOCKS:
             _refuse(name, f"{MAX_BLOCKS} chunks", "a PNG with more chunks than any program writes")
-        needed = not kind[0] & 0x20 or kind == b"tRNS"
-        if kind == b"eXIf" and end - at < MAX_EXIF_BYTES:
+        needed = not chunk[0] & 0x20 or chunk == b"tRNS"
+        if chunk == b"eXIf" and end - at < MAX_EXIF_BYTES:
             needed = zlib.crc32(data[at + 4 : end - 4]) == int.from_bytes(data[end - 4 : end])
         if not needed:
             kept.append(data[start:at])
             start = end
         at = end
-        if kind == b"IEND":
+        if chunk == b"IEND":
             break
     return (b"".join([*kept, data[start:]]) if kept else data), 1
 
@@ -157,10 +157,9 @@ def _ico(data: bytes, name: str) -> tuple[bytes, int]:
 
 def _tiff(data: bytes, name: str) -> tuple[bytes, int]:
     """Count the values of each tag of a page."""
-    if max((count for _, tags in tiff_pages(data) for count, _ in tags.values()), default=0) > MAX_BLOCKS:
-        _refuse(
-            name, f"{MAX_BLOCKS} values in a tag", "a TIFF with more strips or tiles than any program writes"
-        )
+    if any(count > MAX_BLOCKS for _, tags in tiff_pages(data) for count, _ in tags.values()):
+        found = "a TIFF with more strips or tiles than any program writes"
+        _refuse(name, f"{MAX_BLOCKS} values in a tag", found)
     return data, 1
 
 
@@ -172,42 +171,40 @@ Tags = dict[int, tuple[int, int]]
 def tiff_pages(data: bytes) -> list[tuple[int, Tags]]:
     """The pages of a TIFF, at most one more than MAX_PAGES: the number of each among all of its images, from 0,
     and its tags. Images of a lower resolution and masks are no pages. What can't be read is left out."""
-    order = "<" if data[:2] == b"II" else ">"
-    long = order + ("Q" if 43 in data[2:4] else "L")
+    order, place = "<" if data[:2] == b"II" else ">", "Q" if 43 in data[2:4] else "L"
     images: list[Tags] = []
     try:
-        (at,) = struct.unpack_from(long, data, 8 if "Q" in long else 4)
+        (at,) = struct.unpack_from(order + place, data, 8 if place == "Q" else 4)
         seen = {0}
         while at not in seen and len(images) <= 3 * MAX_PAGES:
             seen.add(at)
             images.append({})
-            at = _tiff_tags(data, order, at, images[-1])
+            at = _tiff_tags(data, order, place, at, images[-1])
     except (struct.error, OverflowError):
         pass
     pages = [(i, tags) for i, tags in enumerate(images) if not tags.get(SUBFILE, (0, 0))[1] & NO_PAGE]
     return pages[: MAX_PAGES + 1] or [(0, images[0] if images else {})]
 
 
-def _tiff_tags(data: bytes, order: str, at: int, tags: Tags) -> int:
-    """Read the tags of the image at this place, and return the place of the next one. Raises struct.error."""
-    large = 43 in data[2:4]
-    (n,) = struct.unpack_from(order + ("Q" if large else "H"), data, at)
-    at, entry, inline = (at + 8, "HHQ", 8) if large else (at + 2, "HHL", 4)
+def _tiff_tags(data: bytes, order: str, place: str, at: int, tags: Tags) -> int:
+    """Read the tags of the image at `at`, and return the place of the next one. Raises struct.error."""
+    number = order + ("Q" if place == "Q" else "H")
+    (n,) = struct.unpack_from(number, data, at)
+    at, inline = at + struct.calcsize(number), struct.calcsize(order + place)
     for _ in range(min(n, MAX_BLOCKS)):
-        tag, kind, count = struct.unpack_from(order + entry, data, at)
-        at += struct.calcsize(order + entry)
+        tag, field, count = struct.unpack_from(f"{order}HH{place}", data, at)
+        at += 4 + inline
         largest = 0
-        if tag in SIZES and kind in INTEGERS and count:
-            values = f"{order}{min(count, 4)}{INTEGERS[kind]}"
-            place = at
-            if count * struct.calcsize(order + INTEGERS[kind]) > inline:
-                (place,) = struct.unpack_from(order + ("Q" if large else "L"), data, at)
-            largest = max(struct.unpack_from(values, data, place))
+        if tag in SIZES and field in INTEGERS and count:
+            values, begins = f"{order}{min(count, 4)}{INTEGERS[field]}", at
+            if count * struct.calcsize(order + INTEGERS[field]) > inline:
+                (begins,) = struct.unpack_from(order + place, data, at)
+            largest = max(struct.unpack_from(values, data, begins))
         before = tags.get(tag, (0, 0))
         # of duplicates, Pillow and libtiff might choose different ones
-        tags[tag] = max(before[0], 0 if kind in COMPACT else count), max(before[1], largest)
+        tags[tag] = max(before[0], 0 if field in COMPACT else count), max(before[1], largest)
         at += inline
-    return int(struct.unpack_from(order + ("Q" if large else "L"), data, at)[0])
+    return int(struct.unpack_from(order + place, data, at)[0])
 
 
 def tiff_unit(tags: Tags) -> int:
