@@ -120,7 +120,7 @@ def test_a_refused_image_does_not_affect_the_others(server: Server, tmp_path: Pa
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["input"].rsplit(":")[-1] for row in rows] == [str(i + 1) for i in range(20)]
     assert {i for i, row in enumerate(rows) if "error" in row} == bad
-    assert all("27 rows" in rows[i]["error"] for i in bad)
+    assert all("a list of 27" in rows[i]["error"] for i in bad)
 
 
 @pytest.mark.parametrize(
