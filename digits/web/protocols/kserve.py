@@ -148,7 +148,7 @@ def _decode(
 def _member(value: dict[str, Any], name: str, json_type: type, default: Any) -> Any:
     """A member of a JSON object, or `default` if it is absent or null, which MLServer's types send."""
     member = value.get(name)
-    if member is not None and not isinstance(member, json_type):
+    if member is not None and type(member) is not json_type:
         raise Problem(400, f"The field {name} must be {NAMES[json_type]}.")
     return default if member is None else member
 
