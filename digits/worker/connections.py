@@ -158,7 +158,8 @@ class Buffered:
     def flush(self) -> None:
         """Send the data that was kept, which is the head of an answer without a body."""
         if self.head:
-            self.sendall(b"")
+            self.client.sendall(self.head)
+            self.head = b""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.client, name)

@@ -26,7 +26,7 @@ import cv2
 import gevent
 import gevent.socket
 from flask import Flask, has_request_context, request
-from gevent.lock import Semaphore
+from gevent.lock import BoundedSemaphore
 from gevent.monkey import get_original
 
 from digits.imaging.decode import data_bytes
@@ -88,7 +88,7 @@ class Child:
         self.socket.close()
 
 
-class Lane(Semaphore):
+class Lane:
     """Work of one kind, which only waits for work of the same kind.
 
     Args:
@@ -98,12 +98,19 @@ class Lane(Semaphore):
     """
 
     def __init__(self, count: int, max_wait: float, most_bytes: int = ORDINARY_BYTES) -> None:
-        super().__init__(count)
-        self.max_wait, self.most_bytes = max_wait, most_bytes
+        self.turn, self.max_wait, self.waiting = BoundedSemaphore(count), max_wait, 0
+        self.most_bytes = most_bytes
 
     def __enter__(self) -> None:
-        if not self.acquire(timeout=self.max_wait):
-            raise Overloaded
+        self.waiting += 1
+        try:
+            if not self.turn.acquire(timeout=self.max_wait):
+                raise Overloaded
+        finally:
+            self.waiting -= 1
+
+    def __exit__(self, *exception: Any) -> None:
+        self.turn.release()
 
 
 class SharedSemaphore:
@@ -229,7 +236,7 @@ class Processes:
                 raise Problem(422, f"The picture takes more than the {most} s of CPU time that it may use.")
             if check and check.has_disconnected():
                 raise Problem(400, "The connection was closed before the request was answered.")
-            if (lane.linkcount() and spent > FAIR_SECONDS) or time.monotonic() - begun > 10 * most:
+            if (lane.waiting and spent > FAIR_SECONDS) or time.monotonic() - begun > 10 * most:
                 raise Overloaded
 
     def end_idle(self) -> None:
