@@ -63,10 +63,11 @@ SPLIT = frozenset({400, 413, 415, 422})
 # seconds between two attempts, including the jitter
 LONGEST_WAIT = 30.0
 
-# columns of the tables: of predictions, of lines and of digits
+# columns of the tables: of predictions, lines, words and digits
 PREDICTION = ("input", "predicted_digit", "predicted_probability", "error", "unsure")
 LINE = ("file", "page", "line", "text", "words", "probability", "unsure", "error")
 BOX = ("x", "y", "width", "height")
+WORD = ("file", "page", "line", "column", "text", "unsure", *BOX, "error")
 DIGIT = ("file", "page", "line", "digit", "probability", "unsure", *BOX, "error")
 
 Row = dict[str, Any]
@@ -221,6 +222,7 @@ class Client:
     def __init__(self, args: argparse.Namespace, say: Callable[[str], None]) -> None:
         self.url, self.timeout, self.retries = args.url.rstrip("/"), args.timeout, max(args.retries, 0)
         options = {name: getattr(args, name) for name in ("length", "check", "alternatives")}
+        options["columns"] = int(args.words)
         options["prepare"] = None if args.prepare == "mnist" else args.prepare
         query = urlencode({name: value for name, value in options.items() if value})
         self.target = f"{self.url}/{'read' if args.read else 'predict'}" + f"?{query}" * bool(query)
@@ -396,18 +398,19 @@ class Progress:
 
 
 def cells(row: Row, fields: tuple[str, ...]) -> Iterator[Row]:
-    """The rows of a table with these fields: one for a prediction or an error, else one for each line or digit, or
-    one without either if nothing was read."""
+    """The rows of a table with these fields: one for a prediction or an error, else one for each line, word or
+    digit, or one without any if nothing was read."""
     page = {"file": row["input"]} | row
     if "lines" not in row:
         yield page
         return
     page |= {"page": row.get("page", 1), "text": ""}
     for number, line in enumerate(row["lines"], 1):
+        page |= {"line": number, "unsure": line["unsure"]}
         if fields is LINE:
-            yield page | line | {"line": number, "words": len(line["words"])}
-        for digit in line["digits"] if fields is DIGIT else ():
-            yield page | digit | dict(zip(BOX, digit["box"], strict=True)) | {"line": number}
+            yield page | line | {"words": len(line["words"])}
+        for each in line["words"] if fields is WORD else line["digits"] if fields is DIGIT else ():
+            yield page | each | dict(zip(BOX, each["box"], strict=True))
     if not row["text"]:
         yield page
 
@@ -460,7 +463,9 @@ def arguments() -> argparse.ArgumentParser:
     for name, kind in (("--json", "jsonl"), ("--csv", "csv")):
         add(name, action="store_const", const=kind, dest="format", help=f"the same as --format {kind}")
     add("--read", action="store_true", help="read every digit in each picture; --csv writes a row per line")
-    add("--digits", action="store_true", help="with --read and --csv: a row per digit")
+    either = parser.add_mutually_exclusive_group().add_argument
+    either("--words", action="store_true", help="with --read and --csv: a row per word, with its column")
+    either("--digits", action="store_true", help="with --read and --csv: a row per digit")
     add("--length", type=_positive, help="with --read: number of digits in each word")
     add("--check", choices=("luhn",), help="with --read: each word ends with this check digit")
     add("--alternatives", type=_positive, help="with --read and --json: number of other readings per line")
@@ -510,7 +515,7 @@ def run(args: argparse.Namespace) -> int:
     unknown = any(file == "-" or file.lower().endswith(LINES) for file in files)
     progress = Progress(None if unknown else len(files))
     client = Client(args, progress.say)
-    fields = PREDICTION if not args.read else DIGIT if args.digits else LINE
+    fields = PREDICTION if not args.read else DIGIT if args.digits else WORD if args.words else LINE
     # with a single picture, its lines need no name
     named = files != args.inputs or len(files) > 1 or files[0].lower().endswith(REQUESTS)
     write = writer(args.format or "text", fields, named)
@@ -580,10 +585,10 @@ def main() -> int:
         parser.error("the API key contains characters that are not allowed in a header")
     if args.read and (not args.inputs or args.prepare == "none"):
         parser.error("--read needs pictures, and can't be used with --prepare none")
-    if not args.read and (args.length or args.check or args.alternatives or args.digits):
-        parser.error("--length, --check, --alternatives and --digits need --read")
-    if args.digits and args.format != "csv":
-        parser.error("--digits needs --csv")
+    if not args.read and (args.length or args.check or args.alternatives or args.words or args.digits):
+        parser.error("--length, --check, --alternatives, --words and --digits need --read")
+    if (args.words or args.digits) and args.format != "csv":
+        parser.error("--words and --digits need --csv")
     args.inputs = args.inputs or [str(SAMPLE)]
     # a terminal or pipe may not know all characters of a name
     for stream in (sys.stdout, sys.stderr):

@@ -210,6 +210,8 @@ def test_a_refused_connection_is_reported_at_once() -> None:
         ["--length", "3", "x.png"],
         ["--digits", "--csv", "x.png"],
         ["--read", "--digits", "x.png"],
+        ["--read", "--words", "x.png"],
+        ["--read", "--csv", "--words", "--digits", "x.png"],
     ],
 )
 def test_wrong_usage_is_2(args: list[str]) -> None:
@@ -627,7 +629,21 @@ def test_read_writes_everything_as_json_and_a_row_per_line_or_digit_as_csv(
     assert failed["error"] == torn["error"]
 
 
-@pytest.mark.parametrize("words", [[], ["--digits"]])
+def test_read_writes_a_row_per_word_with_its_column(server: Server, tmp_path: Path) -> None:
+    picture = number("20  31  47", "85      72")
+    (tmp_path / "table.png").write_bytes(picture)
+    lines = server.ask("/read?columns=1", picture, Content_Type="image/png").json["lines"]
+    rows = table(run("--read", tmp_path / "table.png", "--csv", "--words", url=server.url))
+    expected = [(i, line["unsure"], word) for i, line in enumerate(lines, 1) for word in line["words"]]
+    for row, (i, unsure, word) in zip(rows, expected, strict=True):
+        assert (row["page"], row["line"], row["text"]) == ("1", str(i), word["text"])
+        assert [int(row[side]) for side in ("x", "y", "width", "height")] == word["box"]
+        assert json.loads(row["unsure"]) == unsure
+    found = [(row["line"], row["column"], row["text"]) for row in rows]
+    assert found == [("1", "0", "20"), ("1", "1", "31"), ("1", "2", "47"), ("2", "0", "85"), ("2", "2", "72")]
+
+
+@pytest.mark.parametrize("words", [[], ["--words"], ["--digits"]])
 def test_a_blank_picture_has_a_row_in_a_table(server: Server, tmp_path: Path, words: list[str]) -> None:
     (tmp_path / "blank.png").write_bytes(number(""))
     (row,) = table(run("--read", tmp_path / "blank.png", "--csv", *words, url=server.url))

@@ -280,7 +280,33 @@ def test_a_table_is_copied_for_a_spreadsheet(page: Any, server: Server, tmp_path
     text = page.evaluate("navigator.clipboard.readText()")
     rows = list(csv.DictReader(io.StringIO(text), dialect="excel-tab"))
     blank = dict.fromkeys(COLUMNS, "") | {"file": "blank.png", "page": "1"}
-    assert rows == [*expected_rows(server, files[0]), blank]
+    columns = [{"column 1": "40", "column 2": "72"}, {"column 1": "316", "column 2": ""}]
+    expected = [row | cells for row, cells in zip(expected_rows(server, files[0]), columns, strict=True)]
+    assert rows == [*expected, blank | dict.fromkeys(columns[0], "")]
+
+
+def test_each_column_of_numbers_is_a_column_of_the_table(page: Any, server: Server, tmp_path: Path) -> None:
+    files = [*save(tmp_path, a="20  31  47\n85      72"), *save(tmp_path, b="316", blank="")]
+    choose(page, files, "3 of 3 pages read")
+    answered = server.ask("/read?columns=1", files[0].read_bytes(), Content_Type="image/png").json
+    read = [{f"column {word['column'] + 1}": word["text"] for word in line["words"]} for line in answered["lines"]]
+    assert read == [{"column 1": "20", "column 2": "31", "column 3": "47"}, {"column 1": "85", "column 3": "72"}]
+    names = ["column 1", "column 2", "column 3"]
+    rows = csv.DictReader(io.StringIO(download(page, "Download CSV")))
+    cells = [{name: row[name] for name in names if row[name]} for row in rows]
+    assert rows.fieldnames == [*COLUMNS, *names]
+    assert cells == [*read, {"column 1": "316"}, {}]
+
+    # a number that is added fills its cell
+    page.locator("#rows .name").first.click()
+    editor = page.locator(".editor .text")
+    editor.press("End")
+    editor.press("+")
+    for _ in range(40):
+        editor.press("ArrowLeft")
+    editor.press("6")
+    rows = csv.DictReader(io.StringIO(download(page, "Download CSV")))
+    assert [row["column 2"] for row in rows][:2] == ["31", "6"]
 
 
 def test_a_folder_is_taken_without_hidden_files_and_says_what_it_skips(page: Any, tmp_path: Path) -> None:

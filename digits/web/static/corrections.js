@@ -145,7 +145,8 @@ function withDigit(words, added) {
   return [...words, [added]].sort((a, b) => byPlace(a[0], b[0]));
 }
 
-export const textOf = (line) => line.words.map((word) => word.map(({ digit }) => digit).join("")).join(" ");
+export const wordText = (word) => word.map(({ digit }) => digit).join("");
+export const textOf = (line) => line.words.map(wordText).join(" ");
 export const isCorrected = (line) => line.removed > 0 || line.words.flat().some(({ digit, was }) => digit !== was);
 const inDoubt = (digit) => digit.unsure && !digit.checked;
 

@@ -1,6 +1,6 @@
 // What leaves the page of the scans that were read: CSV, TSV and JSON.
 
-import { isCorrected, isUnsure, textOf } from "./corrections.js";
+import { isCorrected, isUnsure, textOf, wordText } from "./corrections.js";
 
 const COLUMNS = ["file", "page", "line", "text", "words", "probability", "unsure", "corrected", "error"];
 
@@ -8,6 +8,7 @@ const COLUMNS = ["file", "page", "line", "text", "words", "probability", "unsure
 function rows(scans) {
   return scans.flatMap(({ name, page, reading, error }) => {
     if (!reading) return [{ file: name, error: error ?? "not read yet" }];
+    const cells = cellsOf(reading.lines);
     const lines = reading.lines.map((line, i) => ({
       file: name,
       page,
@@ -17,9 +18,31 @@ function rows(scans) {
       probability: line.probability,
       unsure: isUnsure(line),
       corrected: isCorrected(line),
+      cells: cells[i],
     }));
     return lines.length ? lines : [{ file: name, page, corrected: reading.corrected || "" }];
   });
+}
+
+// for each line of a page, the text of the word in each column, as far as it has one. A correction may have added
+// words, so the rule of POST /read is applied anew: words that overlap horizontally, directly or by way of others, are
+// in one column, in which a line has one word
+function cellsOf(lines) {
+  const spans = lines.flatMap((line, i) => line.words.map((word) => ({
+    i,
+    text: wordText(word),
+    left: Math.min(...word.map(({ box: [x] }) => x)),
+    right: Math.max(...word.map(({ box: [x, , width] }) => x + width)),
+  })));
+  const cells = lines.map(() => []);
+  let [column, end, taken] = [-1, -Infinity, new Set()];
+  for (const { i, text, left, right } of spans.sort((a, b) => a.left - b.left)) {
+    if (left >= end || taken.has(i)) [column, end, taken] = [column + 1, -Infinity, new Set()];
+    cells[i][column] = text;
+    taken.add(i);
+    end = Math.max(end, right);
+  }
+  return cells;
 }
 
 // RFC 4180
@@ -33,9 +56,14 @@ export function tsv(scans) {
   return table(scans, (value) => value.replace(/[\t\r\n]/g, " "), "\t", "\n");
 }
 
+// with a cell for each column of numbers, if any page has several
 function table(scans, cell, comma, end) {
   const line = (values) => values.map((value) => cell(String(value ?? ""))).join(comma) + end;
-  return line(COLUMNS) + rows(scans).map((row) => line(COLUMNS.map((name) => row[name]))).join("");
+  const all = rows(scans);
+  const most = all.reduce((most, { cells = [] }) => Math.max(most, cells.length), 0);
+  const columns = Array.from({ length: most > 1 ? most : 0 }, (_, k) => k);
+  const head = line([...COLUMNS, ...columns.map((k) => `column ${k + 1}`)]);
+  return head + all.map((row) => line([...COLUMNS.map((name) => row[name]), ...columns.map((k) => row.cells?.[k])])).join("");
 }
 
 // everything, as in the answer of POST /read; a digit that was changed has `was`, which is null if it was added
@@ -48,7 +76,7 @@ export function json(scans) {
       probability: line.probability,
       unsure: isUnsure(line),
       corrected: isCorrected(line),
-      words: line.words.map((word) => ({ text: word.map((each) => each.digit).join(""), digits: word.map(digit) })),
+      words: line.words.map((word) => ({ text: wordText(word), digits: word.map(digit) })),
     }));
     return { file: name, page, size: reading.size, text: reading.text, lines, marks: reading.marks };
   });
