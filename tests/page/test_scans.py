@@ -289,8 +289,13 @@ def test_each_column_of_numbers_is_a_column_of_the_table(page: Any, server: Serv
     files = [*save(tmp_path, a="20  31  47\n85      72"), *save(tmp_path, b="316", blank="")]
     choose(page, files, "3 of 3 pages read")
     answered = server.ask("/read?columns=1", files[0].read_bytes(), Content_Type="image/png").json
-    read = [{f"column {word['column'] + 1}": word["text"] for word in line["words"]} for line in answered["lines"]]
-    assert read == [{"column 1": "20", "column 2": "31", "column 3": "47"}, {"column 1": "85", "column 3": "72"}]
+    read = [
+        {f"column {word['column'] + 1}": word["text"] for word in line["words"]} for line in answered["lines"]
+    ]
+    assert read == [
+        {"column 1": "20", "column 2": "31", "column 3": "47"},
+        {"column 1": "85", "column 3": "72"},
+    ]
     names = ["column 1", "column 2", "column 3"]
     rows = csv.DictReader(io.StringIO(download(page, "Download CSV")))
     cells = [{name: row[name] for name in names if row[name]} for row in rows]
