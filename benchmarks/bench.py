@@ -10,7 +10,6 @@ MIN_QUICK_RATIO.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import datetime
 import importlib.metadata
 import io
@@ -27,30 +26,15 @@ import tempfile
 import threading
 import time
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import psutil
+import report
 from PIL import Image
-from report import (
-    BEFORE,
-    CEILING,
-    ENGINE,
-    FASTAPI,
-    FASTAPI_OBSERVED,
-    FASTAPI_TF,
-    KERAS,
-    NEITHER,
-    NO_LOGS,
-    NO_METRICS,
-    OURS,
-    PARTS,
-    RESULTS,
-    draw,
-    medians,
-    report,
-)
 
 ROOT = Path(__file__).resolve().parent.parent
 PEERS = ROOT / "benchmarks" / "peers"
@@ -64,82 +48,44 @@ class Server:
     """How a server is installed and started, and the format of its requests and answers."""
 
     name: str
-    command: list[str]  # {port}, {port2}, {port3}, {folder} are filled in
+    command: str  # {port} and {folder} are filled in
     environment: str | None = None  # benchmarks/peers/X.txt; None: the environment this runs in
     path: str = "/predict"
     form: str = "ours"  # ours, v2 (KServe) or mlflow
     folder: Path = PEERS
-    prepare: list[str] = field(default_factory=list)
+    prepare: str = ""
     extra: dict[str, str] = field(default_factory=dict)
     checked: bool = True
-    raw: str | None = None  # paths that accept raw pixels and PNGs
-    png: str | None = None
+    binary: tuple[str, str] | None = None  # the paths that accept raw pixels and PNGs
 
 
-UVICORN = ["python", "-m", "uvicorn", "--port", "{port}", "--workers", "2", "--no-access-log"]
-GUNICORN = ["python", "-m", "gunicorn", "-b", "127.0.0.1:{port}", "-w", "2"]
-SERVE, TWO = ["python", "-m", "gunicorn", "app:app"], {"WEB_CONCURRENCY": "2"}
+def ours(name: str, app: str = "app:app", folder: Path = ROOT, **extra: str) -> Server:
+    """This service, or a variant of it."""
+    extra["WEB_CONCURRENCY"], paths = "2", ("/predict", "/predict")
+    return Server(name, f"python -m gunicorn {app}", "serve", folder=folder, extra=extra, binary=paths)
+
+
+UVICORN = "python -m uvicorn --port {port} --workers 2 --no-access-log"
+FASTER = f"{UVICORN} --loop uvloop --http httptools"
+GUNICORN = "python -m gunicorn -b 127.0.0.1:{port} -w 2"
+GEVENT = f"{GUNICORN} -k digits.worker.gevent_worker.Worker --keep-alive 75"
+MLFLOW = "mlflow models serve -m {folder}/model --env-manager local -p {port} -w 2"
 SERVERS = [
-    Server(OURS, SERVE, "serve", folder=ROOT, extra=TWO, raw="/predict", png="/predict"),
-    Server(NO_LOGS, SERVE, "serve", folder=ROOT, extra=TWO | {"DIGITS_LOG_LEVEL": "warning"}),
-    Server(NO_METRICS, [*SERVE[:3], "without_metrics:app"], "serve", folder=ROOT, extra=TWO),
+    ours(report.OURS),
+    ours(report.NO_LOGS, DIGITS_LOG_LEVEL="warning"),
+    ours(report.NO_METRICS, "without_metrics:app"),
+    ours(report.NEITHER, "without_metrics:app", DIGITS_LOG_LEVEL="warning"),
+    Server(report.CEILING, f"{GEVENT} constant:app", "serve", checked=False),
+    Server(report.FASTAPI, f"{FASTER} fastapi_litert:app", "fastapi", binary=("/raw", "/png")),
+    Server(report.FASTAPI_OBSERVED, f"{FASTER} fastapi_observed:app", "fastapi"),
+    Server(report.FASTAPI_TF, f"{UVICORN} fastapi_tf:app", "tensorflow"),
+    Server("BentoML", "bentoml serve bentoml_litert:Digits --port {port}", "bentoml"),
+    Server("LitServe", "python litserve_litert.py {port}", "litserve"),
+    Server("MLServer", "mlserver start {folder}", "mlserver", "/v2/models/digits/infer", "v2"),
     Server(
-        NEITHER,
-        [*SERVE[:3], "without_metrics:app"],
-        "serve",
-        folder=ROOT,
-        extra=TWO | {"DIGITS_LOG_LEVEL": "warning"},
+        "MLflow", MLFLOW, "mlflow", "/invocations", "mlflow", prepare="python mlflow_litert.py {folder}/model"
     ),
-    Server(
-        CEILING,
-        [
-            *GUNICORN,
-            "-k",
-            "digits.worker.gevent_worker.Worker",
-            "--keep-alive",
-            "75",
-            "constant:app",
-        ],
-        "serve",
-        checked=False,
-    ),
-    Server(
-        FASTAPI,
-        [*UVICORN, "--loop", "uvloop", "--http", "httptools", "fastapi_litert:app"],
-        "fastapi",
-        raw="/raw",
-        png="/png",
-    ),
-    Server(
-        FASTAPI_OBSERVED,
-        [*UVICORN, "--loop", "uvloop", "--http", "httptools", "fastapi_observed:app"],
-        "fastapi",
-    ),
-    Server(FASTAPI_TF, [*UVICORN, "fastapi_tf:app"], "tensorflow"),
-    Server("BentoML", ["bentoml", "serve", "bentoml_litert:Digits", "--port", "{port}"], "bentoml"),
-    Server("LitServe", ["python", "litserve_litert.py", "{port}"], "litserve"),
-    Server("MLServer", ["mlserver", "start", "{folder}"], "mlserver", "/v2/models/digits/infer", "v2"),
-    Server(
-        "MLflow",
-        [
-            "mlflow",
-            "models",
-            "serve",
-            "-m",
-            "{folder}/model",
-            "--env-manager",
-            "local",
-            "-p",
-            "{port}",
-            "-w",
-            "2",
-        ],
-        "mlflow",
-        "/invocations",
-        "mlflow",
-        prepare=["python", "mlflow_litert.py", "{folder}/model"],
-    ),
-    Server(KERAS, [*GUNICORN, "flask_keras:app"], "tensorflow"),
+    Server(report.KERAS, f"{GUNICORN} flask_keras:app", "tensorflow"),
 ]
 
 
@@ -257,11 +203,11 @@ class Running:
             settings = {"host": "127.0.0.1", "parallel_workers": 2, **ports}
             (self.folder / "settings.json").write_text(json.dumps(settings))
         if server.prepare:
-            prepare = [part.format(**filled) for part in server.prepare]
+            prepare = [part.format(**filled) for part in server.prepare.split()]
             subprocess.run(
                 prepare, cwd=server.folder, env=environment, check=True, capture_output=True, timeout=120
             )
-        command = [part.format(**filled) for part in server.command]
+        command = [part.format(**filled) for part in server.command.split()]
         command[0] = str(binaries / command[0])
         self.log = self.folder / "log"
         begun = time.perf_counter()
@@ -283,14 +229,12 @@ class Running:
         self.stop()
         raise RuntimeError(f"no correct answer: {failure}; the log ends with: {tail}")
 
-    def ask(self, body: bytes) -> dict:
-        request = urllib.request.Request(self.url, body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=20) as answer:
-            return json.load(answer)
-
     def check(self, i: int = 0) -> None:
         """Send one image; fail if the predicted digit differs from the engine's."""
-        answer = self.ask(body_of(self.server.form, self.images[i : i + 1], True))
+        body = body_of(self.server.form, self.images[i : i + 1], True)
+        request = urllib.request.Request(self.url, body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=20) as opened:
+            answer = json.load(opened)
         if self.server.checked:
             assert digits_in(self.server.form, answer) == [self.expected[i]], answer
 
@@ -345,71 +289,48 @@ def wrk(
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "--latency"]
+    options = f"-t1 -c{connections} -d{seconds}s --timeout 10s --latency"
+    url = f"http://127.0.0.1:{running.port}{path or running.server.path}"
     try:
         printed = subprocess.run(
-            [
-                *command,
-                "-s",
-                script,
-                running.url if path is None else f"http://127.0.0.1:{running.port}{path}",
-            ],
-            capture_output=True,
-            text=True,
-            check=True,
+            ["wrk", *options.split(), "-s", script, url], capture_output=True, text=True, check=True
         ).stdout
     finally:
         over.set()
         watcher.join()
     scale = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}
     latency = {
-        p: float(value) * scale[unit]
+        f"p{p}": float(value) * scale[unit]
         for p, value, unit in re.findall(r"(50|99)%\s+([\d.]+)(us|ms|s|m)\b", printed)
     }
     rate = re.search(r"Requests/sec:\s+([\d.]+)", printed)
     bad = re.search(r"Non-2xx or 3xx responses: (\d+)", printed)
     assert rate, printed
-    failed = int(bad[1]) if bad else 0
-    return {
-        "rate": float(rate[1]),
-        "p50": latency["50"],
-        "p99": latency["99"],
-        "failed": failed,
-        "wrong": wrong,
-    }
+    return {"rate": float(rate[1]), **latency, "failed": int(bad[1]) if bad else 0, "wrong": wrong}
 
 
-async def _open_loop(port: int, path: str, body: bytes, rate: float, seconds: int) -> list[float]:
-    """Latencies in ms of requests sent at a constant rate, each counted from the time it was due."""
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-    head += f"Content-Length: {len(body)}\r\n\r\n"
-    request, waits, free = head.encode() + body, [], asyncio.Queue()
-    for _ in range(16):
-        free.put_nowait(await asyncio.open_connection("127.0.0.1", port))
-
-    async def one(due: float) -> None:
-        reader, writer = await free.get()
-        writer.write(request)
-        answer = await reader.readuntil(b"\r\n\r\n")
-        length = re.search(rb"content-length: *(\d+)", answer, re.IGNORECASE)
-        assert length, answer
-        await reader.readexactly(int(length[1]))
-        waits.append((time.perf_counter() - due) * 1e3)
-        free.put_nowait((reader, writer))
-
-    begun, tasks = time.perf_counter(), []
-    for i in range(int(rate * seconds)):
-        due = begun + i / rate
-        await asyncio.sleep(max(0.0, due - time.perf_counter()))
-        tasks.append(asyncio.create_task(one(due)))
-    await asyncio.gather(*tasks)
-    return waits
-
-
-def open_loop(running: Running, body: bytes, rate: float, seconds: int) -> dict:
-    waits = asyncio.run(_open_loop(running.port, running.server.path, body, rate, seconds))
-    p50, p99 = np.percentile(waits, [50, 99])
-    return {"rate": rate, "p50": float(p50), "p99": float(p99), "p99/p50": float(p99 / p50)}
+def measured(running: Running, seconds: int, everything: bool) -> Iterator[tuple[str, dict | float]]:
+    """The result of each workload. everything: also those of batches, raw pixels and pictures."""
+    server, images = running.server, running.images
+    one = body_of(server.form, images[:1], True)
+    wrk(running, one, 16, 1)  # warm-up
+    for connections in (16, 64):
+        yield f"json1 c{connections}", wrk(running, one, connections, seconds)
+    yield "start", running.start
+    yield "memory", running.memory()
+    if not everything:
+        return
+    for size in (32, 256):
+        yield f"json{size} c4", wrk(running, body_of(server.form, images[:size], False), 4, seconds)
+    if server.binary:
+        raw, png = server.binary
+        for size, connections in ((1, 16), (32, 4), (256, 4)):
+            pixels = images[:size].tobytes()
+            told = wrk(running, pixels, connections, seconds, "application/octet-stream", raw)
+            yield f"raw{size} c{connections}", told
+        file = io.BytesIO()
+        Image.fromarray(images[0]).resize((280, 280)).save(file, "PNG")
+        yield "png1 c16", wrk(running, file.getvalue(), 16, seconds, "image/png", png)
 
 
 def main() -> None:
@@ -432,12 +353,9 @@ def main() -> None:
 
     images, source = test_images()
     expected = [a["predicted_digit"] for a in answers(images)]
-    only = (OURS, CEILING) if options.quick else options.only
+    only = (report.OURS, report.CEILING) if options.quick else options.only
     if options.before:
-        before = options.before.resolve()
-        SERVERS.insert(
-            1, Server(BEFORE, SERVE, "serve", folder=before, extra=TWO, raw="/predict", png="/predict")
-        )
+        SERVERS.insert(1, ours(report.BEFORE, folder=options.before.resolve()))
     chosen = [s for s in SERVERS if not only or s.name in only]
     rounds, seconds = (3, 3) if options.quick else (options.rounds, options.seconds)
     results: dict[str, dict] = {}
@@ -445,7 +363,8 @@ def main() -> None:
     # one server at a time, because even an idle one takes CPU time and memory
     for turn in range(rounds):
         if not options.quick:
-            results.setdefault(ENGINE, {}).setdefault("images/s", []).append(engine_alone(model, seconds))
+            alone = results.setdefault(report.ENGINE, {"images/s": []})
+            alone["images/s"].append(engine_alone(model, seconds))
         for server in chosen:
             if server.name in missing:
                 continue
@@ -455,40 +374,9 @@ def main() -> None:
                 missing[server.name] = f"Its start failed with {type(error).__name__}: {error}."
                 continue
             try:
-                got = results.setdefault(server.name, {})
-                one = body_of(server.form, images[:1], True)
-                wrk(running, one, 16, 1)  # warm-up
-                for connections in (16, 64):
-                    got.setdefault(f"json1 c{connections}", []).append(
-                        wrk(running, one, connections, seconds)
-                    )
-                got.setdefault("start", []).append(running.start)
-                got.setdefault("memory", []).append(running.memory())
-                if options.quick or not server.checked:
-                    continue
-                if server.name in PARTS:
-                    continue
-                for size in (32, 256):
-                    batch = body_of(server.form, images[:size], False)
-                    got.setdefault(f"json{size} c4", []).append(wrk(running, batch, 4, seconds))
-                if server.raw:
-                    for size, connections in ((1, 16), (32, 4), (256, 4)):
-                        raw = (
-                            images[:size].tobytes(),
-                            connections,
-                            seconds,
-                            "application/octet-stream",
-                            server.raw,
-                        )
-                        got.setdefault(f"raw{size} c{connections}", []).append(wrk(running, *raw))
-                if server.png:
-                    file = io.BytesIO()
-                    Image.fromarray(images[0]).resize((280, 280)).save(file, "PNG")
-                    png = file.getvalue(), 16, seconds, "image/png", server.png
-                    got.setdefault("png1 c16", []).append(wrk(running, *png))
-                half = got["json1 c16"][-1]["rate"] / 2
-                # the Python client can't keep up a higher rate
-                got.setdefault("half load", []).append(open_loop(running, one, min(half, 1500), seconds))
+                everything = not (options.quick or server.name in report.PARTS) and server.checked
+                for workload, value in measured(running, seconds, everything):
+                    results.setdefault(server.name, {}).setdefault(workload, []).append(value)
             except Exception as error:
                 missing[server.name] = f"Round {turn + 1} failed with {type(error).__name__}: {error}."
             finally:
@@ -507,16 +395,16 @@ def main() -> None:
         "missing": missing,
     }
     if options.quick:
-        median = medians(results)
-        ratio = median(OURS, "json1 c16", "rate") / median(CEILING, "json1 c16", "rate")
+        rate = partial(report.medians(results), workload="json1 c16", key="rate")
+        ratio = rate(report.OURS) / rate(report.CEILING)
         print(f"{ratio:.2f} of the constant answer's rate; at least {MIN_QUICK_RATIO} is required")
         # this way round, nan fails too, which is the ratio if the service did not start
         sys.exit(0 if ratio >= MIN_QUICK_RATIO else "bench-quick: too slow")
     record["installed"] = {s.environment: installed(s.environment) for s in chosen if s.environment}
-    report(record)
+    report.report(record)
     if not only:
-        RESULTS.write_text(json.dumps(record, indent=1) + "\n")
-        draw(results)
+        report.RESULTS.write_text(json.dumps(record, indent=1) + "\n")
+        report.draw(results)
 
 
 if __name__ == "__main__":

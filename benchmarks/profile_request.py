@@ -36,7 +36,7 @@ BODY = json.dumps(SAMPLE).encode()
 def served(server: Server) -> float:
     """CPU time per request in µs of a server with one worker and its master, the minimum of ten rounds of
     1,000."""
-    alone = replace(server, command=[*server.command, "-w", "1"], environment=None)
+    alone = replace(server, command=f"{server.command} -w 1", environment=None)
     image = np.array([SAMPLE["image"]], np.uint8)
     running = Running(alone, image, [7], ROOT / "models" / "mnist.h5")
     try:
