@@ -21,25 +21,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from evaluate import locator, pictures
+from numerals_strings import ROOT
+from outliers import KINDS as OUTLIERS
+from paper import png
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
-
-from evaluate import in_both_polarities, locator, old_kinds  # noqa: E402
-from numerals_strings import Digits  # noqa: E402
-from outliers import KINDS as OUTLIERS  # noqa: E402
-from paper import png  # noqa: E402
-from singles import KINDS as SINGLES  # noqa: E402
-from singles import made  # noqa: E402
-
-from digits.imaging import PictureError, prepare  # noqa: E402
-from digits.model import Classifier, ModelError, load, scale  # noqa: E402
-from digits.training import tracking  # noqa: E402
-from digits.training.arrays import DIGITS, Arrays, read, sha256  # noqa: E402
-from digits.training.corrected import CORRECTIONS  # noqa: E402
-from digits.training.corrections import NO_DIGIT, SHEETS  # noqa: E402
-from digits.training.plots import contact_sheet  # noqa: E402
-from digits.training.stage import StageError, outputs, run  # noqa: E402
+from digits.imaging import PictureError, prepare
+from digits.model import Classifier, ModelError, load, scale
+from digits.training import tracking
+from digits.training.arrays import DIGITS, Arrays, read, sha256
+from digits.training.corrected import CORRECTIONS
+from digits.training.corrections import NO_DIGIT, SHEETS
+from digits.training.plots import contact_sheet
+from digits.training.stage import StageError, outputs, run
 
 # by how much the fraction of right answers may fall: on MNIST's test images, on a kind of pictures with a digit,
 # on one without, where an answer is right if it is unsure, and on all kinds of either together
@@ -147,19 +141,11 @@ class Pair:
         return np.flatnonzero(wrong), both[1][0][wrong]
 
 
-def pictures(count: int) -> Iterator[tuple[str, list[tuple[bytes, int]], float]]:
+def every_kind(count: int) -> Iterator[tuple[str, list[tuple[bytes, int]], float]]:
     """The kinds of `make eval`: name, the pictures' files with their labels, and the margin. Kinds that can't be
     made on this machine are left out."""
-    digits = Digits()
-    for name in old_kinds():
-        yield (
-            name,
-            [(single.file, single.label) for single in in_both_polarities(name, count)],
-            DIGIT,
-        )
-    for name in SINGLES:
-        made_here = [(single.file, single.label) for single in made(name, count, digits)]
-        yield name, made_here, DIGIT
+    for name, singles in pictures(count, count).items():
+        yield name, [(single.file, single.label) for single in singles], DIGIT
     for kind in OUTLIERS:
         drawn = [(png(picture), NO_DIGIT) for picture in kind(count, np.random.default_rng(11))]
         if drawn:
@@ -182,7 +168,7 @@ def compare(pair: Pair, count: int, margin: float, arrays: Arrays, corrections: 
     """Compare the models on everything. count: pictures of each kind. margin: for MNIST's test images."""
     yield pair.compare("MNIST's test images", arrays["x_test"], arrays["y_test"], margin)
     kinds = []
-    for name, files, of_kind in pictures(count):
+    for name, files, of_kind in every_kind(count):
         images, labels = prepared(files)
         if len(images):
             kinds.append(pair.compare(name, images, labels, of_kind))

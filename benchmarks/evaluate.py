@@ -16,41 +16,30 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
-import time
 from collections.abc import Callable, Iterator
 from functools import cache, partial
-from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numerals_strings import ROOT, Digits
+from outliers import KINDS as OUTLIERS
+from paper import CUTS, cell, photograph, placed, png, write
 from PIL import Image, ImageDraw, ImageFont
+from singles import KINDS as SINGLES
+from singles import Single, made, uci_digits
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
-
-from cells import CUTS, cell  # noqa: E402
-from numerals_strings import Digits  # noqa: E402
-from outliers import KINDS as OUTLIERS  # noqa: E402
-from paper import photograph, placed, png  # noqa: E402
-from singles import KINDS as SINGLES  # noqa: E402
-from singles import Single, made  # noqa: E402
-
-from digits.detector import Detector  # noqa: E402
-from digits.imaging import PictureError, prepare  # noqa: E402
-from digits.imaging.find import Locate  # noqa: E402
-from digits.model import Classifier, load, scale  # noqa: E402
-from digits.reading.search import locate  # noqa: E402
-from digits.training.hands import hands  # noqa: E402
-from digits.training.measures import auroc, calibration_error, reliability  # noqa: E402
-from digits.training.synthetic import smooth_digit  # noqa: E402
+from digits.detector import Detector
+from digits.imaging import PictureError, prepare
+from digits.imaging.find import Locate
+from digits.model import Classifier, load, scale
+from digits.reading.search import locate
+from digits.training.hands import hands
+from digits.training.measures import auroc, calibration_error, reliability
+from digits.training.synthetic import smooth_digit
 
 Labelled = Iterator[tuple[Image.Image, int]]
 Photographed = Callable[[Image.Image, bool, np.random.Generator], bytes]
-WITHOUT_MNIST = ("uci", "uci_placed", "strokes", "fonts", "handwriting")
-# pixels of the longer side; the last one is the service's limit
-SIZES = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 10_000)
 
 
 class Answer(NamedTuple):
@@ -71,13 +60,10 @@ def mnist(count: int, rng: np.random.Generator) -> Labelled:
 
 def uci(count: int, rng: np.random.Generator) -> Labelled:
     """The UCI digits, 8x8, bright on black."""
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    for i in rng.permutation(len(bunch.images))[:count]:
-        grey = (bunch.images[i] * (255 / 16)).astype(np.uint8)
+    images, labels = uci_digits()
+    for i in rng.permutation(len(images))[:count]:
         # smooth the enlarged image, because eight pixels would look like stairs
-        yield Image.fromarray(grey).resize((64, 64), Image.Resampling.BICUBIC), int(bunch.target[i])
+        yield Image.fromarray(images[i]).resize((64, 64), Image.Resampling.BICUBIC), int(labels[i])
 
 
 def strokes(count: int, rng: np.random.Generator) -> Labelled:
@@ -150,23 +136,21 @@ def read(classifier: Classifier, picture: bytes) -> tuple[int, float]:
     return int(probabilities.argmax()), float(probabilities.max())
 
 
-def old_kinds() -> dict[str, tuple[Callable[[int, np.random.Generator], Labelled], Photographed]]:
-    """The kinds whose pictures have both polarities: what draws their ink, and what photographs it."""
-    kinds: dict[str, tuple[Callable[[int, np.random.Generator], Labelled], Photographed]] = {
-        "mnist": (mnist, photograph),
-        "uci": (uci, photograph),
-        "uci_placed": (uci, placed),
-        "strokes": (strokes, photograph),
-        "fonts": (fonts, photograph),
-        "handwriting": (handwriting, photograph),
-        **{f"cells_{cut}": (mnist, partial(cell, cut=cut)) for cut in CUTS},
-    }
-    return kinds if "MNIST_NPZ" in os.environ else {name: kinds[name] for name in WITHOUT_MNIST}
+# the kinds whose pictures have both polarities: what draws their ink, and what photographs it
+BOTH: dict[str, tuple[Callable[[int, np.random.Generator], Labelled], Photographed]] = {
+    "mnist": (mnist, photograph),
+    "uci": (uci, photograph),
+    "uci_placed": (uci, placed),
+    "strokes": (strokes, photograph),
+    "fonts": (fonts, photograph),
+    "handwriting": (handwriting, photograph),
+    **{f"cells_{cut}": (mnist, partial(cell, cut=cut)) for cut in CUTS},
+}
 
 
 def in_both_polarities(name: str, count: int) -> Iterator[Single]:
-    """Pictures of one of the old kinds."""
-    kind, photographed = old_kinds()[name]
+    """Pictures of one of these kinds."""
+    kind, photographed = BOTH[name]
     rng = np.random.default_rng(11)
     for ink, label in kind(count, rng):
         seed = int(rng.integers(1 << 31))
@@ -174,13 +158,14 @@ def in_both_polarities(name: str, count: int) -> Iterator[Single]:
             yield Single(photographed(ink, dark, np.random.default_rng(seed)), label, dark)
 
 
-def size_of(picture: bytes) -> int | None:
-    """The first of SIZES that the longer side of a picture doesn't exceed; None if Pillow can't open it."""
-    try:
-        with Image.open(BytesIO(picture)) as opened:
-            return next(size for size in SIZES if max(opened.size) <= size)
-    except OSError:
-        return None
+def pictures(count: int, newer: int) -> dict[str, Iterator[Single]]:
+    """Pictures of each kind, without those that need MNIST if there is none: `count` digits in both polarities, or
+    `newer` pictures of a kind in singles.py."""
+    if "MNIST_NPZ" not in os.environ:
+        return {name: in_both_polarities(name, count) for name in BOTH if BOTH[name][0] is not mnist}
+    digits = Digits()
+    both = {name: in_both_polarities(name, count) for name in BOTH}
+    return both | {name: made(name, newer, digits) for name in SINGLES}
 
 
 def print_row(name: str, answers: list[Answer]) -> None:
@@ -197,40 +182,24 @@ def print_row(name: str, answers: list[Answer]) -> None:
 
 
 def evaluate_pictures(
-    classifier: Classifier, threshold: float, count: int, names: list[str], keep: Path | None
+    classifier: Classifier, threshold: float, kinds: dict[str, Iterator[Single]], keep: Path | None
 ) -> None:
     """Print the fractions of each kind's pictures that are read correctly, by polarity, and that are sure, sure
-    and wrong, and refused; then the same by the size of the picture, for all that people send."""
+    and wrong, and refused."""
     print("| kind | pictures | right | dark on light | light on dark | sure | sure and wrong | refused |")
     print("|---|---|---|---|---|---|---|---|")
-    sizes: dict[int | None, list[Answer]] = {}
-    digits = Digits() if "MNIST_NPZ" in os.environ else None
-    for name in names:
+    for name, singles in kinds.items():
         by_sub: dict[str, list[Answer]] = {}
-        if name in old_kinds():
-            singles = in_both_polarities(name, count)
-        elif digits:
-            singles = made(name, count // 3, digits)
-        else:
-            continue
         for number, single in enumerate(singles):
             found, probability = read(classifier, single.file)
             right, sure = found == single.label, probability >= threshold
-            answer = Answer(single.dark, right, sure, found < 0)
-            by_sub.setdefault(single.sub, []).append(answer)
-            if name != "other files":
-                sizes.setdefault(size_of(single.file), []).append(answer)
+            by_sub.setdefault(single.sub, []).append(Answer(single.dark, right, sure, found < 0))
             if keep and not right:
-                keep.mkdir(parents=True, exist_ok=True)
-                file = f"{name}-{number}-{'dark' if single.dark else 'light'}-{single.label}-as-{found}"
-                file += ".jpg" if single.file.startswith(b"\xff") else ".png"
-                (keep / file).write_bytes(single.file)
+                polarity = "dark" if single.dark else "light"
+                write(keep, f"{name}-{number}-{polarity}-{single.label}-as-{found}", single.file)
         print_row(name, [answer for answers in by_sub.values() for answer in answers])
         for sub in by_sub if len(by_sub) > 1 else ():
             print_row(f"{name}: {sub}", by_sub[sub])
-    for size in SIZES:
-        if size in sizes:
-            print_row(f"up to {size} pixels", sizes[size])
 
 
 def evaluate_mnist(classifier: Classifier, threshold: float) -> np.ndarray:
@@ -288,10 +257,8 @@ def main() -> None:
     parser.add_argument(
         "--n", type=int, default=1500, help="pictures of each kind, and a third of it of newer kinds"
     )
-    every = [*old_kinds(), *SINGLES]
-    parser.add_argument(
-        "--kinds", nargs="+", choices=every, help="only these kinds, and no other measurement"
-    )
+    every = list(pictures(0, 0))
+    parser.add_argument("--kinds", nargs="+", choices=every, help="only these, and no other measurement")
     parser.add_argument("--model", type=Path, default=ROOT / "models" / "mnist.h5")
     parser.add_argument("--keep", type=Path, help="write what was misread there")
     parser.add_argument("--cases", type=Path, help="read this folder's pictures and nothing else")
@@ -304,27 +271,11 @@ def main() -> None:
     print(
         f"model {classifier.version}, {args.n} pictures of each kind, seed 11, sure from {threshold:.4f} on"
     )
-    evaluate_pictures(classifier, threshold, args.n, args.kinds or every, args.keep)
-    if args.kinds:
-        return
-    if "MNIST_NPZ" in os.environ:
+    kinds = pictures(args.n, args.n // 3)
+    evaluate_pictures(classifier, threshold, {name: kinds[name] for name in args.kinds or kinds}, args.keep)
+    if "MNIST_NPZ" in os.environ and not args.kinds:
         digits = evaluate_mnist(classifier, threshold)
         evaluate_outliers(classifier, threshold, args.n, digits)
-    print_cost()
-
-
-def print_cost() -> None:
-    """Print how long preparing a picture takes."""
-    drawn, _ = next(strokes(1, np.random.default_rng(3)))
-    picture = Image.new("L", (280, 280))
-    picture.paste(drawn.resize((140, 200)), (70, 40))
-    content = png(picture)
-    times = []
-    for _ in range(300):
-        begun = time.perf_counter()
-        prepare([content], ["image"], locate=locator())
-        times.append(time.perf_counter() - begun)
-    print(f"Preparing a 280x280 PNG: {np.median(times) * 1000:.2f} ms (median)")
 
 
 if __name__ == "__main__":

@@ -7,11 +7,11 @@ of points) and no photographs, so these show how the network answers to somethin
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+from numerals_strings import Digits, scaled
 from PIL import Image, ImageDraw, ImageFont
 
 from digits.training.hands import hands
@@ -22,12 +22,6 @@ Pictures = Iterator[Image.Image]
 # letters and symbols that don't look like digits in any typeface
 LETTERS = "ACEFHKLMNPRTUVWXYadefhkmnprtvwx" + "?&@#%+=*<" + "ΔΛΠΣΨΩαδλμπφψω" + "ЖДЦЩЮЯбдж"
 KANA = json.loads(Path(__file__).with_name("kana.json").read_text())
-
-
-def test_digits() -> np.ndarray:
-    """MNIST's test images, uint8 (10000, 28, 28)."""
-    with np.load(os.environ["MNIST_NPZ"]) as file:
-        return file["x_test"]
 
 
 def cropped(image: np.ndarray) -> Image.Image:
@@ -52,22 +46,19 @@ def string(count: int, apart: tuple[int, int], rng: np.random.Generator, images:
 
 def larger(sheet: np.ndarray, rng: np.random.Generator) -> Image.Image:
     """Enlarge an image."""
-    times = rng.uniform(2, 6)
-    return Image.fromarray(sheet).resize(
-        (round(sheet.shape[1] * times), round(sheet.shape[0] * times)), Image.Resampling.BICUBIC
-    )
+    return Image.fromarray(scaled(sheet, rng.uniform(2, 6)))
 
 
 def pairs(count: int, rng: np.random.Generator) -> Pictures:
     """Two or three test digits side by side, touching or not."""
-    images = test_digits()
+    images = Digits().images
     for _ in range(count):
         yield larger(string(int(rng.integers(2, 4)), (-3, 8), rng, images)[0], rng)
 
 
 def parts(count: int, rng: np.random.Generator) -> Pictures:
     """A part of a test digit and of its neighbour."""
-    images = test_digits()
+    images = Digits().images
     while count:
         sheet, edges = string(3, (-3, 3), rng, images)
         left, right = edges[1]

@@ -198,13 +198,13 @@ def test_the_calibration_error_is_the_distance_of_probability_and_accuracy() -> 
     assert measures.evaluate(probabilities, labels, 0.9)["sure"] == 0
 
 
-def test_evaluations_outliers_are_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluations_outliers_are_pictures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     sys.modules.pop("outliers", None)
     import outliers as kinds  # type: ignore[import-not-found]
 
-    test = draw_digits(0, 50, 5)["x_test"]
-    monkeypatch.setattr(kinds, "test_digits", lambda: test)
+    np.savez(tmp_path / "mnist.npz", **draw_digits(0, 50, 5))
+    monkeypatch.setenv("MNIST_NPZ", str(tmp_path / "mnist.npz"))
     for kind in kinds.KINDS:
         pictures = list(kind(2, np.random.default_rng(1)))
         # without fonts there are no letters
