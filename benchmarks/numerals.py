@@ -3,29 +3,26 @@ on the seed, and are made from MNIST's test digits (MNIST_NPZ) and pen strokes b
 training data is used.
 
     python benchmarks/numerals.py --kinds spaced boxes --n 100 --keep tmp/misread
-    python benchmarks/numerals.py --kinds tables --n 40 --show tmp/pictures   # a sheet of the pictures, unread
     python benchmarks/numerals.py --cases FOLDER   # your own pictures; cases.tsv: file, tab, lines separated by |
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numerals_blank import blank, handwriting, names, words
+from numerals_blank import blank
 from numerals_pages import sheets, tables
 from numerals_pens import decimals, fractions, minus, pens, sevens, stacked
-from numerals_scores import Found, Picture, Score, bare, found_of, score
+from numerals_scores import Found, Picture, Score, bare, score
 from numerals_strings import KINDS as STRINGS
-from numerals_strings import ROOT, Digits, Made, Rng, pictures
-from paper import photograph
+from numerals_strings import ROOT, Digits, Made, Rng
+from paper import photograph, write
 from PIL import Image
 
 from digits.detector import Detector
@@ -59,18 +56,16 @@ KINDS: dict[str, Kind] = {
     ),
     "sheets": sheets,
     "blank": blank,
-    # these need DIGITS_FONTS
-    "words": words,
-    "names": names,
 }
-NEED_FONTS = ("words", "names")
 
 
 def made(kind: str, count: int, digits: Digits) -> Iterator[Picture]:
     """Pictures of a kind. Fewer of them are the same as the first of more."""
     if kind in STRINGS:
-        for file, lines in pictures(kind, count, digits, SEED):
-            yield Picture(file, lines)
+        rng = np.random.default_rng([SEED, *kind.encode()])
+        for index in range(count):
+            ink, lines = STRINGS[kind](digits, rng)
+            yield Picture(photograph(Image.fromarray(ink), index % 2 == 0, rng, len(lines)), lines)
         return
     for index in range(count):
         yield KINDS[kind](digits, np.random.default_rng([SEED, *kind.encode(), index]), index)
@@ -81,9 +76,10 @@ def reader(detector: Detector) -> Reader:
 
     def lines_of(picture: bytes) -> list[Found]:
         try:
-            return found_of(read(picture, "image", detector).lines)
+            lines = read(picture, "image", detector).lines
         except PictureError:
             return []
+        return [Found(each.text, not each.unsure, [(w.text, w.box) for w in each.words]) for each in lines]
 
     return lines_of
 
@@ -135,7 +131,9 @@ def evaluate(
             result = score(picture, found)
             results.append((picture.sub, result, spent))
             if keep and (result.sure_and_wrong or not result.whole):
-                write_misread(keep, f"{kind}-{number}", picture, found)
+                shown = "_".join([*picture.lines, *(text for text, _ in picture.cells)]) or "nothing"
+                texts = "_".join(line.text + "!" * line.sure for line in found[:6]) or "nothing"
+                write(keep, f"{kind}-{number}-{shown}-as-{texts[:80]}", picture.file)
             if time.monotonic() - told > 15:
                 told = time.monotonic()
                 print(f"{kind}: {number + 1} of {count}", file=sys.stderr, flush=True)
@@ -146,15 +144,6 @@ def evaluate(
             rows.append(row_of(f"{kind}: {sub}" if sub else kind, list(scores), list(times)))
             print_row(rows[-1])
     return rows
-
-
-def write_misread(folder: Path, name: str, picture: Picture, found: list[Found]) -> None:
-    """Write a picture to the folder, with what it shows and what was read in its name."""
-    folder.mkdir(parents=True, exist_ok=True)
-    shown = "_".join([*picture.lines, *(text for text, _ in picture.cells)]) or "nothing"
-    texts = "_".join(line.text + "!" * line.sure for line in found[:6]) or "nothing"
-    suffix = ".jpg" if picture.file.startswith(b"\xff") else ".png"
-    (folder / f"{name}-{shown}-as-{texts[:80]}{suffix}").write_bytes(picture.file)
 
 
 def print_cases(read_lines: Reader, folder: Path) -> None:
@@ -182,25 +171,6 @@ def print_cases(read_lines: Reader, folder: Path) -> None:
     )
 
 
-def show(kind: str, count: int, folder: Path) -> None:
-    """Write a sheet with pictures of a kind and what they show."""
-    from PIL import ImageDraw
-
-    side, columns = 300, 5
-    sheet = Image.new("RGB", (columns * side, -(-count // columns) * (side + 18)), "#446")
-    for i, picture in enumerate(made(kind, count, Digits())):
-        with Image.open(BytesIO(picture.file)) as image:
-            small = image.convert("RGB")
-            size = f"{image.width}x{image.height}"
-        small.thumbnail((side - 6, side - 6))
-        x, y = i % columns * side, i // columns * (side + 18)
-        sheet.paste(small, (x, y + 16))
-        shown = " / ".join([*picture.lines, *(text for text, _ in picture.cells)])
-        ImageDraw.Draw(sheet).text((x + 2, y + 2), f"{picture.sub} {shown} {size}", "white", font_size=12)
-    folder.mkdir(parents=True, exist_ok=True)
-    sheet.save(folder / f"{kind}.png")
-
-
 def main() -> None:
     """Print the table, or the readings of a folder's pictures."""
     parser = argparse.ArgumentParser(
@@ -211,31 +181,14 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", choices=every, default=every)
     parser.add_argument("--model", type=Path, default=ROOT / "models" / "detector.h5")
     parser.add_argument("--keep", type=Path, help="write what was misread there")
-    parser.add_argument(
-        "--show", type=Path, help="write a sheet with the pictures of each kind there instead"
-    )
     parser.add_argument("--cases", type=Path, help="read this folder's pictures and nothing else")
-    parser.add_argument("--json", type=Path, help="write the table there too")
     args = parser.parse_args()
-    kinds = [kind for kind in args.kinds if handwriting() or kind not in NEED_FONTS]
-    if args.show:
-        for kind in kinds:
-            show(kind, args.n, args.show)
-        return
     detector = Detector(load(args.model))
     if args.cases:
         print_cases(reader(detector), args.cases)
         return
     print(f"model {detector.version}, {args.n} pictures of each kind, seed {SEED}")
-    if kinds != args.kinds:
-        print(
-            f"{' and '.join(NEED_FONTS)} are left out, because DIGITS_FONTS names no folder with their fonts"
-        )
-    rows = evaluate(reader(detector), Digits(), args.n, kinds, args.keep)
-    if args.json:
-        args.json.write_text(
-            json.dumps({"model": detector.version, "seed": SEED, "rows": rows}, indent=1) + "\n"
-        )
+    evaluate(reader(detector), Digits(), args.n, args.kinds, args.keep)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,14 @@
-"""Measures what reading large pictures costs: the CPU time, and the memory at its peak. Each picture is read in a
-process of its own, after a small one. The pictures depend only on the seed (MNIST_NPZ has their digits).
-
-    python benchmarks/numerals_costs.py --json tmp/costs.json
+"""Measures what reading large pictures costs: the CPU time, and the memory at its peak. `make eval` prints the
+table. Each picture is read in a process of its own, after a small one. The pictures depend only on the seed
+(MNIST_NPZ has their digits).
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import multiprocessing
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numerals import SEED, reader
@@ -99,16 +95,15 @@ COSTLY: dict[str, Callable[[Rng], np.ndarray]] = {
 }
 
 
-def cost(picture: bytes, model: Path) -> dict[str, float]:
+def cost(picture: bytes) -> tuple[float, float, float, int]:
     """What reading a picture costs: CPU time in milliseconds, this process's memory before and at its peak in MB,
     and the number of digits that are found."""
-    read_lines = reader(Detector(load(model)))
+    read_lines = reader(Detector(load(ROOT / "models" / "detector.h5")))
     read_lines(png(Image.new("L", (64, 64), 255)))
     rest, begun = peak(), time.process_time()
     found = read_lines(picture)
     spent = (time.process_time() - begun) * 1000
-    digits = sum(character.isdigit() for line in found for character in line.text)
-    return {"cpu_ms": spent, "rest_mb": rest, "peak_mb": peak(), "digits": digits}
+    return spent, rest, peak(), sum(character.isdigit() for line in found for character in line.text)
 
 
 def peak() -> float:
@@ -119,26 +114,13 @@ def peak() -> float:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, default=ROOT / "models" / "detector.h5")
-    parser.add_argument("--pictures", nargs="+", choices=list(COSTLY), default=list(COSTLY), metavar="NAME")
-    parser.add_argument("--json", type=Path, help="write the table there too")
-    args = parser.parse_args()
-    rows: list[dict[str, Any]] = []
     print("| picture | CPU ms | MB at rest | MB more at the peak | digits read |\n|---|---|---|---|---|")
-    for name in args.pictures:
-        grey = np.clip(COSTLY[name](np.random.default_rng([SEED, *name.encode()])), 0, 255).astype(np.uint8)
+    for name, make in COSTLY.items():
+        grey = np.clip(make(np.random.default_rng([SEED, *name.encode()])), 0, 255).astype(np.uint8)
         # spawned, because a forked process would begin with the memory of this one
         with multiprocessing.get_context("spawn").Pool(1) as process:
-            row = process.apply(cost, (png(Image.fromarray(grey)), args.model))
-        rows.append({"picture": name, **row})
-        more = row["peak_mb"] - row["rest_mb"]
-        print(
-            f"| {name} | {row['cpu_ms']:.0f} | {row['rest_mb']:.0f} | {more:.0f} | {row['digits']} |",
-            flush=True,
-        )
-    if args.json:
-        args.json.write_text(json.dumps(rows, indent=1) + "\n")
+            spent, rest, most, digits = process.apply(cost, (png(Image.fromarray(grey)),))
+        print(f"| {name} | {spent:.0f} | {rest:.0f} | {most - rest:.0f} | {digits} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from io import BytesIO
 
 import numpy as np
 from numerals_strings import ROOT, Digits, font, put, scaled, string
+from paper import png
 from PIL import Image, ImageDraw
 
 from digits.detector import CLASS, MARK, SCORE, Detector, H, W, X, Y
@@ -34,9 +35,7 @@ def picture() -> bytes:
     draw.line((0, 150, 900, 150), 140, 3)
     turned = Image.fromarray(np.maximum(ink, np.asarray(words))).rotate(-6, Image.Resampling.BICUBIC)
     light = np.linspace(230, 150, 900)[None] * np.where(np.arange(900) < 320, 0.7, 1)
-    file = BytesIO()
-    Image.fromarray((light * (1 - 0.8 * np.asarray(turned) / 255)).astype(np.uint8)).save(file, "PNG")
-    return file.getvalue()
+    return png(Image.fromarray((light * (1 - 0.8 * np.asarray(turned) / 255)).astype(np.uint8)))
 
 
 def save(image: Image.Image, name: str) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 # x, y, width, height in pixels
 Box = tuple[float, float, float, float]
@@ -31,7 +30,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Found:
-    """A line that was read. words: its parts and their places; the whole line for a reader that knows no words."""
+    """A line that was read. words: its parts and their places."""
 
     text: str
     sure: bool
@@ -41,31 +40,14 @@ class Found:
 @dataclass(frozen=True)
 class Score:
     """What came out for a picture: whether all was found and nothing else; the shown lines or cells, and how many
-    of these were found; the found lines, and how many were sure, wrong, and both."""
+    of these were found; the found lines, and how many were sure, and sure and wrong."""
 
     whole: bool
     shown: int
     right: int
     found: int
     sure: int
-    wrong: int
     sure_and_wrong: int
-
-
-def found_of(lines: Sequence[Any]) -> list[Found]:
-    """The lines of a digits.reading.Reading."""
-    out = []
-    for line in lines:
-        words = [(word.text, word.box) for word in getattr(line, "words", ())]
-        out.append(Found(line.text, not line.unsure, words or [(line.text, around(line.digits))]))
-    return out
-
-
-def around(digits: Sequence[Any]) -> Box:
-    """The smallest box around digits."""
-    left, top = (min(digit.box[i] for digit in digits) for i in (0, 1))
-    right, bottom = (max(digit.box[i] + digit.box[i + 2] for digit in digits) for i in (0, 1))
-    return left, top, right - left, bottom - top
 
 
 def score(picture: Picture, found: Sequence[Found]) -> Score:
@@ -89,7 +71,7 @@ def score(picture: Picture, found: Sequence[Found]) -> Score:
         right = shown if whole else sum((Counter(texts) & Counter(picture.lines)).values())
     sure = [line.sure for line in found]
     both = sum(is_sure and not fit for is_sure, fit in zip(sure, fits, strict=True))
-    return Score(whole, shown, right, len(found), sum(sure), fits.count(False), both)
+    return Score(whole, shown, right, len(found), sum(sure), both)
 
 
 def bare(text: str) -> str:

@@ -13,9 +13,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
-
-from paper import photograph  # noqa: E402
+# the programs in this folder import this module before those of digits
+sys.path.insert(0, str(ROOT))
 
 # letters that don't look like digits in any typeface, alone or in pairs
 WORDS = [
@@ -193,13 +192,3 @@ def scaled(image: np.ndarray, times: float) -> np.ndarray:
     """The image, with its sides multiplied by this factor."""
     size = max(1, round(image.shape[1] * times)), max(1, round(image.shape[0] * times))
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
-
-
-def pictures(kind: str, count: int, digits: Digits, seed: int = 11) -> list[tuple[bytes, list[str]]]:
-    """Pictures of a kind as bytes of files, and their lines."""
-    rng = np.random.default_rng([seed, *kind.encode()])
-    out = []
-    for number in range(count):
-        sheet, lines = KINDS[kind](digits, rng)
-        out.append((photograph(Image.fromarray(sheet), number % 2 == 0, rng, len(lines)), lines))
-    return out

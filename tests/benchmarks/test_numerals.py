@@ -1,15 +1,12 @@
 """Tests of benchmarks/numerals*.py: the pictures that measure how numbers are read, and the scoring of answers."""
 
-from pathlib import Path
-from types import SimpleNamespace
-
 import numerals
 import pytest
-from numerals_scores import Found, Picture, found_of, score
+from numerals_scores import Found, Picture, score
 
 # how many pictures have all sorts of a kind among them
 ALL_SORTS = {"tables": 2, "decimals": 4, "sheets": 3, "blank": 8}
-KINDS = [kind for kind in [*numerals.STRINGS, *numerals.KINDS] if kind not in numerals.NEED_FONTS]
+KINDS = [*numerals.STRINGS, *numerals.KINDS]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -21,19 +18,6 @@ def test_the_pictures_of_a_kind_are_the_same_each_time(kind, drawn_digits):
     assert pictures[:1] == list(numerals.made(kind, 1, drawn_digits))
     shown = [*pictures[0].lines, *(text for text, _ in pictures[0].cells)]
     assert bool(shown) == (kind != "blank")
-
-
-def test_handwriting_fonts_are_taken_from_the_folder_for_evaluation(drawn_digits, tmp_path, monkeypatch):
-    fonts = sorted(Path("/usr/share/fonts").rglob("DejaVu*.ttf"))
-    if not fonts:
-        pytest.skip("needs a font")
-    (tmp_path / "evaluation").mkdir()
-    (tmp_path / "evaluation" / "hand.ttf").write_bytes(fonts[0].read_bytes())
-    assert numerals.handwriting() == []
-    monkeypatch.setenv("DIGITS_FONTS", str(tmp_path))
-    (words,), (names,) = (numerals.made(kind, 1, drawn_digits) for kind in numerals.NEED_FONTS)
-    assert not words.lines
-    assert names.lines
 
 
 def perfect(pictures):
@@ -105,12 +89,3 @@ LEFT, RIGHT = (0, 0, 50, 40), (50, 0, 50, 40)
 def test_cells_are_compared_by_their_places(found, whole, right, sure_and_wrong):
     result = score(Picture(b"", cells=[("12", LEFT), ("3", RIGHT)]), found)
     assert (result.whole, result.right, result.sure_and_wrong) == (whole, right, sure_and_wrong)
-
-
-def test_a_line_without_words_is_one_word_around_its_digits():
-    digits = [SimpleNamespace(box=(10, 5, 8, 20)), SimpleNamespace(box=(30, 2, 10, 20))]
-    plain = SimpleNamespace(text="12", unsure=False, digits=digits)
-    assert found_of([plain]) == [Found("12", True, [("12", (10, 2, 30, 23))])]
-    word = SimpleNamespace(text="12", box=(1, 2, 3, 4))
-    parted = SimpleNamespace(text="12 3", unsure=True, digits=digits, words=[word])
-    assert found_of([parted]) == [Found("12 3", False, [("12", (1, 2, 3, 4))])]
