@@ -314,6 +314,39 @@ def test_each_column_of_numbers_is_a_column_of_the_table(page: Any, server: Serv
     assert [row["column 2"] for row in rows][:2] == ["31", "6"]
 
 
+def test_columns_are_found_on_a_page_that_is_turned(page: Any, tmp_path: Path) -> None:
+    # 20 rows, turned by 3 degrees so that columns drift by more than the gaps between them
+    rows = [[f"{10 + i}", f"{30 + i}" if i % 3 else "", f"{50 + i}"] for i in range(20)]
+    rows[13][0] = "10 0"  # one number, of which two were read
+    rows[7][1] = "1234"  # reaches below the next column
+    lines = []
+    for i, row in enumerate(rows):
+        words = []
+        for column, text in enumerate(row):
+            x, y = 60 + 90 * column + i * 7 % 30, 60 + 50 * i
+            for word in text.split():
+                boxes = [
+                    (round(x + 22 * k - 0.052 * y), round(y + 0.052 * x), 20, 30) for k in range(len(word))
+                ]
+                digits = [
+                    {"digit": int(c), "probability": 0.99, "unsure": False, "box": box}
+                    for c, box in zip(word, boxes, strict=True)
+                ]
+                words.append({"text": word, "digits": digits})
+                x += 22 * len(word) + 8
+        digits = [digit for word in words for digit in word["digits"]]
+        lines.append(
+            {"probability": 0.99, "unsure": False, "alternatives": [], "words": words, "digits": digits}
+        )
+    answer = json.dumps({"lines": lines, "marks": [], "size": [400, 1100]})
+    page.route("**/read?*", lambda route: route.fulfill(body=answer, content_type="application/json"))
+    choose(page, save(tmp_path, a="1"), "1 of 1 page read")
+    names = ["column 1", "column 2", "column 3"]
+    found = csv.DictReader(io.StringIO(download(page, "Download CSV")))
+    assert [[row[name] for name in names] for row in found] == rows
+    assert found.fieldnames == [*COLUMNS, *names]
+
+
 def test_a_folder_is_taken_without_hidden_files_and_says_what_it_skips(page: Any, tmp_path: Path) -> None:
     from playwright.sync_api import expect
 

@@ -1,5 +1,6 @@
 // What leaves the page of the scans that were read: CSV, TSV and JSON.
 
+import { columnsOf } from "./columns.js";
 import { isCorrected, isUnsure, textOf, wordText } from "./corrections.js";
 
 const COLUMNS = ["file", "page", "line", "text", "words", "probability", "unsure", "corrected", "error"];
@@ -24,25 +25,19 @@ function rows(scans) {
   });
 }
 
-// for each line of a page, the text of the word in each column, as far as it has one. A correction may have added
-// words, so the rule of POST /read is applied anew: words that overlap horizontally, directly or by way of others, are
-// in one column, in which a line has one word
+// for each line of a page, the words in each column, as far as it has some. They are found here, because a correction
+// may add words
 function cellsOf(lines) {
-  const spans = lines.flatMap((line, i) => line.words.map((word) => ({
-    i,
-    text: wordText(word),
+  const places = lines.map((line) => line.words.map((word) => ({
     left: Math.min(...word.map(({ box: [x] }) => x)),
     right: Math.max(...word.map(({ box: [x, , width] }) => x + width)),
+    y: word[0].box[1] + word[0].box[3] / 2,
   })));
-  const cells = lines.map(() => []);
-  let [column, end, taken] = [-1, -Infinity, new Set()];
-  for (const { i, text, left, right } of spans.sort((a, b) => a.left - b.left)) {
-    if (left >= end || taken.has(i)) [column, end, taken] = [column + 1, -Infinity, new Set()];
-    cells[i][column] = text;
-    taken.add(i);
-    end = Math.max(end, right);
-  }
-  return cells;
+  return columnsOf(places).map((columns, i) => {
+    const cells = [];
+    for (const [k, column] of columns.entries()) (cells[column] ??= []).push(wordText(lines[i].words[k]));
+    return cells.map((words) => words.join(" "));
+  });
 }
 
 // RFC 4180
