@@ -314,37 +314,82 @@ def test_each_column_of_numbers_is_a_column_of_the_table(page: Any, server: Serv
     assert [row["column 2"] for row in rows][:2] == ["31", "6"]
 
 
+def answer_with(page: Any, size: tuple[int, int], *lines: list[tuple[str, float, float]]) -> None:
+    """From now on, POST /read finds these lines of words, each with its text and where it begins, with sure digits
+    of 20 x 30 pixels."""
+    answer: dict[str, Any] = {"lines": [], "marks": [], "size": size}
+    for line in lines:
+        words = []
+        for text, x, y in line:
+            boxes = [(round(x + 22 * k), round(y), 20, 30) for k in range(len(text))]
+            digits = [
+                {"digit": int(each), "probability": 0.99, "unsure": False, "box": box}
+                for each, box in zip(text, boxes, strict=True)
+            ]
+            words.append({"text": text, "digits": digits})
+        digits = [digit for word in words for digit in word["digits"]]
+        answer["lines"].append({"probability": 0.99, "unsure": False, "words": words, "digits": digits})
+    page.route("**/read?*", lambda route: route.fulfill(json=answer))
+
+
 def test_columns_are_found_on_a_page_that_is_turned(page: Any, tmp_path: Path) -> None:
-    # 20 rows, turned by 3 degrees so that columns drift by more than the gaps between them
+    # turned by 3 degrees, so that columns drift by more than the gaps between them
     rows = [[f"{10 + i}", f"{30 + i}" if i % 3 else "", f"{50 + i}"] for i in range(20)]
     rows[13][0] = "10 0"  # one number, of which two were read
     rows[7][1] = "1234"  # reaches below the next column
     lines = []
     for i, row in enumerate(rows):
         words = []
-        for column, text in enumerate(row):
+        for column, cell in enumerate(row):
             x, y = 60 + 90 * column + i * 7 % 30, 60 + 50 * i
-            for word in text.split():
-                boxes = [
-                    (round(x + 22 * k - 0.052 * y), round(y + 0.052 * x), 20, 30) for k in range(len(word))
-                ]
-                digits = [
-                    {"digit": int(c), "probability": 0.99, "unsure": False, "box": box}
-                    for c, box in zip(word, boxes, strict=True)
-                ]
-                words.append({"text": word, "digits": digits})
-                x += 22 * len(word) + 8
-        digits = [digit for word in words for digit in word["digits"]]
-        lines.append(
-            {"probability": 0.99, "unsure": False, "alternatives": [], "words": words, "digits": digits}
-        )
-    answer = json.dumps({"lines": lines, "marks": [], "size": [400, 1100]})
-    page.route("**/read?*", lambda route: route.fulfill(body=answer, content_type="application/json"))
+            for text in cell.split():
+                words.append((text, x - 0.052 * y, y + 0.052 * x))
+                x += 22 * len(text) + 8
+        lines.append(words)
+    answer_with(page, (400, 1100), *lines)
     choose(page, save(tmp_path, a="1"), "1 of 1 page read")
     names = ["column 1", "column 2", "column 3"]
     found = csv.DictReader(io.StringIO(download(page, "Download CSV")))
     assert [[row[name] for name in names] for row in found] == rows
     assert found.fieldnames == [*COLUMNS, *names]
+
+
+def test_small_digits_stay_legible_in_their_boxes(page: Any, tmp_path: Path) -> None:
+    # in a picture of 3000 pixels, digits are a few pixels high until it is enlarged
+    answer_with(page, (3000, 2000), [("40725", 100, 100)])
+    choose(page, save(tmp_path, a="1"), "1 of 1 page read")
+    opener(page, "a.png").click()
+    box, value = page.locator(".sheet g rect").last, page.locator(".sheet g text").last
+
+    def pen() -> float:
+        return box.evaluate("rect => parseFloat(getComputedStyle(rect).strokeWidth)")
+
+    assert pen() < 2
+    assert not value.is_visible()
+    for _ in range(4):
+        page.get_by_role("button", name="Larger").click()
+    value.wait_for()
+    for _ in range(4):
+        page.get_by_role("button", name="Smaller").click()
+    value.wait_for(state="hidden")
+    # large digits
+    page.get_by_role("button", name="Remove from the list").click()
+    answer_with(page, (300, 200), [("40725", 100, 100)])
+    choose(page, save(tmp_path, b="1"), "1 of 1 page read")
+    opener(page, "b.png").click()
+    value.wait_for()
+    assert pen() > 2
+
+
+def test_what_an_undone_correction_changed_is_selected(page: Any, tmp_path: Path) -> None:
+    answer_with(page, (300, 200), [("40725", 100, 20)], [("316", 100, 100)])
+    choose(page, save(tmp_path, a="1"), "1 of 1 page read")
+    opener(page, "a.png").click()
+    text = page.locator(".editor .text")
+    for key in ("ArrowRight", "ArrowRight", "Delete", "End", "Control+z"):
+        text.press(key)
+    assert text.text_content() == "40725\n316"
+    assert page.locator(".editor .detail").text_content() == "Line 1, digit 3: 7 (99.0\xa0%)."
 
 
 def test_a_folder_is_taken_without_hidden_files_and_says_what_it_skips(page: Any, tmp_path: Path) -> None:

@@ -5,8 +5,11 @@ import { isDoubtful } from "./corrections.js";
 
 // in parts of 560 of the picture's longer side
 const LARGEST = 26; // maximum font size of a value
-const READABLE = 7; // values that would be smaller are not shown
 const NEAR = 16; // a pointer picks a digit up to this far away
+// in pixels of the window
+const FINE = 30; // digits that are less high get thin boxes, which leave them legible
+const READABLE = 8; // values whose font would mostly be smaller are not shown
+const FONT = 0.6; // font size of a value, in heights of its digit
 
 function draw(name, attributes, parent) {
   const made = document.createElementNS("http://www.w3.org/2000/svg", name);
@@ -42,6 +45,7 @@ export class Boxes {
       if (digit) onPick(digit);
     });
     svg.addEventListener("pointercancel", () => (this.#begun = null));
+    new ResizeObserver(() => this.#fit()).observe(svg);
   }
 
   get adding() {
@@ -68,8 +72,7 @@ export class Boxes {
         const group = draw("g", { class: kinds.filter(Boolean).join(" ") }, this.#svg);
         rect(digit.box, group);
         const [x, y, w, h] = digit.box;
-        const size = Math.min(LARGEST * unit, h * 0.6);
-        if (size < READABLE * unit) continue;
+        const size = Math.min(LARGEST * unit, h * FONT);
         // above the box, or below it if it is at the top
         const top = y > size ? y - size * 0.2 : y + h + size;
         const at = `translate(${x + w / 2} ${top}) scale(${size})`;
@@ -77,11 +80,20 @@ export class Boxes {
       }
     }
     if (made) rect(made, draw("g", { class: "made" }, this.#svg));
+    this.#fit();
   }
 
   clear() {
     this.#reading = null;
     this.#svg.replaceChildren();
+  }
+
+  // how the boxes look depends on how large the picture is shown
+  #fit() {
+    if (!this.#reading) return;
+    const height = this.usual()[1] * (this.#svg.getScreenCTM()?.a ?? 1);
+    this.#svg.classList.toggle("fine", height < FINE);
+    this.#svg.classList.toggle("bare", height * FONT < READABLE);
   }
 
   #point(event) {

@@ -99,7 +99,7 @@ export class ReadingView extends EventTarget {
 
   #render() {
     const { reading } = this;
-    // after a correction was undone
+    // after a correction was made or undone
     if (!reading.digits.includes(this.#selected)) {
       const [box] = [this.#selected?.box];
       this.#selected = reading.digits.find((digit) => digit.box === box) ?? reading.digits[0] ?? null;
@@ -263,7 +263,11 @@ export class ReadingView extends EventTarget {
   }
 
   #undo() {
-    if (this.reading.undo()) this.#say("Undone. ");
+    const before = new Set(this.reading.digits);
+    if (!this.reading.undo()) return;
+    const back = this.reading.digits.find((digit) => !before.has(digit));
+    if (back) this.select(back);
+    this.#say("Undone. ");
   }
 
   // a new box is drawn by pointer, or begins right of the selected digit and is moved by the arrow keys

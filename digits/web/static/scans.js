@@ -179,7 +179,7 @@ const view = new ReadingView(svg, (context, [x, y, width, height], side) => {
   if (scale) context.drawImage(picture, x * scale, y * scale, width * scale, height * scale, 0, 0, side, side);
 });
 const removeButton = button("Remove from the list", () => remove(open));
-const zooms = make("div", { className: "actions" }, button("−", () => zoom(-1), { "aria-label": "Smaller" }), button("+", () => zoom(1), { "aria-label": "Larger" }), removeButton);
+const zooms = make("div", { className: "actions" }, button("Smaller", () => zoom(-1)), button("Larger", () => zoom(1)), removeButton);
 const editor = make("div", { className: "editor" }, make("div", { className: "picture" }, frame, zooms), view.element);
 picture.addEventListener("load", () => open && view.select(view.selected));
 // show the selected digit
