@@ -38,7 +38,11 @@ def number() -> Image.Image:
 def saved(picture: Image.Image, kind: str, **options: Any) -> bytes:
     file = BytesIO()
     # a copy, because Pillow keeps the options of another format
-    picture.copy().save(file, kind, **options)
+    try:
+        picture.copy().save(file, kind, **options)
+    except (OSError, ValueError):
+        # Pillow writes some formats only in colour, such as QOI
+        picture.convert("RGB").save(file, kind, **options)
     return file.getvalue()
 
 
