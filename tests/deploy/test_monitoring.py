@@ -49,7 +49,7 @@ def test_every_metric_is_described_and_every_query_has_one_that_exists(client: A
         for metric in [*registry.collect(), *reload_failures.collect()]
     }
     described = (ROOT / "docs" / "monitoring.md").read_text()
-    assert set(re.findall(r"`((?:digits|flask)_\w+)`", described)) == there
+    assert set(re.findall(r"`((?:digits|flask)_\w+)`", described)) == there, "see docs/monitoring.md"
     recorded = {rule["record"] for rule in RULES}
     for expression in [rule["expr"] for rule in RULES + ALERTS] + queries():
         for name in re.findall(r"\b(?:digits|flask)_[a-z_]+", expression):

@@ -34,7 +34,7 @@ def test_every_route_is_described_and_no_other(client: Any) -> None:
         for method in rule.methods - {"HEAD", "OPTIONS"}
     }
     described = {(method.upper(), path) for path, all in DESCRIBED["paths"].items() for method in all}
-    assert described == routes
+    assert described == routes, "see the paths in digits/web/openapi.yaml"
 
 
 def test_every_route_is_in_the_documents() -> None:
@@ -45,7 +45,7 @@ def test_every_route_is_in_the_documents() -> None:
         for method in all
         if f"`{method.upper()} {path}`" not in words
     }
-    assert not missing
+    assert not missing, "neither the README nor docs/ has these routes"
 
 
 def test_every_parameter_the_code_reads_is_described() -> None:
