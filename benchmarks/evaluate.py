@@ -19,7 +19,6 @@ import os
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numerals_strings import ROOT, Digits
@@ -39,16 +38,9 @@ from digits.training.measures import auroc, calibration_error, reliability
 from digits.training.synthetic import smooth_digit
 
 Labelled = Iterator[tuple[Image.Image, int]]
+# whether a picture's ink is darker than its paper, and whether the answer is right, sure, and a refusal
+Answer = tuple[bool, bool, bool, bool]
 Photographed = Callable[[Image.Image, bool, np.random.Generator], bytes]
-
-
-class Answer(NamedTuple):
-    """What was answered to a picture. dark: whether its ink is darker than its paper."""
-
-    dark: bool
-    right: bool
-    sure: bool
-    refused: bool
 
 
 def mnist(count: int, rng: np.random.Generator) -> Labelled:
@@ -170,14 +162,9 @@ def pictures(count: int, newer: int) -> dict[str, Iterator[Single]]:
 
 def print_row(name: str, answers: list[Answer]) -> None:
     """Print a row of the table."""
-    columns = [
-        [answer.right for answer in answers],
-        *([answer.right for answer in answers if answer.dark == dark] for dark in (True, False)),
-        [answer.sure for answer in answers],
-        [answer.sure and not answer.right for answer in answers],
-        [answer.refused for answer in answers],
-    ]
-    shares = [f"{np.mean(column):.2%}" if column else "-" for column in columns]
+    dark, right, sure, refused = np.array(answers, bool).reshape(-1, 4).T
+    columns = [right, right[dark], right[~dark], sure, sure & ~right, refused]
+    shares = [f"{column.mean():.2%}" if len(column) else "-" for column in columns]
     print(f"| {name} | {len(answers)} | {' | '.join(shares)} |", flush=True)
 
 
@@ -193,7 +180,7 @@ def evaluate_pictures(
         for number, single in enumerate(singles):
             found, probability = read(classifier, single.file)
             right, sure = found == single.label, probability >= threshold
-            by_sub.setdefault(single.sub, []).append(Answer(single.dark, right, sure, found < 0))
+            by_sub.setdefault(single.sub, []).append((single.dark, right, sure, found < 0))
             if keep and not right:
                 polarity = "dark" if single.dark else "light"
                 write(keep, f"{name}-{number}-{polarity}-{single.label}-as-{found}", single.file)

@@ -84,35 +84,23 @@ def reader(detector: Detector) -> Reader:
     return lines_of
 
 
-def row_of(kind: str, scores: list[Score], times: list[float]) -> dict[str, Any]:
-    """A row of the table, with shares in [0, 1] and CPU times in milliseconds."""
-    total = {name: sum(getattr(each, name) for each in scores) for name in Score.__annotations__}
-    found = max(1, total["found"])
-    return {
-        "kind": kind,
-        "n": len(scores),
-        "whole": total["whole"] / len(scores),
-        "right": total["right"] / total["shown"] if total["shown"] else None,
-        "sure": total["sure"] / found,
-        "sure_and_wrong": total["sure_and_wrong"] / found,
-        "no_sure_wrong": sum(not each.sure_and_wrong for each in scores) / len(scores),
-        "cpu_ms": float(np.mean(times)),
-        "cpu_ms_max": max(times),
-    }
-
-
 COLUMNS = ["kind", "n", "wholly right", "lines right", "sure", "sure and wrong", "no sure wrong line"]
 COLUMNS += ["CPU ms", "at most"]
 
 
-def print_row(row: dict[str, Any]) -> None:
-    """Print a row of the table."""
-    shares = ["whole", "right", "sure", "sure_and_wrong", "no_sure_wrong"]
-    cells = ["-" if row[name] is None else f"{row[name]:.1%}" for name in shares]
-    print(
-        f"| {row['kind']} | {row['n']} | {' | '.join(cells)} | {row['cpu_ms']:.0f} | {row['cpu_ms_max']:.0f} |",
-        flush=True,
-    )
+def row_of(kind: str, scores: list[Score], times: list[float]) -> dict[str, Any]:
+    """A row of the table, with shares in [0, 1] and CPU times in milliseconds."""
+    total = {name: sum(getattr(each, name) for each in scores) for name in Score.__annotations__}
+    found = max(1, total["found"])
+    shares = [
+        total["whole"] / len(scores),
+        total["right"] / total["shown"] if total["shown"] else None,
+        total["sure"] / found,
+        total["sure_and_wrong"] / found,
+        sum(not each.sure_and_wrong for each in scores) / len(scores),
+    ]
+    spent = round(float(np.mean(times))), round(max(times))
+    return dict(zip(COLUMNS, [kind, len(scores), *shares, *spent], strict=True))
 
 
 def evaluate(
@@ -142,7 +130,8 @@ def evaluate(
             part = [(result, spent) for name, result, spent in results if sub in ("", name)]
             scores, times = zip(*part, strict=True)
             rows.append(row_of(f"{kind}: {sub}" if sub else kind, list(scores), list(times)))
-            print_row(rows[-1])
+            cells = (f"{cell:.1%}" if isinstance(cell, float) else cell for cell in rows[-1].values())
+            print("|", " | ".join("-" if cell is None else str(cell) for cell in cells), "|", flush=True)
     return rows
 
 

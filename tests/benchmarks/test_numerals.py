@@ -36,10 +36,10 @@ def perfect(pictures):
 def test_a_perfect_reader_gets_full_marks_and_a_blind_one_none(kind, drawn_digits, capsys):
     pictures = list(numerals.made(kind, 4, drawn_digits))
     row = numerals.evaluate(perfect(pictures), drawn_digits, 4, [kind], None)[0]
-    assert (row["kind"], row["n"], row["whole"], row["sure_and_wrong"]) == (kind, 4, 1, 0)
+    assert (row["kind"], row["n"], row["wholly right"], row["sure and wrong"]) == (kind, 4, 1, 0)
     blind = numerals.evaluate(lambda file: [], drawn_digits, 4, [kind], None)[0]
-    assert blind["whole"] == (kind == "blank")
-    assert blind["no_sure_wrong"] == 1
+    assert blind["wholly right"] == (kind == "blank")
+    assert blind["no sure wrong line"] == 1
     assert f"| {kind} | 4 | 100.0% |" in capsys.readouterr().out
 
 
