@@ -134,37 +134,31 @@ def targets(results: dict[str, Any]) -> list[tuple[str, str, float]]:
             else math.nan
         )
 
-    def rates(other: str, load: str = "json1 c16") -> float:
-        return ratio(values(OURS, load), values(other, load))
-
-    def p99(load: str) -> float:
-        return ratio(values(OURS, load, "p99"), values(FASTAPI, load, "p99"))
-
-    def tensorflow(what: str) -> float:
-        return ratio(values(OURS, what, None), values(FASTAPI_TF, what, None))
+    def against(other: str, load: str = "json1 c16", key: str | None = "rate") -> float:
+        return ratio(values(OURS, load, key), values(other, load, key))
 
     batches = [values(name, "json256 c4") for name in results if name not in OWN]
     best = [max(each) for each in zip(*filter(None, batches), strict=False)]
     raw = [256 * rate for rate in values(OURS, "raw256 c4")]
     one = values(OURS, "json1 c16", "p99"), values(OURS, "json1 c16", "p50")
     found = [
-        (f"one image as JSON, requests/s / {FASTAPI_OBSERVED}", "≥ 1.0", rates(FASTAPI_OBSERVED)),
-        (f"one image as JSON, requests/s / {FASTAPI}", "≥ 0.8", rates(FASTAPI)),
-        (f"one image as JSON, requests/s / {FASTAPI_TF}", "≥ 2", rates(FASTAPI_TF)),
-        ("one image as JSON, requests/s / before", "≥ 0.85", rates(BEFORE)),
-        ("PNG, requests/s / before", "≥ 1.6", rates(BEFORE, "png1 c16")),
+        (f"one image as JSON, requests/s / {FASTAPI_OBSERVED}", "≥ 1.0", against(FASTAPI_OBSERVED)),
+        (f"one image as JSON, requests/s / {FASTAPI}", "≥ 0.8", against(FASTAPI)),
+        (f"one image as JSON, requests/s / {FASTAPI_TF}", "≥ 2", against(FASTAPI_TF)),
+        ("one image as JSON, requests/s / before", "≥ 0.85", against(BEFORE)),
+        ("PNG, requests/s / before", "≥ 1.6", against(BEFORE, "png1 c16")),
         ("JSON batch of 256, images/s / the best peer", "≥ 2", ratio(values(OURS, "json256 c4"), best)),
         ("p99 / p50 at 16 connections", "≤ 3", ratio(*one)),
-        (f"p99 at 16 connections / {FASTAPI}", "≤ 1.5", p99("json1 c16")),
-        (f"p99 at 64 connections / {FASTAPI}", "≤ 1.5", p99("json1 c64")),
+        (f"p99 at 16 connections / {FASTAPI}", "≤ 1.5", against(FASTAPI, key="p99")),
+        (f"p99 at 64 connections / {FASTAPI}", "≤ 1.5", against(FASTAPI, "json1 c64", "p99")),
         ("start to first answer, s", "≤ 1.0", statistics.median(values(OURS, "start", None) or [math.nan])),
-        (f"start / {FASTAPI_TF}", "≤ 0.25", tensorflow("start")),
-        (f"memory / {FASTAPI_TF}", "≤ 0.15", tensorflow("memory")),
+        (f"start / {FASTAPI_TF}", "≤ 0.25", against(FASTAPI_TF, "start", None)),
+        (f"memory / {FASTAPI_TF}", "≤ 0.15", against(FASTAPI_TF, "memory", None)),
         ("raw batch of 256, images/s / the engine alone", "", ratio(raw, values(ENGINE, "images/s", None))),
-        (f"PNG, requests/s / {FASTAPI}, which only decodes it", "", rates(FASTAPI, "png1 c16")),
-        ("cost of request logs, of throughput", "", 1 - rates(NO_LOGS)),
-        ("cost of metrics, of throughput", "", 1 - rates(NO_METRICS)),
-        ("cost of both, of throughput", "", 1 - rates(NEITHER)),
+        (f"PNG, requests/s / {FASTAPI}, which only decodes it", "", against(FASTAPI, "png1 c16")),
+        ("cost of request logs, of throughput", "", 1 - against(NO_LOGS)),
+        ("cost of metrics, of throughput", "", 1 - against(NO_METRICS)),
+        ("cost of both, of throughput", "", 1 - against(NEITHER)),
     ]
     return [each for each in found if not math.isnan(each[2])]
 
