@@ -36,8 +36,8 @@ sys.path.insert(0, str(ROOT))
 from digits.bulk.rows import Options
 from digits.bulk.run import Cluster, Progress, Work, read_shards
 from digits.bulk.shards import Shard, find_shards
-from digits.bulk.tasks import Job, add_model, classifier, read_shard
-from digits.model import load
+from digits.bulk.tasks import Job, add_model, network, read_shard
+from digits.model import Classifier, load
 
 RESULTS = ROOT / "benchmarks" / "bulk.json"
 FOLDER = ROOT / ".bench" / "bulk"
@@ -123,7 +123,7 @@ def bare(shards: list[Shard], workers: int = WORKERS, as_is: bool = False) -> fl
 
 
 def _bare(shards: list[Shard], job: Job, barrier: Any, following: Any) -> None:
-    classifier(add_model(load(MODEL)))
+    network(add_model(load(MODEL)), reads=False)
     barrier.wait(60)
     while True:
         with following.get_lock():
@@ -263,10 +263,10 @@ def peers(n: int) -> dict[str, Any]:
     folder = pictures(n, 28)
     shards = find_shards([str(folder)], "image")
     found: dict[str, Any] = {"bulk.py, --prepare none": n / by_dask(shards, as_is=True)["seconds"]}
-    network, expected = classifier(add_model(load(MODEL))), []
+    classifier, expected = Classifier(load(MODEL)), []
     for path in sorted(folder.iterdir())[:1000]:
         image = np.asarray(Image.open(io.BytesIO(path.read_bytes())), np.float32)[None, :, :, None] / 255
-        expected.append(int(network.probabilities(image).argmax()))
+        expected.append(int(classifier.probabilities(image).argmax()))
     for name, run in (("BentoML, batching", _bentoml), ("Keras predict, loop", _keras)):
         try:
             told = run(folder)
