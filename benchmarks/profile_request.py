@@ -121,10 +121,9 @@ def in_process() -> dict[str, float]:
         "the network",
         "reading and decoding the body",
         "metrics, hooks, the answer's JSON",
+        "Flask: routing, contexts, request and response",
     )
-    return {name: before - after for name, before, after in zip(names, steps, steps[1:], strict=False)} | {
-        "Flask: routing, contexts, request and response": steps[-1]
-    }
+    return dict(zip(names, -np.diff([*steps, 0]), strict=True))
 
 
 def main() -> None:
