@@ -10,6 +10,7 @@ MIN_QUICK_RATIO.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import datetime
 import importlib.metadata
 import io
@@ -309,17 +310,49 @@ def wrk(
     return {"rate": float(rate[1]), **latency, "failed": int(bad[1]) if bad else 0, "wrong": wrong}
 
 
+async def at_rate(port: int, path: str, body: bytes, rate: float, seconds: int) -> list[float]:
+    """Latencies in ms of requests sent at a constant rate, each counted from the time it was due."""
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head += f"Content-Length: {len(body)}\r\n\r\n"
+    request, waits, free = head.encode() + body, [], asyncio.Queue()
+    for _ in range(16):
+        free.put_nowait(await asyncio.open_connection("127.0.0.1", port))
+
+    async def one(due: float) -> None:
+        reader, writer = await free.get()
+        writer.write(request)
+        answer = await reader.readuntil(b"\r\n\r\n")
+        length = re.search(rb"content-length: *(\d+)", answer, re.IGNORECASE)
+        assert length, answer
+        await reader.readexactly(int(length[1]))
+        waits.append((time.perf_counter() - due) * 1e3)
+        free.put_nowait((reader, writer))
+
+    begun, tasks = time.perf_counter(), []
+    for i in range(int(rate * seconds)):
+        due = begun + i / rate
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        tasks.append(asyncio.create_task(one(due)))
+    await asyncio.gather(*tasks)
+    return waits
+
+
 def measured(running: Running, seconds: int, everything: bool) -> Iterator[tuple[str, dict | float]]:
     """The result of each workload. everything: also those of batches, raw pixels and pictures."""
     server, images = running.server, running.images
     one = body_of(server.form, images[:1], True)
     wrk(running, one, 16, 1)  # warm-up
-    for connections in (16, 64):
-        yield f"json1 c{connections}", wrk(running, one, connections, seconds)
+    at_16 = wrk(running, one, 16, seconds)
+    yield "json1 c16", at_16
+    yield "json1 c64", wrk(running, one, 64, seconds)
     yield "start", running.start
     yield "memory", running.memory()
     if not everything:
         return
+    # the Python client can't keep up a higher rate
+    rate = min(at_16["rate"] / 2, 1500)
+    p50, p99 = np.percentile(asyncio.run(at_rate(running.port, server.path, one, rate, seconds)), [50, 99])
+    yield "half load", {"p99/p50": float(p99 / p50)}
     for size in (32, 256):
         yield f"json{size} c4", wrk(running, body_of(server.form, images[:size], False), 4, seconds)
     if server.binary:

@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import time
 from collections.abc import Callable, Iterator
 from functools import cache, partial
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +43,8 @@ Labelled = Iterator[tuple[Image.Image, int]]
 # whether a picture's ink is darker than its paper, and whether the answer is right, sure, and a refusal
 Answer = tuple[bool, bool, bool, bool]
 Photographed = Callable[[Image.Image, bool, np.random.Generator], bytes]
+# pixels of the longer side; the last one is the service's limit
+SIZES = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 10_000)
 
 
 def mnist(count: int, rng: np.random.Generator) -> Labelled:
@@ -160,6 +164,15 @@ def pictures(count: int, newer: int) -> dict[str, Iterator[Single]]:
     return both | {name: made(name, newer, digits) for name in SINGLES}
 
 
+def size_of(picture: bytes) -> int | None:
+    """The first of SIZES that the longer side of a picture doesn't exceed; None if Pillow can't open it."""
+    try:
+        with Image.open(BytesIO(picture)) as opened:
+            return next(size for size in SIZES if max(opened.size) <= size)
+    except OSError:
+        return None
+
+
 def print_row(name: str, answers: list[Answer]) -> None:
     """Print a row of the table."""
     dark, right, sure, refused = np.array(answers, bool).reshape(-1, 4).T
@@ -172,7 +185,8 @@ def evaluate_pictures(
     classifier: Classifier, threshold: float, kinds: dict[str, Iterator[Single]], keep: Path | None
 ) -> None:
     """Print the fractions of each kind's pictures that are read correctly, by polarity, and that are sure, sure
-    and wrong, and refused."""
+    and wrong, and refused; then the same by the size of the picture, for all that people send."""
+    sizes: dict[int | None, list[Answer]] = {}
     print("| kind | pictures | right | dark on light | light on dark | sure | sure and wrong | refused |")
     print("|---|---|---|---|---|---|---|---|")
     for name, singles in kinds.items():
@@ -180,13 +194,19 @@ def evaluate_pictures(
         for number, single in enumerate(singles):
             found, probability = read(classifier, single.file)
             right, sure = found == single.label, probability >= threshold
-            by_sub.setdefault(single.sub, []).append((single.dark, right, sure, found < 0))
+            answer = single.dark, right, sure, found < 0
+            by_sub.setdefault(single.sub, []).append(answer)
+            if name != "other files":
+                sizes.setdefault(size_of(single.file), []).append(answer)
             if keep and not right:
                 polarity = "dark" if single.dark else "light"
                 write(keep, f"{name}-{number}-{polarity}-{single.label}-as-{found}", single.file)
         print_row(name, [answer for answers in by_sub.values() for answer in answers])
         for sub in by_sub if len(by_sub) > 1 else ():
             print_row(f"{name}: {sub}", by_sub[sub])
+    for size in SIZES:
+        if size in sizes:
+            print_row(f"up to {size} pixels", sizes[size])
 
 
 def evaluate_mnist(classifier: Classifier, threshold: float) -> np.ndarray:
@@ -260,9 +280,26 @@ def main() -> None:
     )
     kinds = pictures(args.n, args.n // 3)
     evaluate_pictures(classifier, threshold, {name: kinds[name] for name in args.kinds or kinds}, args.keep)
-    if "MNIST_NPZ" in os.environ and not args.kinds:
+    if args.kinds:
+        return
+    if "MNIST_NPZ" in os.environ:
         digits = evaluate_mnist(classifier, threshold)
         evaluate_outliers(classifier, threshold, args.n, digits)
+    print_cost()
+
+
+def print_cost() -> None:
+    """Print how long preparing a picture takes."""
+    drawn, _ = next(strokes(1, np.random.default_rng(3)))
+    picture = Image.new("L", (280, 280))
+    picture.paste(drawn.resize((140, 200)), (70, 40))
+    content = png(picture)
+    times = []
+    for _ in range(300):
+        begun = time.perf_counter()
+        prepare([content], ["image"], locate=locator())
+        times.append(time.perf_counter() - begun)
+    print(f"Preparing a 280x280 PNG: {np.median(times) * 1000:.2f} ms (median)")
 
 
 if __name__ == "__main__":

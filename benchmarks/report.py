@@ -64,7 +64,7 @@ def report(record: dict[str, Any]) -> None:
     )
     print(
         "| | requests/s | slowest to fastest round | p50 ms | p99 ms | p99 ms, 64 conn. "
-        "| start s | MB (PSS) | wrong |\n|---|---|---|---|---|---|---|---|---|"
+        "| p99/p50 at half load | start s | MB (PSS) | wrong |\n|---|---|---|---|---|---|---|---|---|---|"
     )
     for name in results:
         if name == ENGINE:
@@ -80,6 +80,7 @@ def report(record: dict[str, Any]) -> None:
         print(
             f"| {name}{versions(name)} | {at_16[0]:,.0f} | {min(rates):,.0f} to {max(rates):,.0f} "
             f"| {at_16[1]:.1f} | {at_16[2]:.1f} | {shown(median(name, 'json1 c64', 'p99'))} "
+            f"| {shown(median(name, 'half load', 'p99/p50'))} "
             f"| {median(name, 'start'):.1f} | {median(name, 'memory'):.0f} | {wrong} |"
         )
     for name, why in missing.items():

@@ -1,7 +1,7 @@
 """Makes pictures of one digit as people send them: small files without a margin, large photos in uneven light,
-sheets on a patterned ground, coloured ink on coloured paper, styles that MNIST lacks, and files of the formats,
-modes and depths that people send. The digits are MNIST's test digits or the pen's; training uses neither them nor
-this code. Each picture depends only on its kind, its number and the seed."""
+sheets on a patterned ground, coloured ink on coloured paper, styles that MNIST lacks, and files of every format,
+mode and depth. The digits are MNIST's test digits or the pen's; training uses neither them nor this code. Each
+picture depends only on its kind, its number and the seed."""
 
 from __future__ import annotations
 
@@ -190,14 +190,14 @@ def depths(digits: Digits, rng: Rng, index: int) -> Single:
     return Single(file.getvalue(), label, dark, f"{bits} bits")
 
 
-# formats of pictures that people send
+# formats of pictures that people send; Pillow writes others too
 SENT = (
     "PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "AVIF", "PDF", "ICO", "JPEG2000", "MPO", "DIB", "PPM", "TGA",
 )  # fmt: skip
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB", "F")
 WIDE_MODES = {"I;16": np.uint16, "I;16B": ">u2", "I": np.int32}
 # in other formats, Pillow writes modes of more than 8 bits as white
-WIDE = ("PNG", "TIFF", "JPEG2000", "PPM")
+WIDE = ("PNG", "TIFF", "JPEG2000", "PPM", "IM", "SPIDER")
 
 
 def file_in(picture: Image.Image, name: str, mode: str) -> bytes | None:
@@ -222,18 +222,17 @@ def file_in(picture: Image.Image, name: str, mode: str) -> bytes | None:
 
 
 @cache
-def written_by_pillow() -> list[tuple[str, str]]:
-    """The formats that people send, each with the modes in which Pillow writes it."""
+def written_by_pillow(sent: bool) -> list[tuple[str, str]]:
+    """The formats and modes that Pillow writes: those that people send, or the others."""
     Image.init()
-    pairs = [
-        (name, mode) for name in sorted(SENT) for mode in (*MODES, *(WIDE_MODES if name in WIDE else ()))
-    ]
+    names = [name for name in sorted(Image.SAVE) if (name in SENT) == sent]
+    pairs = [(name, mode) for name in names for mode in (*MODES, *(WIDE_MODES if name in WIDE else ()))]
     return [pair for pair in pairs if file_in(Image.new("L", (64, 64), 200), *pair)]
 
 
-def files(digits: Digits, rng: Rng, index: int) -> Single:
+def files(digits: Digits, rng: Rng, index: int, sent: bool = True) -> Single:
     """Files of the formats that people send, in each mode in which Pillow writes them."""
-    pairs, dark = written_by_pillow(), rng.random() < 0.7
+    pairs, dark = written_by_pillow(sent), rng.random() < 0.7
     # a stride, so that few pictures already have most formats
     name, mode = pairs[index * 37 % len(pairs)]
     ink, label = ink_of(digits, rng, int(rng.integers(60, 160)))
@@ -245,6 +244,11 @@ def files(digits: Digits, rng: Rng, index: int) -> Single:
     return Single(file, label, dark, name)
 
 
+def other_files(digits: Digits, rng: Rng, index: int) -> Single:
+    """Files of all other formats that Pillow writes."""
+    return files(digits, rng, index, sent=False)
+
+
 KINDS: dict[str, Kind] = {
     "native": native,
     "photos": photos,
@@ -254,6 +258,7 @@ KINDS: dict[str, Kind] = {
     "faint and broken": strokes,
     "depths": depths,
     "files": files,
+    "other files": other_files,
 }
 
 

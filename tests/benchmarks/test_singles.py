@@ -42,8 +42,9 @@ def test_inks_of_equal_brightness_are_flat_in_grey(drawn_digits):
 
 
 def test_formats_are_those_that_pillow_writes():
-    sent = singles.written_by_pillow()
+    sent, others = singles.written_by_pillow(True), singles.written_by_pillow(False)
     assert {("PNG", "I;16"), ("JPEG", "CMYK"), ("TIFF", "LAB"), ("WEBP", "RGBA")} <= set(sent)
+    assert not {name for name, _ in sent} & {name for name, _ in others}
     for name, mode in (("PNG", "LA"), ("TIFF", "I;16B"), ("GIF", "P")):
         file = singles.file_in(Image.new("L", (9, 9), 200), name, mode)
         with Image.open(BytesIO(file)) as image:
