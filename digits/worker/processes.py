@@ -94,12 +94,15 @@ class Lane:
     Args:
         count: how much work may run at the same time.
         max_wait: seconds after which Overloaded is raised.
+        share: of CPU seconds, which work may take although others wait for it.
         most_bytes: of memory that work may take; with more it goes to the lane `huge`.
     """
 
-    def __init__(self, count: int, max_wait: float, most_bytes: int = ORDINARY_BYTES) -> None:
+    def __init__(
+        self, count: int, max_wait: float, most_bytes: int = ORDINARY_BYTES, share: float = FAIR_SECONDS
+    ) -> None:
         self.turn, self.max_wait, self.waiting = BoundedSemaphore(count), max_wait, 0
-        self.most_bytes = most_bytes
+        self.most_bytes, self.share = most_bytes, share
 
     def __enter__(self) -> None:
         self.waiting += 1
@@ -156,7 +159,8 @@ class Processes:
         self.lanes = {
             "shared": Lane(settings.processes, max_wait),
             "bodies": Lane(1, max_wait, LARGE_BODY_BYTES),
-            "reading": Lane(1, max(max_wait, settings.cpu_seconds)),
+            # a page of handwriting takes seconds; two that ended each other would never be read
+            "reading": Lane(1, max(max_wait, settings.cpu_seconds), share=settings.cpu_seconds / 2),
             "huge": Lane(1, max_wait),
         }
         self.idle: list[Child] = []
@@ -236,7 +240,7 @@ class Processes:
                 raise Problem(422, f"The picture takes more than the {most} s of CPU time that it may use.")
             if check and check.has_disconnected():
                 raise Problem(400, "The connection was closed before the request was answered.")
-            if (lane.waiting and spent > FAIR_SECONDS) or time.monotonic() - begun > 10 * most:
+            if (lane.waiting and spent > lane.share) or time.monotonic() - begun > 10 * most:
                 raise Overloaded
 
     def end_idle(self) -> None:

@@ -161,6 +161,18 @@ def test_work_that_has_had_its_share_ends_when_others_wait(processes: Callable[.
         long.get()
 
 
+def test_pages_that_take_seconds_to_read_do_not_end_each_other(processes: Callable[..., Processes]) -> None:
+    run = processes(max_wait_ms=60_000, cpu_seconds=6).run
+    pages = [gevent.spawn(run, partial(spin, 1.5), "reading") for _ in range(3)]
+    assert [page.get() for page in pages] == [1.5] * 3
+    # but half of the budget is the most while others wait
+    long = gevent.spawn(run, partial(spin, 5), "reading")
+    gevent.sleep(0.05)
+    assert run(partial(int, "7"), "reading") == 7
+    with pytest.raises(Overloaded):
+        long.get()
+
+
 def test_a_fork_server_that_has_died_is_replaced(processes: Callable[..., Processes]) -> None:
     there = processes()
     os.kill(there.pid, signal.SIGKILL)
