@@ -5,8 +5,9 @@ compare them."""
 from __future__ import annotations
 
 import math
+import re
 import sys
-from dataclasses import dataclass
+from pathlib import Path
 
 # List prices in US dollars for us-east-1, on demand, Linux on x86. Those of tasks and load balancers are as public
 # pages quoted them in March to May 2026, because AWS's own pages could not be reached when this was written. Check
@@ -30,7 +31,6 @@ PER_VCPU = 500
 # bytes: a request with its headers, an answer with its headers, a line of the log
 REQUEST, ANSWER, LOG_LINE = 2600, 350, 330
 
-
 # Pictures per second and worker (one vCPU) to plan bulk.py with: 0.7, as above, of what a core does in
 # `make bench-bulk` (benchmarks/bulk.json), rounded down.
 BULK_PER_VCPU = {"28x28": 540, "280x280": 220}
@@ -42,51 +42,29 @@ BULK_CPU, BULK_MEMORY = 1, 2
 BULK_WORKERS = 32
 
 
-@dataclass(frozen=True)
-class Deployment:
-    """A deployment's size, from its .tfvars: cpu in vCPUs, memory in GB, spot_share from 0 to 1."""
-
-    cpu: float
-    memory: float
-    min_tasks: int
-    max_tasks: int
-    on_demand: int
-    spot_share: float
-
-
-DEV = Deployment(cpu=0.25, memory=0.5, min_tasks=1, max_tasks=2, on_demand=0, spot_share=1.0)
-PROD = Deployment(cpu=1, memory=2, min_tasks=2, max_tasks=20, on_demand=2, spot_share=0.8)
-
-
-def tasks(deployment: Deployment, per_second: float) -> int | None:
-    """Tasks needed for `per_second` predictions a second; None if that is more than max_tasks."""
-    count = max(deployment.min_tasks, math.ceil(per_second / (PER_VCPU * deployment.cpu)))
-    return count if count <= deployment.max_tasks else None
-
-
-def month(deployment: Deployment, per_second: float, logged: bool = True) -> dict[str, float] | None:
-    """Dollars per month for each part of the bill; None if the deployment can't take the load.
-
-    logged: whether CloudWatch gets a line for each request (log_level info).
-    """
-    count = tasks(deployment, per_second)
-    if count is None:
+def month(environment: str, per_second: float) -> dict[str, float] | None:
+    """The number of tasks for `per_second` predictions a second, and the dollars per month for each part of the
+    bill; None if that takes more than the tasks that the environment's .tfvars allows."""
+    text = Path(__file__).with_name(f"{environment}.tfvars").read_text()
+    size = {name: int(number) for name, number in re.findall(r"^(\w+) += (\d+)$", text, re.MULTILINE)}
+    cpu, memory = size["cpu"] / 1024, size["memory"] / 1024
+    count = max(size["min_tasks"], math.ceil(per_second / (PER_VCPU * cpu)))
+    if count > size["max_tasks"]:
         return None
-    task = (deployment.cpu * VCPU_HOUR + deployment.memory * GB_HOUR) * HOURS
-    above = max(0, count - deployment.on_demand)
-    spot = above * deployment.spot_share
+    spot = max(0, count - size["on_demand_base"]) * size["spot_weight"] / 100
     seconds = HOURS * 3600
     # an LCU covers 25 new connections a second, 3,000 open ones and 1 GB an hour, and the largest of the three
     # counts: bytes, as busy clients should keep their connections open
     lcu = per_second * (REQUEST + ANSWER) * 3600 / 1e9
     out = max(0.0, per_second * ANSWER * seconds / 1e9 - OUT_FREE_GB)
     return {
-        "tasks": task * (count - spot + spot * SPOT),
-        "balancer": (BALANCER_HOUR + lcu * LCU_HOUR) * HOURS,
+        "tasks": count,
+        "tasks, $": (cpu * VCPU_HOUR + memory * GB_HOUR) * HOURS * (count - spot + spot * SPOT),
+        "load balancer, $": (BALANCER_HOUR + lcu * LCU_HOUR) * HOURS,
         # one for each of the load balancer's two zones and one for each task
-        "addresses": (2 + count) * ADDRESS_HOUR * HOURS,
-        "logs": per_second * LOG_LINE * seconds / 1e9 * LOG_GB if logged else 0.0,
-        "data out": out * OUT_GB,
+        "addresses, $": (2 + count) * ADDRESS_HOUR * HOURS,
+        "data out, $": out * OUT_GB,
+        "request log, $": per_second * LOG_LINE * seconds / 1e9 * LOG_GB,
     }
 
 
@@ -112,30 +90,24 @@ def print_bulk() -> None:
     print("|---|---|---|---|")
     for kind, rate in BULK_PER_VCPU.items():
         for name, objects in (("an object each", 1_000_000), ("in 1,000 tar files", 1_000)):
-            found = bulk(1_000_000, BULK_WORKERS, rate, objects)
-            total = found["tasks"] + found["addresses"] + found["reading"]
-            print(f"| {kind}, {name} | {found['minutes']:.0f} | {found['reading']:.2f} | **{total:.2f}** |")
+            minutes, *costs = bulk(1_000_000, BULK_WORKERS, rate, objects).values()
+            print(f"| {kind}, {name} | {minutes:.0f} | {costs[-1]:.2f} | **{sum(costs):.2f}** |")
 
 
-def main() -> None:
-    """Print the table."""
-    if sys.argv[1:] == ["bulk"]:
-        print_bulk()
-        return
-    print(
-        "| predictions per second | deployment | tasks | tasks, $ | load balancer, $ | addresses, $ | data out, $ "
-        "| request log, $ | **$ per month** |\n|---|---|---|---|---|---|---|---|---|"
-    )
+def print_month() -> None:
+    """Print what both environments cost with several loads."""
+    columns = ["predictions per second", "deployment", *(month("dev", 0) or ()), "**$ per month**"]
+    print(f"| {' | '.join(columns)} |")
+    print("|---" * len(columns) + "|")
     for load in (0, 100, 1000):
-        for name, deployment in (("dev", DEV), ("prod", PROD)):
-            costs = month(deployment, load)
-            if costs is None:
-                print(f"| {load:,} | {name} | exceeds its {deployment.max_tasks} tasks | | | | | | - |")
-                continue
-            cells = [costs[part] for part in ("tasks", "balancer", "addresses", "data out", "logs")]
-            row = " | ".join(f"{dollars:,.0f}" for dollars in cells)
-            print(f"| {load:,} | {name} | {tasks(deployment, load)} | {row} | **{sum(cells):,.0f}** |")
+        for environment in ("dev", "prod"):
+            if found := month(environment, load):
+                count, *costs = found.values()
+                row = " | ".join(f"{dollars:,.0f}" for dollars in costs)
+                print(f"| {load:,} | {environment} | {count} | {row} | **{sum(costs):,.0f}** |")
+            else:
+                print(f"| {load:,} | {environment} | exceeds `max_tasks` | | | | | | - |")
 
 
 if __name__ == "__main__":
-    main()
+    print_bulk() if sys.argv[1:] == ["bulk"] else print_month()

@@ -171,7 +171,7 @@ def test_no_more_is_planned_for_bulk_than_was_measured(cost: ModuleType) -> None
         assert measured["turns"][kind.partition("x")[0]]["dask"] / measured["cores"] * 0.7 >= planned_rate
 
 
-def test_costs_add_up_by_hand(cost: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_costs_add_up_by_hand(cost: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name, value in {
         "VCPU_HOUR": 0.04,
         "GB_HOUR": 0.005,
@@ -189,39 +189,34 @@ def test_costs_add_up_by_hand(cost: ModuleType, monkeypatch: pytest.MonkeyPatch)
         "LOG_LINE": 400,
     }.items():
         monkeypatch.setattr(cost, name, value)
-    size = cost.Deployment(cpu=1, memory=2, min_tasks=1, max_tasks=10, on_demand=2, spot_share=0.5)
-    # one task at 0.04 + 2 * 0.005 per hour, a load balancer, and three addresses
-    assert cost.month(size, 0) == pytest.approx(
-        {"tasks": 50, "balancer": 20, "addresses": 15, "logs": 0, "data out": 0}
+    monkeypatch.setattr(cost, "__file__", str(tmp_path / "cost.py"))
+    (tmp_path / "half.tfvars").write_text(
+        'environment = "half"\ncpu = 1024\nmemory = 2048\nmin_tasks = 1\nmax_tasks = 10\n'
+        "on_demand_base = 2\nspot_weight = 50\n"
     )
+    # one task at 0.04 + 2 * 0.005 per hour, a load balancer, and three addresses
+    assert list(cost.month("half", 0).values()) == pytest.approx([1, 50, 20, 15, 0, 0])
     # six tasks: two on demand, and half of the other four on Spot at half the price; together 4 + 2 * 0.5 prices.
     # 600 * 2,500 bytes a second are 5.4 GB an hour; 600 * 500 * 3.6 million seconds are 1,080 GB out
-    assert cost.tasks(size, 600) == 6
-    assert cost.month(size, 600) == pytest.approx(
-        {"tasks": 250, "balancer": 20 + 54, "addresses": 40, "logs": 432, "data out": 98}
+    assert cost.month("half", 600) == pytest.approx(
+        {
+            "tasks": 6,
+            "tasks, $": 250,
+            "load balancer, $": 20 + 54,
+            "addresses, $": 40,
+            "data out, $": 98,
+            "request log, $": 432,
+        }
     )
-    assert cost.month(size, 600, logged=False)["logs"] == 0
-    assert cost.month(size, 1001) is None
+    assert cost.month("half", 1001) is None
 
 
-def test_the_costs_are_those_of_what_is_deployed(cost: ModuleType) -> None:
-    def value(text: str, name: str) -> str:
-        found = re.search(rf"^{name}\s*= (.+)$", text, re.MULTILINE)
-        assert found, name
-        return found[1]
-
-    for file, size in (("dev.tfvars", cost.DEV), ("prod.tfvars", cost.PROD)):
-        text = (MODULE / file).read_text()
-        assert size == cost.Deployment(
-            cpu=int(value(text, "cpu")) / 1024,
-            memory=int(value(text, "memory")) / 1024,
-            min_tasks=int(value(text, "min_tasks")),
-            max_tasks=int(value(text, "max_tasks")),
-            on_demand=int(value(text, "on_demand_base")),
-            spot_share=int(value(text, "spot_weight")) / 100,
-        )
-    planned = TEXT["variables.tf"].partition('variable "requests_per_vcpu"')[2]
-    assert int(value(planned, "  default ")) == cost.PER_VCPU
+def test_as_many_predictions_are_planned_as_the_scaling_aims_at(cost: ModuleType) -> None:
+    planned = re.search(
+        r'variable "requests_per_vcpu".*?\n  default += (\d+)', TEXT["variables.tf"], re.DOTALL
+    )
+    assert planned
+    assert int(planned[1]) == cost.PER_VCPU
 
 
 def test_no_more_is_planned_than_was_measured(cost: ModuleType) -> None:
