@@ -56,6 +56,4 @@ logconfig_dict = logs.config(settings.log_level)
 on_starting = master.on_starting
 on_reload = master.on_reload
 pre_fork = master.pre_fork
-post_fork = master.post_fork
-post_worker_init = master.post_worker_init
 child_exit = master.child_exit

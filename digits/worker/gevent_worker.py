@@ -5,6 +5,7 @@ docs/reliability.md lists its promises."""
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import sys
 import time
@@ -18,6 +19,7 @@ from gunicorn import util
 from gunicorn.http import errors
 from gunicorn.workers.ggevent import GeventWorker
 
+from digits.web.inherited import inherited
 from digits.web.problems import Overloaded, Problem
 from digits.web.settings import Settings
 from digits.worker.body import Body, Room
@@ -35,35 +37,20 @@ LATE_SECONDS = 0.1
 SWITCH_SECONDS = 0.0005
 # with fewer free connections than this, the one that has been idle longest is closed for each new one
 SPARE_CONNECTIONS = 16
-# in place of gunicorn's timer for each request
-NO_TIMEOUT = nullcontext()
 
 
 class Worker(GeventWorker):
     """gunicorn's gevent worker with this service's limits; docs/settings.md describes its settings."""
 
     wsgi: Callable[..., Any]
+    # of its metrics files; the master's hook pre_fork sets it
+    slot: int
 
-    @staticmethod
-    def check_config(cfg: Any, log: Any) -> None:
-        """Log why and exit with 1 if gunicorn's configuration would break a promise of this service."""
-        reason = ""
-        metrics = Settings.from_env(os.environ).metrics_bind.rpartition(":")[2]
-        if "h2" in cfg.http_protocols or cfg.protocol != "http":
-            reason = "digits.worker.gevent_worker only supports HTTP/1.1"
-        elif cfg.preload_app:
-            # workers would keep the first model and the first API keys, whatever SIGHUP loads
-            reason = "--preload is not supported, and not needed: workers share the master's model"
-        elif metrics and not any(str(bind).rpartition(":")[2] == metrics for bind in cfg.bind):
-            reason = (
-                "--bind replaces the address of DIGITS_METRICS_BIND: pass that address as another --bind, or set "
-                "HOST and PORT instead"
-            )
-        if reason:
-            log.critical(reason)
-            sys.exit(1)
+    # checking the connections once a second is cheaper than gunicorn's timer for each request
+    timeout_ctx = nullcontext
 
     def init_process(self) -> None:
+        inherited.slot = self.slot
         # gunicorn looks up about thirty settings per request, with two calls each; in a worker they never change
         self.cfg.__dict__.update({name: setting.get() for name, setting in self.cfg.settings.items()})
         self.cfg.__dict__["graceful_timeout"] -= CUT_OFF_SECONDS
@@ -95,6 +82,9 @@ class Worker(GeventWorker):
             self.processes = Processes(self.service.app, self.settings, folder)
             self.service.offload = self.processes.run
             self.service.give_way = gevent.sleep
+        # what lives as long as the process needs no garbage collection
+        gc.collect()
+        gc.freeze()
 
     def notify(self) -> None:
         super().notify()
@@ -104,10 +94,6 @@ class Worker(GeventWorker):
         latest = time.monotonic() - (self.cfg.keepalive if self.alive else LAST_SECONDS)
         for client in [client for client, since in self.idle.items() if since < latest]:
             self.close_idle(client)
-
-    def timeout_ctx(self) -> Any:
-        # checking the connections once a second is cheaper than a timer for each request
-        return NO_TIMEOUT
 
     def close_idle(self, client: Any) -> None:
         """End the wait for a connection's next request; one that has already arrived is still answered."""

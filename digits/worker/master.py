@@ -53,7 +53,8 @@ SPARE_DESCRIPTORS = 700
 # hashes of models for which a compilation was started after SIGHUP
 compilations: set[str] = set()
 
-_metrics_folder: str | None = None
+# whether prepare_metrics_folder has been called
+_prepared = False
 
 
 def shared_memory() -> str | None:
@@ -88,11 +89,6 @@ def max_connections(limit: int) -> int:
     return limit if soft == resource.RLIM_INFINITY else max(1, min(limit, soft - SPARE_DESCRIPTORS))
 
 
-def slots(workers: int) -> int:
-    """The maximum number of workers at the same time: during a reload, old and new ones overlap."""
-    return 2 * workers
-
-
 def prepare_metrics_folder(workers: int) -> None:
     """Create the folder for the metrics files, or empty the one that PROMETHEUS_MULTIPROC_DIR names, and reserve
     space for `workers` workers.
@@ -100,8 +96,8 @@ def prepare_metrics_folder(workers: int) -> None:
     Must be called before digits.web.metrics is imported, because that reads the variable. Further calls do
     nothing. Raises OSError if the folder can't be written.
     """
-    global _metrics_folder
-    if _metrics_folder is not None:
+    global _prepared
+    if _prepared:
         return
     folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     if folder:
@@ -114,9 +110,10 @@ def prepare_metrics_folder(workers: int) -> None:
         # released when the last process of the service has ended
         fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_SH)
         atexit.register(_remove, folder, os.getpid())
-    for slot in ("master", *range(slots(workers))):
+    # during a reload, old and new workers overlap
+    for slot in ("master", *range(2 * workers)):
         _reserve(folder, slot)
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = _metrics_folder = folder
+    os.environ["PROMETHEUS_MULTIPROC_DIR"], _prepared = folder, True
 
 
 def _reserve(folder: str, slot: int | str) -> None:
@@ -182,13 +179,26 @@ def load_classifier(settings: Settings, load_file: LoadFile) -> None:
 LOADED = {"API keys": load_keys, "detector": load_detector, "model": load_classifier}
 
 
+def check(cfg: Any, settings: Settings) -> None:
+    """Raise SettingError if gunicorn's configuration would break a promise of this service."""
+    metrics = settings.metrics_bind.rpartition(":")[2]
+    if cfg.worker_class_str != WORKER_CLASS:
+        raise SettingError(f"only --worker-class {WORKER_CLASS} keeps the service's limits")
+    if "h2" in cfg.http_protocols or cfg.protocol != "http":
+        raise SettingError("this service only supports HTTP/1.1")
+    if cfg.preload_app:
+        # workers would keep the first model and the first API keys, whatever SIGHUP loads
+        raise SettingError("--preload is not supported, and not needed: workers share the master's model")
+    if metrics and not any(str(bind).rpartition(":")[2] == metrics for bind in cfg.bind):
+        others = "pass that address as another --bind, or set HOST and PORT instead"
+        raise SettingError(f"--bind replaces the address of DIGITS_METRICS_BIND: {others}")
+
+
 def on_starting(server: Any) -> None:
-    """Load the models and the API keys. If that fails, or gunicorn runs another worker class, log why and exit."""
-    if server.cfg.worker_class_str != WORKER_CLASS:
-        log.critical("only --worker-class %s keeps the service's limits", WORKER_CLASS)
-        sys.exit(1)
+    """Load the models and the API keys. If that fails, or if `check` does, log why and exit."""
     try:
         settings = Settings.from_env(os.environ)
+        check(server.cfg, settings)
         for load_it in LOADED.values():
             load_it(settings, compiling.load)
         for name, known in unknown(os.environ).items():
@@ -230,22 +240,9 @@ def pre_fork(server: Any, worker: Any) -> None:
     """Give the new worker the lowest slot for metrics files that no running worker has."""
     taken = {other.slot for other in server.WORKERS.values()}
     worker.slot = next(slot for slot in range(len(taken) + 1) if slot not in taken)
-    if worker.slot >= slots(server.cfg.workers) and _metrics_folder is not None:
-        # more workers than expected (SIGTTIN); they run even if no space can be reserved
-        with contextlib.suppress(OSError):
-            _reserve(_metrics_folder, worker.slot)
-
-
-def post_fork(server: Any, worker: Any) -> None:
-    """In the worker: write metrics to the files of its own slot."""
-    inherited.slot = worker.slot
-
-
-def post_worker_init(worker: Any) -> None:
-    """In the worker, once the app is loaded: exclude objects that live as long as the process from garbage
-    collection."""
-    gc.collect()
-    gc.freeze()
+    # if there are more workers than expected (SIGTTIN), they run even if no space can be reserved
+    with contextlib.suppress(OSError):
+        _reserve(os.environ["PROMETHEUS_MULTIPROC_DIR"], worker.slot)
 
 
 def child_exit(server: Any, worker: Any) -> None:
@@ -253,7 +250,6 @@ def child_exit(server: Any, worker: Any) -> None:
 
     The files are marked as empty. mark_process_dead would remove them, and their reserved space would be lost.
     """
-    if _metrics_folder is not None:
-        for path in Path(_metrics_folder).glob(f"gauge_live*_{worker.slot}.db"):
-            with path.open("r+b") as file:
-                file.write(bytes(8))
+    for path in Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob(f"gauge_live*_{worker.slot}.db"):
+        with path.open("r+b") as file:
+            file.write(bytes(8))

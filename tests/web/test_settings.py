@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from digits.web.settings import SettingError, Settings, unknown
-from digits.worker.master import usable_cpus
+from digits.worker.master import WORKER_CLASS, check, usable_cpus
 from project import ROOT
 
 
@@ -102,20 +102,14 @@ def test_the_start_warns_of_an_unknown_setting(start) -> None:  # type: ignore[n
     ],
 )
 def test_gunicorn_options_that_undo_a_setting_prevent_the_start(
-    monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], message: str
+    changes: dict[str, Any], message: str
 ) -> None:
-    from digits.worker.gevent_worker import Worker
-
-    monkeypatch.setenv("DIGITS_METRICS_BIND", "127.0.0.1:9100")
-    messages: list[str] = []
-    log = SimpleNamespace(critical=messages.append)
+    settings = Settings(metrics_bind="127.0.0.1:9100")
     fine = {"http_protocols": ["h1"], "protocol": "http", "preload_app": False}
-    fine["bind"] = ["127.0.0.1:5000", "127.0.0.1:9100"]
-    Worker.check_config(SimpleNamespace(**fine), log)
-    with pytest.raises(SystemExit):
-        Worker.check_config(SimpleNamespace(**fine | changes), log)
-    assert len(messages) == 1
-    assert message in messages[0]
+    fine |= {"bind": ["127.0.0.1:5000", "127.0.0.1:9100"], "worker_class_str": WORKER_CLASS}
+    check(SimpleNamespace(**fine), settings)
+    with pytest.raises(SettingError, match=message):
+        check(SimpleNamespace(**fine | changes), settings)
 
 
 @pytest.mark.parametrize(
