@@ -42,9 +42,6 @@ def create_app(
     app = Flask(__name__, static_folder=None)
     app.request_class = Request
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
-    app.config["MAX_BATCH"] = settings.max_batch
-    app.config["MAX_UNPACKED_BYTES"] = settings.max_unpacked_bytes
-    app.config["CPU_SECONDS"] = settings.cpu_seconds
     # Werkzeug's limit of 1,000 parts is lower than the default batch; twice the batch leaves room for our own
     # error
     app.config["MAX_FORM_PARTS"] = max(app.config["MAX_FORM_PARTS"], 2 * settings.max_batch)
@@ -53,7 +50,7 @@ def create_app(
         classifier or inherited.classifier or model.Classifier(registry.load(settings.model, compiling.load))
     )
     detector = detector or inherited.detector or Detector(model.load(settings.detector))
-    service = Service(app, classifier, detector, settings)
+    service = Service(app, settings, classifier, detector)
     request_log.register(app, service.metrics, classifier.version)
     # no view or hook is a coroutine, for which Flask would check at each call
     app.ensure_sync = lambda func: func  # type: ignore[method-assign]

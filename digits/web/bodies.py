@@ -16,7 +16,6 @@ from typing import Any
 import flask
 import numpy as np
 import orjson
-from flask import current_app
 
 from digits.imaging import CostlyPictures, Prepared, prepare_pages
 from digits.imaging.formats import TYPES, format_of
@@ -76,8 +75,8 @@ class Items:
         return self.values if isinstance(self.values, list) else []
 
 
-# (body, max_batch) -> its images
-Decoder = Callable[[bytes, int], Items]
+# a body -> its images
+Decoder = Callable[[bytes], Items]
 
 
 def items_of(request: flask.Request, decoders: Mapping[str, Decoder] | None = None) -> Items:
@@ -93,15 +92,14 @@ def items_of(request: flask.Request, decoders: Mapping[str, Decoder] | None = No
     Raises Problem: 400 for malformed JSON, 413 for more images than DIGITS_MAX_BATCH, 415 for another
     Content-Type, 422 for anything that is not an image.
     """
-    media_type, max_batch = request.mimetype, current_app.config["MAX_BATCH"]
-    decoders = decoders or DECODERS
+    media_type, decoders = request.mimetype, decoders or DECODERS
     if media_type == FORM:
-        return from_form(request, max_batch)
+        return from_form(request)
     if media_type.startswith(ANY_PICTURE):
-        return from_picture(request.get_data(cache=False), max_batch)
+        return from_picture(request.get_data(cache=False))
     if media_type in decoders:
         body = request.get_data(cache=False)
-        return offload_if_large(body, partial(decoders[media_type], body, max_batch))
+        return offload_if_large(body, partial(decoders[media_type], body))
     accepted = [*decoders, FORM]
     detail = "Send JSON, a picture or a form with files, and name its type in the Content-Type header."
     headers = {"Accept-Post": ", ".join(accepted)}
@@ -117,7 +115,7 @@ def offload_if_large(body: bytes, decode: Callable[[], Any]) -> Any:
     """
     if len(body) <= MAX_QUICK_BYTES:
         return decode()
-    most = current_app.config["MAX_UNPACKED_BYTES"]
+    most = service().settings.max_unpacked_bytes
     if len(body) > most // GROWTH and (needed := unpacked_bytes(body)) > most:
         problem = f"takes more than the {most} bytes of memory that a request may use when it is unpacked."
         raise Problem.of("the body", problem, 413, found=f"{needed} bytes")
@@ -170,19 +168,19 @@ def _prepare(pictures: list[bytes], names: list[str], as_is: bool) -> list[Prepa
     return prepare_pages(pictures, names, as_is, partial(locate, service().detector))
 
 
-def check_count(n: int, max_batch: int) -> None:
-    """Raise Problem 413 if n images are more than `max_batch`."""
-    if n > max_batch:
-        detail = f"At most {max_batch} images are accepted per request."
+def check_count(n: int) -> None:
+    """Raise Problem 413 if n images are more than DIGITS_MAX_BATCH."""
+    most = service().settings.max_batch
+    if n > most:
+        detail = f"At most {most} images are accepted per request."
         raise Problem(413, detail, field="images", found=f"{n} images")
 
 
-def from_form(request: flask.Request, max_batch: int) -> Items:
+def from_form(request: flask.Request) -> Items:
     """The pictures in a form's files. Files without a name and content are skipped, because browsers send them for
     empty file inputs.
 
-    Raises Problem: 400 for a malformed form, 422 if there is no file or an empty one, 413 for more than
-    `max_batch`.
+    Raises Problem: 400 for a malformed form, 422 if there is no file or an empty one, 413 for too many.
     """
     if not request.mimetype_params.get("boundary"):
         raise Problem(400, "The form's Content-Type has no boundary. Let the client library set the header.")
@@ -194,14 +192,14 @@ def from_form(request: flask.Request, max_batch: int) -> Items:
     ]
     if not files:
         raise Problem(422, "The form has no file.", field="image", found="no file")
-    check_count(len(files), max_batch)
+    check_count(len(files))
     single = len(files) == 1
     names = [name if single else f"{name} ({i})" for i, (name, _) in enumerate(files)]
     pictures = [_not_empty(content, name) for (_, content), name in zip(files, names, strict=True)]
     return Items(pictures, names, single)
 
 
-def from_picture(body: bytes, max_batch: int) -> Items:
+def from_picture(body: bytes) -> Items:
     """The picture that is the whole body. Raises Problem 422 if it is empty."""
     return Items([_not_empty(body, "the body")], ["the body"], True)
 
@@ -212,11 +210,10 @@ def _not_empty(picture: bytes, name: str) -> bytes:
     return picture
 
 
-def from_raw(body: bytes, max_batch: int) -> Items:
+def from_raw(body: bytes) -> Items:
     """The pixels of n images from n x 784 bytes, row by row.
 
-    Raises Problem: 415 for a picture, 422 for another length or for wider numbers, 413 for more than `max_batch`
-    images.
+    Raises Problem: 415 for a picture, 422 for another length or for wider numbers, 413 for too many images.
     """
     refuse_picture(body)
     n, rest = divmod(len(body), PIXELS)
@@ -224,7 +221,7 @@ def from_raw(body: bytes, max_batch: int) -> Items:
     if rest or not n or wide:
         found = wide[0] if wide else f"{len(body)} bytes"
         raise Problem.of("the body", "must have 784 bytes per image, one for each pixel.", found=found)
-    check_count(n, max_batch)
+    check_count(n)
     names = ["the body"] if n == 1 else [f"image {i} of the body" for i in range(n)]
     return Items(np.frombuffer(body, np.uint8).reshape(n, PIXELS), names, n == 1)
 
@@ -252,17 +249,16 @@ def are_wide(body: bytes, dtype: str) -> bool:
     return bool(len(ink)) and bool(((ink >= 1 / 512) & (ink <= 255)).all())
 
 
-def from_json(body: bytes, max_batch: int) -> Items:
+def from_json(body: bytes) -> Items:
     """The images in `{"image": ...}` or `{"images": [...]}`.
 
-    Raises Problem: 400 for malformed JSON, 413 for more than `max_batch` images, 422 for anything that is not an
-    image.
+    Raises Problem: 400 for malformed JSON, 413 for too many images, 422 for anything that is not an image.
     """
-    return from_document(parse_object(body, FIELDS), body, max_batch)
+    return from_document(parse_object(body, FIELDS), body)
 
 
 def from_document(
-    document: dict[str, Any], body: bytes, max_batch: int, read_pixels: Callable[..., Any] | None = None
+    document: dict[str, Any], body: bytes, read_pixels: Callable[..., Any] | None = None
 ) -> Items:
     """Like `from_json`, for a document that was parsed from `body`.
 
@@ -278,7 +274,7 @@ def from_document(
     images = [document["image"]] if single else document["images"]
     if not isinstance(images, list) or not images:
         raise Problem.of("images", "must be a list of images.", found=json_type(images))
-    check_count(len(images), max_batch)
+    check_count(len(images))
     names = ["image"] if single else [f"images[{i}]" for i in range(len(images))]
     # bytes() and NumPy take true for 1; searching the body for the word is faster than checking 784 types
     suspicious = b"true" in body or b"false" in body

@@ -7,7 +7,7 @@ import logging
 from functools import partial
 from typing import Any
 
-from flask import Blueprint, Response, current_app, request
+from flask import Blueprint, Response, request
 
 from digits.web import bodies
 from digits.web.access import needs_key
@@ -38,8 +38,7 @@ def correct() -> Response:
         detail = "Send JSON, and name its type in the Content-Type header."
         raise Problem(415, detail, found=request.mimetype or None)
     body = request.get_data(cache=False)
-    decode = partial(parse, body, current_app.config["MAX_BATCH"])
-    asked: dict[str, Any] = bodies.offload_if_large(body, decode)
+    asked: dict[str, Any] = bodies.offload_if_large(body, partial(parse, body))
     reply = collector.correct(**asked)
     if reply["status"] != 200:
         raise Problem(**reply)
@@ -48,10 +47,10 @@ def correct() -> Response:
     return json_response({"request_id": known, "pictures": reply["pictures"]})
 
 
-def parse(body: bytes, max_batch: int) -> dict[str, Any]:
+def parse(body: bytes) -> dict[str, Any]:
     """The arguments of `Collector.correct` in {"request_id": ..., "digits": [...], "replace": ...}.
 
-    Raises Problem: 400 for malformed JSON, 413 for more than `max_batch` items, 422 for others.
+    Raises Problem: 400 for malformed JSON, 413 for too many items, 422 for others.
     """
     document = bodies.parse_object(body, '{"request_id": ..., "digits": [...]}')
     if unknown := document.keys() - {"request_id", "digits", "replace"}:
@@ -65,7 +64,7 @@ def parse(body: bytes, max_batch: int) -> dict[str, Any]:
     if not isinstance(digits, list) or not digits:
         problem = "must be a list with an item for each picture of the request."
         raise Problem.of("digits", problem, found=json_type(digits))
-    bodies.check_count(len(digits), max_batch)
+    bodies.check_count(len(digits))
     for place, said in enumerate(digits):
         _check(said, f"digits[{place}]")
     if all(said is None for said in digits):

@@ -29,8 +29,8 @@ bp = Blueprint("openapi", __name__)
 @bp.get("/openapi.json")
 @public
 def openapi() -> Response:
-    config = current_app.config
-    return json_response(describe(service().classifier.version, config["MAX_BATCH"], config["GUARDED"]))
+    version, max_batch = service().classifier.version, service().settings.max_batch
+    return json_response(describe(version, max_batch, current_app.config["GUARDED"]))
 
 
 @bp.get("/docs")

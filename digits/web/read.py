@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import cv2
 import flask
-from flask import Blueprint, Response, current_app, g, request
+from flask import Blueprint, Response, g, request
 
 from digits.imaging.decode import decode_grey, open_picture, open_pictures
 from digits.imaging.find import shrink
@@ -59,9 +59,9 @@ def refuse_pixels(image: Any, field: str, suspicious: bool = False) -> NoReturn:
     raise Problem.of(field, NO_PIXELS, found=found)
 
 
-def from_json(body: bytes, max_batch: int) -> bodies.Items:
+def from_json(body: bytes) -> bodies.Items:
     """Like digits.web.bodies.from_json, but without pixels."""
-    return bodies.from_document(bodies.parse_object(body, bodies.FIELDS), body, max_batch, refuse_pixels)
+    return bodies.from_document(bodies.parse_object(body, bodies.FIELDS), body, refuse_pixels)
 
 
 DECODERS: dict[str, bodies.Decoder] = {
@@ -103,10 +103,9 @@ def read_all(items: bodies.Items, arguments: dict[str, Any]) -> list[dict[str, A
     arguments: what `options` returns.
     """
     serving = service()
-    metrics, version = serving.metrics, serving.detector.version
+    metrics, most = serving.metrics, serving.settings.cpu_seconds
     if len(items.pictures) > 1:
         serving.offload(partial(_check_all, items.pictures, items.names))
-    most = current_app.config["CPU_SECONDS"]
     answers: list[dict[str, Any]] = []
     kept: list[dict[str, Any]] = []
     lines: list[Line] = []
@@ -129,12 +128,12 @@ def read_all(items: bodies.Items, arguments: dict[str, Any]) -> list[dict[str, A
         if serving.collector and serving.collector.chosen(any(line.unsure for line in lines[before:])):
             kept.append({"index": len(answers) - 1, "answer": _without_images(answers[-1])} | sent(data))
     if serving.collector:
-        serving.collector.keep(version, len(answers), kept)
+        serving.collector.keep(serving.detector.version, len(answers), kept)
     digits = sum(len(line.digits) for line in lines)
     metrics.read_digits.inc(digits)
     unsure = sum(line.unsure for line in lines)
     found = {"images": len(answers), "lines": len(lines), "digits": digits, "unsure": unsure}
-    g.found = found | {"model_version": version}
+    g.found = found | {"model_version": serving.detector.version}
     return answers
 
 

@@ -40,11 +40,8 @@ class Service:
         give_way: lets other requests continue.
     """
 
-    def __init__(
-        self, app: Flask, classifier: Classifier, detector: Detector, settings: Settings | None = None
-    ) -> None:
-        settings = settings or Settings()
-        self.app, self.classifier, self.detector = app, classifier, detector
+    def __init__(self, app: Flask, settings: Settings, classifier: Classifier, detector: Detector) -> None:
+        self.app, self.settings, self.classifier, self.detector = app, settings, classifier, detector
         self.sure_threshold = classifier.sure_threshold if settings.sure is None else settings.sure
         self.metrics = Metrics(app)
         self.collector = Collector(settings, self.metrics) if settings.collect else None

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import psutil
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from api_checks import unless_refused
 from digits.web.protocols import kserve, tensors
+from digits.web.settings import Settings
 from raw_requests import GOOD, PATHS, START, bodies, connect, read_answer, received_for
 from service import Server
 
@@ -323,13 +325,14 @@ def test_any_kserve_request_is_2xx_or_4xx(small_app: Any, document: Any, tail: b
 
 @settings(max_examples=200, deadline=None)
 @given(ANY, st.integers(0, 3), st.sampled_from([1, 255]))
-def test_any_nested_numbers_are_a_batch_or_a_problem(value: Any, most: int, top: int) -> None:
-    body = json.dumps(value).encode()
+def test_any_nested_numbers_are_a_batch_or_a_problem(small_app: Any, value: Any, most: int, top: int) -> None:
+    body, app = json.dumps(value).encode(), small_app.application
 
     def decode() -> np.ndarray:
-        return tensors.batch(tensors.array(value, "x", body), "x", most, top)
+        return tensors.batch(tensors.array(value, "x", body), "x", top)
 
-    batch = unless_refused(decode)
+    with app.app_context(), patch.object(app.extensions["digits"], "settings", Settings(max_batch=most)):
+        batch = unless_refused(decode)
     if batch is not None:
         assert batch.shape[1:] == (28, 28, 1)
         assert len(batch) <= most
@@ -383,6 +386,5 @@ def test_a_large_form_is_not_written_to_disk(small_app: Any, monkeypatch: pytest
 def small_app() -> Any:
     """A test client for many requests, with a small limit on batches."""
     from app import create_app
-    from digits.web.settings import Settings
 
     return create_app(Settings(max_batch=3, max_body_bytes=1 << 20)).test_client()

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import orjson
-from flask import Blueprint, Response, current_app, request
+from flask import Blueprint, Response, request
 
 from digits.web.access import needs_key, public
 from digits.web.bodies import SIDE, are_wide, offload_if_large, parse_object
@@ -92,7 +92,7 @@ def infer(version: str | None = None) -> Response:
     """Predictions for the input tensor."""
     version = _check(version)
     body = request.get_data(cache=False)
-    decode = partial(_decode, body, request.headers.get(HEADER), current_app.config["MAX_BATCH"])
+    decode = partial(_decode, body, request.headers.get(HEADER))
     requested, name, batch = offload_if_large(body, decode)
     probabilities, answers = service().classify(batch)
     arrays = {
@@ -128,9 +128,7 @@ def _check(version: str | None) -> str:
     return loaded
 
 
-def _decode(
-    body: bytes, length: str | None, max_batch: int
-) -> tuple[list[tuple[dict[str, Any], bool]], str, np.ndarray]:
+def _decode(body: bytes, length: str | None) -> tuple[list[tuple[dict[str, Any], bool]], str, np.ndarray]:
     """What `_requested` returns, the request's id, and the batch of images. length: that of the JSON."""
     binary = b""
     if length is not None:
@@ -142,7 +140,7 @@ def _decode(
     name = _member(document, "id", str, "")
     if name != name.encode("utf-8", "replace").decode():
         raise Problem(400, "The field id must have valid Unicode characters.")
-    return requested, name, _batch(document, body, binary, max_batch)
+    return requested, name, _batch(document, body, binary)
 
 
 def _member(value: dict[str, Any], name: str, json_type: type, default: Any) -> Any:
@@ -180,7 +178,7 @@ def _requested(document: dict[str, Any]) -> list[tuple[dict[str, Any], bool]]:
     return list(requested.values())
 
 
-def _batch(document: dict[str, Any], body: bytes, binary: bytes, max_batch: int) -> np.ndarray:
+def _batch(document: dict[str, Any], body: bytes, binary: bytes) -> np.ndarray:
     """float32 (n, 28, 28, 1) in [0, 1] from the request's input tensor."""
     inputs = document.get("inputs")
     tensor = inputs[0] if isinstance(inputs, list) and len(inputs) == 1 else None
@@ -207,7 +205,7 @@ def _batch(document: dict[str, Any], body: bytes, binary: bytes, max_batch: int)
     except ValueError:
         raise Problem(400, f"{TENSOR} has {array.size} values, which do not fit its shape {shape}.") from None
     try:
-        return tensors.batch(array, TENSOR, max_batch, top)
+        return tensors.batch(array, TENSOR, top)
     except Problem:
         if datatype == "FP32" and data is None and are_wide(binary, ">f4"):
             detail = f"{TENSOR} has big-endian numbers, but its bytes must be little-endian."

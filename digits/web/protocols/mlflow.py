@@ -46,11 +46,11 @@ def invocations() -> Response:
     return json_response({"predictions": probabilities})
 
 
-def from_json(body: bytes, max_batch: int) -> Items:
+def from_json(body: bytes) -> Items:
     """The images in `{"inputs": ...}`, `{"instances": ...}`, `{"dataframe_split": {"data": ...}}`, or a document
     that POST /predict accepts.
 
-    Raises Problem: 400 for malformed JSON or tensors, 413 for more than `max_batch` images, 422 for other objects.
+    Raises Problem: 400 for malformed JSON or tensors, 413 for too many images, 422 for other objects.
     """
     document = bodies.parse_object(body, members := f"with one of {', '.join(FORMS)}")
     forms = [form for form in FORMS if form in document]
@@ -59,7 +59,7 @@ def from_json(body: bytes, max_batch: int) -> Items:
         raise Problem(422, f"A JSON object {members} is required.", field="", found=found)
     form, value = forms[0], document[forms[0]]
     if form in ("image", "images"):
-        return bodies.from_document(document, body, max_batch)
+        return bodies.from_document(document, body)
     if form == "dataframe_split":
         if not isinstance(value, dict) or "data" not in value:
             raise Problem(400, f"The field {form} must be an object with data.")
@@ -68,18 +68,19 @@ def from_json(body: bytes, max_batch: int) -> Items:
             raise Problem(400, f"The columns of {form} must be a list of {PIXELS} names, row by row.")
         form, value = f"{form}.data", value["data"]
     array = tensors.array(value, f"The field {form}", body)
-    tensors.check(array, f"The field {form}", max_batch, 255)
+    tensors.check(array, f"The field {form}", 255)
     return Items(array.reshape(-1, PIXELS), [f"{form}[{i}]" for i in range(len(array))], False)
 
 
-def from_csv(body: bytes, max_batch: int) -> Items:
+def from_csv(body: bytes) -> Items:
     """The images in CSV: each line has the 784 numbers of an image, row by row. The first line may contain names.
 
-    Raises Problem: 400 for anything else, 413 for more than `max_batch` images.
+    Raises Problem: 400 for anything else, 413 for too many images.
     """
     try:
+        lines = _rows(io.TextIOWrapper(io.BytesIO(body), "utf-8-sig"))
         # with one line too many, and one of names
-        rows = list(islice(_rows(io.TextIOWrapper(io.BytesIO(body), "utf-8-sig")), max_batch + 2))
+        rows = list(islice(lines, service().settings.max_batch + 2))
     except UnicodeDecodeError:
         raise Problem(400, "The CSV is not UTF-8.") from None
     if rows and _are_names(rows[0]):
@@ -90,7 +91,7 @@ def from_csv(body: bytes, max_batch: int) -> Items:
         array = np.loadtxt(rows, np.float32, comments=None, delimiter=",", quotechar='"', ndmin=2)
     except ValueError as error:
         raise Problem(400, f"The CSV can't be read: {str(error).rstrip('.')}.") from None
-    tensors.check(array, "The CSV", max_batch, 255)
+    tensors.check(array, "The CSV", 255)
     return Items(array, [f"image {i} of the CSV" for i in range(len(array))], False)
 
 

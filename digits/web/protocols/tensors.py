@@ -55,32 +55,31 @@ def _has(json_type: type, value: Any) -> bool:
     )
 
 
-def batch(array: np.ndarray, name: str, max_images: int, top: int = 1) -> np.ndarray:
+def batch(array: np.ndarray, name: str, top: int = 1) -> np.ndarray:
     """float32 (n, 28, 28, 1) in [0, 1] from an array that `check` accepts. Raises Problem as `check` does, and 400
     for a blank image."""
-    check(array, name, max_images, top)
+    check(array, name, top)
     if problem := blank(array, top):
         raise Problem(400, f"{name}[{problem[0]}] {problem[1]}")
     return scale(array, top)
 
 
-def check(array: np.ndarray, name: str, max_images: int, top: int = 1) -> None:
+def check(array: np.ndarray, name: str, top: int = 1) -> None:
     """Accept an array of images.
 
     Args:
         array: (n, 28, 28, 1), (n, 28, 28) or (n, 784), with values in [0, top].
         name: what to call it in a problem.
-        max_images: the most that are accepted.
         top: value of full brightness, 1 or 255.
 
-    Raises Problem: 400 for another shape or range, 413 for more than `max_images` images.
+    Raises Problem: 400 for another shape or range, 413 for too many images.
     """
     if array.shape[:1] == (0,):
         raise Problem(400, f"{name} is empty.")
     if array.shape[1:] not in SHAPES:
         shapes = "[n, 28, 28, 1], [n, 28, 28] or [n, 784]"
         raise Problem(400, f"{name} has the shape {list(array.shape)}, but must have {shapes}.")
-    bodies.check_count(len(array), max_images)
+    bodies.check_count(len(array))
     # NaN compares false with everything, so it fails here too
     least, most = array.min(), array.max()
     if not (least >= 0 and most <= top):

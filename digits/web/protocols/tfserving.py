@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from flask import Blueprint, Response, current_app, request
+from flask import Blueprint, Response, request
 
 from digits.imaging.inputs import decode_base64
 from digits.web.access import needs_key, public
@@ -50,8 +50,7 @@ def predict(version: int | None = None) -> Response:
     Serving."""
     _check(version)
     body = request.get_data(cache=False)
-    decode = partial(_decode, body, current_app.config["MAX_BATCH"])
-    field, images = offload_if_large(body, decode)
+    field, images = offload_if_large(body, partial(_decode, body))
     batch = to_batch(images)[0] if isinstance(images, Items) else images
     return json_response({field: service().classify(batch)[0]})
 
@@ -96,7 +95,7 @@ def metadata(version: int | None = None) -> Response:
     return json_response({"model_spec": spec, "metadata": described})
 
 
-def _decode(body: bytes, max_batch: int) -> tuple[str, np.ndarray | Items]:
+def _decode(body: bytes) -> tuple[str, np.ndarray | Items]:
     """The name of the answer's field, and a batch of images or the pictures."""
     document = parse_object(body, '{"instances": [...]}', 400)
     # null means the same as absent
@@ -112,11 +111,11 @@ def _decode(body: bytes, max_batch: int) -> tuple[str, np.ndarray | Items]:
             raise Problem(400, "'instances' must be a list.")
         if instances and all(isinstance(each, dict) and "b64" not in each for each in instances):
             instances = [_named(each, "instances") for each in instances]
-        return "predictions", _images(instances, "instances", body, max_batch)
+        return "predictions", _images(instances, "instances", body)
     inputs = document["inputs"]
     if isinstance(inputs, dict) and "b64" not in inputs:
         inputs = _named(inputs, "inputs")
-    return "outputs", _images(inputs, "inputs", body, max_batch)
+    return "outputs", _images(inputs, "inputs", body)
 
 
 def _named(value: dict[str, Any], field: str) -> Any:
@@ -126,12 +125,12 @@ def _named(value: dict[str, Any], field: str) -> Any:
     return value[INPUT]
 
 
-def _images(value: Any, field: str, body: bytes, max_batch: int) -> np.ndarray | Items:
+def _images(value: Any, field: str, body: bytes) -> np.ndarray | Items:
     """A batch from nested lists of numbers, or the pictures in objects {"b64": a picture}."""
     listed = value if isinstance(value, list) else [value]
     if not any(isinstance(each, dict) for each in listed):
-        return tensors.batch(tensors.array(value, f"'{field}'", body), f"'{field}'", max_batch)
-    check_count(len(listed), max_batch)
+        return tensors.batch(tensors.array(value, f"'{field}'", body), f"'{field}'")
+    check_count(len(listed))
     decoded = [_decoded(each, field) for each in listed]
     return Items(decoded, [f"'{field}'[{i}]" for i in range(len(listed))], False)
 

@@ -199,10 +199,11 @@ def test_other_names_of_a_type_are_accepted(client: Any, path: str, kind: str, n
 @given(
     st.binary(max_size=60) | st.text('0159.,-+eEnai"\n\r\t #', max_size=60).map(str.encode), st.integers(0, 5)
 )
-def test_any_csv_gets_images_or_a_problem(made: bytes, place: int) -> None:
+def test_any_csv_gets_images_or_a_problem(client: Any, made: bytes, place: int) -> None:
     for body in (made, (LINE.encode() + b"\n") * place + made, made + LINE.encode(), NAMES.encode() + made):
         try:
-            images = np.stack(mlflow.from_csv(body, 3).values)  # type: ignore[arg-type]
+            with client.application.app_context():
+                images = np.stack(mlflow.from_csv(body).values)  # type: ignore[arg-type]
         except Problem as problem:
             status = problem.status
         else:
@@ -229,13 +230,14 @@ def test_any_json_gets_images_or_a_problem(client: Any, form: str, value: Any) -
 
 @settings(deadline=None)
 @given(st.lists(st.binary(min_size=784, max_size=784), min_size=1, max_size=3), st.booleans())
-def test_pixels_are_unchanged_in_every_format(images: list[bytes], named: bool) -> None:
+def test_pixels_are_unchanged_in_every_format(client: Any, images: list[bytes], named: bool) -> None:
     rows = [list(image) for image in images]
     csv = (f"{COUNTED}\n" if named else "") + "\n".join(",".join(map(str, row)) for row in rows)
-    made = [
-        mlflow.from_csv(csv.encode(), 3),
-        mlflow.from_json(json.dumps({"inputs": rows}).encode(), 3),
-        mlflow.from_json(json.dumps({"dataframe_split": {"data": rows}}).encode(), 3),
-    ]
+    with client.application.app_context():
+        made = [
+            mlflow.from_csv(csv.encode()),
+            mlflow.from_json(json.dumps({"inputs": rows}).encode()),
+            mlflow.from_json(json.dumps({"dataframe_split": {"data": rows}}).encode()),
+        ]
     for items in made:
         assert np.stack(items.values).tolist() == rows  # type: ignore[arg-type]
