@@ -58,7 +58,6 @@ def create_app(
     for module in ROUTES:
         app.register_blueprint(module.bp)
     access.register(app, settings, keys.load(settings) if inherited.api_keys is None else inherited.api_keys)
-    service.warm_up()
     return app
 
 

@@ -6,7 +6,6 @@ from flask import Blueprint, Response
 
 from digits.web.access import public
 from digits.web.messages import json_response
-from digits.web.problems import Problem
 from digits.web.service import service
 
 bp = Blueprint("health", __name__)
@@ -23,8 +22,5 @@ def live() -> Response:
 @bp.get("/health/ready")
 @public
 def ready() -> Response:
-    """Answer 200 once the model has answered, and 503 before."""
-    serving = service()
-    if not serving.ready:
-        raise Problem(503, "The model has not answered yet.", headers={"Retry-After": "1"})
-    return json_response({"status": "ready", "model_version": serving.classifier.version})
+    # a worker accepts connections only once its model has answered
+    return json_response({"status": "ready", "model_version": service().classifier.version})

@@ -36,23 +36,17 @@ def openapi() -> Response:
 @bp.get("/docs")
 @public
 def docs() -> Response:
-    return _page("docs.html")
+    # the style sheet contains inline images
+    return protected(send_from_directory(HERE / "static", "docs.html"), "data:")
 
 
 @bp.get("/docs/<name>")
 @public
 def docs_file(name: str) -> Response:
-    if name == "docs.js":
-        return _page(name)
     if name not in ASSETS:
         abort(404)
     dist = str(files("flask_swagger_ui") / "dist")
     return protected(send_from_directory(dist, name, max_age=86400), "data:")
-
-
-def _page(name: str) -> Response:
-    # the style sheet contains inline images
-    return protected(send_from_directory(HERE / "static", name), "data:")
 
 
 @lru_cache(maxsize=1)

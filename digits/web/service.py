@@ -45,18 +45,14 @@ class Service:
         self.sure_threshold = classifier.sure_threshold if settings.sure is None else settings.sure
         self.metrics = Metrics(app)
         self.collector = Collector(settings, self.metrics) if settings.collect else None
-        self.ready = False
         # digits/worker/gevent_worker.py replaces these two
         self.offload: Callable[..., Any] = lambda work, lane="shared": work()
         self.give_way: Callable[[], None] = lambda: None
         app.extensions["digits"] = self
-
-    def warm_up(self) -> None:
-        """Run the network once, so that the first request is not slow; then the service is ready."""
-        self.classifier.probabilities(np.zeros((1, 28, 28, 1), np.float32))
-        trained_on = self.classifier.card.get("trained_on", "unknown")
-        self.metrics.started(self.classifier.version, trained_on, self.detector.version)
-        self.ready = True
+        # so that the first request is not slow
+        classifier.probabilities(np.zeros((1, 28, 28, 1), np.float32))
+        trained_on = classifier.card.get("trained_on", "unknown")
+        self.metrics.started(classifier.version, trained_on, detector.version)
 
     def classify(
         self, images: np.ndarray, pictures: Sequence[bytes] = (), pages: Sequence[dict[str, int]] = ()

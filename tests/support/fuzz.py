@@ -108,7 +108,7 @@ def seeds() -> dict[str, bytes]:
     }
     for kind in ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF"):
         made[kind.lower()] = request("/predict", encoded(kind), f"image/{kind.lower()}")
-    paths = "/ /ping /model /metrics /health/ready /openapi.json /docs /docs/docs.js /static/page.css"
+    paths = "/ /ping /model /metrics /health/ready /openapi.json /docs /docs/swagger-ui.css /static/page.css"
     paths += " /v1/models/mnist /v1/models/mnist/versions/1 /v1/models/mnist/metadata"
     paths += " /v2 /v2/models/mnist /v2/models/mnist/ready"
     for path in paths.split():
