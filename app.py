@@ -14,9 +14,9 @@ from flask import Flask
 
 from digits import compiling, model, registry
 from digits.detector import Detector
-from digits.web import access, corrections, health, keys, openapi, page, predict, problems, read, request_log
-from digits.web.inherited import inherited
+from digits.web import access, corrections, health, inherited, openapi, page, predict, read, request_log
 from digits.web.messages import Request
+from digits.web.problems import handle_errors
 from digits.web.protocols import kserve, mlflow, tfserving
 from digits.web.service import Service
 from digits.web.settings import Settings
@@ -25,18 +25,12 @@ from digits.web.settings import Settings
 ROUTES = (predict, read, corrections, health, page, openapi, tfserving, kserve, mlflow)
 
 
-def create_app(
-    settings: Settings | None = None,
-    classifier: model.Classifier | None = None,
-    detector: Detector | None = None,
-) -> Flask:
-    """Create the Flask app.
+def create_app(settings: Settings | None = None, classifier: model.Classifier | None = None) -> Flask:
+    """Create the Flask app. Raises SettingError and ModelError.
 
     Args:
         settings: by default from the environment.
-        classifier, detector: by default the models that the settings name.
-
-    Raises SettingError and ModelError.
+        classifier: by default the model that the settings name.
     """
     settings = settings or Settings.from_env(os.environ)
     app = Flask(__name__, static_folder=None)
@@ -45,11 +39,11 @@ def create_app(
     # Werkzeug's limit of 1,000 parts is lower than the default batch; twice the batch leaves room for our own
     # error
     app.config["MAX_FORM_PARTS"] = max(app.config["MAX_FORM_PARTS"], 2 * settings.max_batch)
-    problems.register(app, {"v1": tfserving.error, "v2": kserve.error})
+    handle_errors(app, {"v1": tfserving.error, "v2": kserve.error})
     classifier = (
         classifier or inherited.classifier or model.Classifier(registry.load(settings.model, compiling.load))
     )
-    detector = detector or inherited.detector or Detector(model.load(settings.detector))
+    detector = inherited.detector or Detector(model.load(settings.detector))
     service = Service(app, settings, classifier, detector)
     request_log.register(app, service.metrics, classifier.version)
     # no view or hook is a coroutine, for which Flask would check at each call
@@ -57,7 +51,7 @@ def create_app(
 
     for module in ROUTES:
         app.register_blueprint(module.bp)
-    access.register(app, settings, keys.load(settings) if inherited.api_keys is None else inherited.api_keys)
+    access.register(app, settings)
     return app
 
 

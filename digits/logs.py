@@ -23,14 +23,13 @@ PIPE_BYTES = 1 << 18
 
 
 class Stdout(logging.StreamHandler[Any]):
-    """Writes lines to standard output, but drops those for which a pipe, socket or terminal has no room.
+    """Writes lines to standard output, but drops those for which a pipe, socket or terminal has no room."""
 
-    dropped: number of lines dropped so far.
-    """
+    # lines that this process has dropped, and how many of them another line has told
+    dropped = reported = 0
 
     def __init__(self) -> None:
         super().__init__(sys.stdout)
-        self.dropped = self.reported = 0
         # the rest of a line of which only a part had room
         self.rest = b""
         self.fd = _without_blocking()
@@ -42,10 +41,10 @@ class Stdout(logging.StreamHandler[Any]):
             return
         try:
             line = self.format(record)
-            told = DROPPED | {"lines": self.dropped - self.reported}
+            told = DROPPED | {"lines": Stdout.dropped - Stdout.reported}
             if told["lines"] and self._write(self.fd, self.format(logging.makeLogRecord(told))):
-                self.reported = self.dropped
-            self.dropped += not self._write(self.fd, line)
+                Stdout.reported = Stdout.dropped
+            Stdout.dropped += not self._write(self.fd, line)
         except Exception:
             self.handleError(record)
 
@@ -77,12 +76,6 @@ def _without_blocking() -> int | None:
         except OSError:
             os.set_blocking(fd, False)
     return fd
-
-
-def dropped_lines() -> int:
-    """The number of log lines that this process has dropped."""
-    handlers = logging.getLogger("digits").handlers
-    return sum(handler.dropped for handler in handlers if isinstance(handler, Stdout))
 
 
 def config(level: str = "info") -> dict[str, Any]:

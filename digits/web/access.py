@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from flask import Flask, Response, abort, request
 
-from digits.web import keys
+from digits.web import inherited, keys
 from digits.web.problems import Problem
 from digits.web.settings import Settings
 
@@ -38,16 +38,9 @@ def needs_key(view: View) -> View:
     return view
 
 
-def register(app: Flask, settings: Settings, hashes: frozenset[bytes]) -> None:
-    """Add the hooks that the settings require. All routes must be registered before.
-
-    Args:
-        app: the service's app.
-        settings: those for CORS and for the address of /metrics.
-        hashes: of the accepted API keys; if empty, no key is required.
-
-    Raises RuntimeError if a view is neither `public` nor `needs_key`.
-    """
+def register(app: Flask, settings: Settings) -> None:
+    """Add the hooks that the settings require. All routes must be registered before. Raises RuntimeError if a view
+    is neither `public` nor `needs_key`, and SettingError for invalid API keys."""
     guarded = set()
     for endpoint, view in app.view_functions.items():
         declared = getattr(view, "needs_key", None)
@@ -55,6 +48,7 @@ def register(app: Flask, settings: Settings, hashes: frozenset[bytes]) -> None:
             raise RuntimeError(f"The view {endpoint} must be declared with @public or @needs_key.")
         if declared:
             guarded.add(endpoint)
+    hashes = keys.load(settings) if inherited.api_keys is None else inherited.api_keys
     app.config["GUARDED"] = bool(hashes)
     if hashes:
         _require_keys(app, hashes, frozenset(guarded))

@@ -19,9 +19,9 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_flask_exporter import PrometheusMetrics
 from werkzeug.wrappers import Response
 
-from digits.logs import dropped_lines
+from digits.logs import Stdout
 from digits.version import VERSION
-from digits.web.inherited import inherited
+from digits.web import inherited
 
 if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
     # by default the library names files by pid; metrics use this class when they are created
@@ -73,7 +73,7 @@ class Metrics:
         self.in_progress = gauge("digits_requests_in_progress", "Requests being answered now", "livesum")
         self.shed = counter("digits_requests_shed_total", "Requests refused with 503 because of overload")
         self.dropped = counter("digits_log_lines_dropped_total", "Log lines for which there was no room")
-        self._dropped_before = dropped_lines()
+        self._dropped_before = Stdout.dropped
         self.collected = counter("digits_collected_total", "Requests of which pictures and answers were kept")
         dropped = counter("digits_collect_dropped_total", "Requests of which nothing could be kept", "where")
         self.not_collected = {where: dropped.labels(where) for where in ("queue", "store")}
@@ -135,9 +135,8 @@ class Metrics:
 
     def beat(self) -> None:
         """Record this process's memory and dropped log lines; the worker calls it about once a second."""
-        dropped = dropped_lines()
-        self.dropped.inc(dropped - self._dropped_before)
-        self._dropped_before = dropped
+        self.dropped.inc(Stdout.dropped - self._dropped_before)
+        self._dropped_before = Stdout.dropped
         try:
             with open("/proc/self/statm") as statm:
                 self.memory.set(int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE"))

@@ -115,7 +115,7 @@ def _shortened(text: str) -> str:
     return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
 
 
-def register(app: Flask, formats: dict[str, Format]) -> None:
+def handle_errors(app: Flask, formats: dict[str, Format]) -> None:
     """Make `app` answer every Problem, HTTP error and unexpected exception with problem details.
 
     formats: of other protocols' errors, by the first segment of their paths.

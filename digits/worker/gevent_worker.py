@@ -19,7 +19,7 @@ from gunicorn import util
 from gunicorn.http import errors
 from gunicorn.workers.ggevent import GeventWorker
 
-from digits.web.inherited import inherited
+from digits.web import inherited
 from digits.web.problems import Overloaded, Problem
 from digits.web.settings import Settings
 from digits.worker.body import Body, Room

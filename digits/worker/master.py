@@ -25,14 +25,10 @@ from digits import compiling, model, registry
 from digits.detector import Detector
 from digits.model import Classifier, ModelError, NotCompiledError
 from digits.version import VERSION
-from digits.web import keys
-from digits.web.inherited import inherited
+from digits.web import inherited, keys
 from digits.web.settings import ROOT, SettingError, Settings, unknown
 
 log = logging.getLogger("digits.master")
-
-# reads a model's files
-LoadFile = Callable[[Path], model.Model]
 
 # the only worker class that keeps the limits
 WORKER_CLASS = "digits.worker.gevent_worker.Worker"
@@ -146,18 +142,18 @@ def _remove(folder: str, master: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def load_keys(settings: Settings, load_file: LoadFile) -> None:
+def load_keys(settings: Settings) -> None:
     """Load the API keys."""
     inherited.api_keys = keys.load(settings)
 
 
-def load_detector(settings: Settings, load_file: LoadFile) -> None:
+def load_detector(settings: Settings) -> None:
     """Load the detector."""
     inherited.detector = Detector(model.load(settings.detector))
     log.info("detector loaded", extra={"detector_version": inherited.detector.version})
 
 
-def load_classifier(settings: Settings, load_file: LoadFile) -> None:
+def load_classifier(settings: Settings, load_file: Callable[[Path], model.Model] = model.load) -> None:
     """Load the classifier, and log which it is and where it came from."""
     # imports Flask and the rest once, so that workers share the memory and start quickly
     from digits.web.service import warn_of_misreading
@@ -173,10 +169,6 @@ def load_classifier(settings: Settings, load_file: LoadFile) -> None:
     }
     log.info("model loaded", extra=facts)
     warn_of_misreading(classifier)
-
-
-# what workers inherit, by its name in the log
-LOADED = {"API keys": load_keys, "detector": load_detector, "model": load_classifier}
 
 
 def check(cfg: Any, settings: Settings) -> None:
@@ -199,8 +191,9 @@ def on_starting(server: Any) -> None:
     try:
         settings = Settings.from_env(os.environ)
         check(server.cfg, settings)
-        for load_it in LOADED.values():
-            load_it(settings, compiling.load)
+        load_keys(settings)
+        load_detector(settings)
+        load_classifier(settings, compiling.load)
         for name, known in unknown(os.environ).items():
             log.warning("unknown setting %s%s", name, f": did you mean {known}?" if known else "")
     except (ModelError, SettingError) as error:
@@ -218,9 +211,9 @@ def on_reload(server: Any) -> None:
     from digits.web.metrics import reload_failures
 
     settings = Settings.from_env(os.environ)
-    for name, load_it in LOADED.items():
+    for name, load in (("API keys", load_keys), ("detector", load_detector), ("model", load_classifier)):
         try:
-            load_it(settings, model.load)
+            load(settings)
         except Exception as error:
             # any exception: if it got out of here, it would end the master and with it the service
             if name == "model" and isinstance(error, NotCompiledError) and error.sha256 not in compilations:
