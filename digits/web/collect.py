@@ -1,6 +1,6 @@
-"""Collecting answers and corrections, if DIGITS_COLLECT is set. Items wait in a bounded queue for the process that
-has the store (digits/web/store.py). If the queue is full or the store fails, an item is dropped and counted,
-and the answer is not delayed. A correction is acknowledged once it is in the store."""
+"""Collecting answers and corrections, if DIGITS_COLLECT is set. They wait in a bounded queue for the process that
+has the store (digits/web/store.py). If the queue is full or the store fails, what was to be kept is dropped and
+counted, and the answer is not delayed. A correction is acknowledged once it is in the store."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from digits.web.metrics import Metrics
 from digits.web.problems import Overloaded, Problem
 from digits.web.settings import ROOT, Settings
 
-# bytes and number of the items that may wait in a worker
-MOST_BYTES, MOST_ITEMS = 16 << 20, 1000
-# items that are sent to the store's process at once, and seconds to wait for more, because each call to another
-# process takes longer than an item
+# bytes and number of the calls that may wait in a worker
+MOST_BYTES, MOST_CALLS = 16 << 20, 1000
+# calls that are sent to the store's process at once, and seconds to wait for more, because waking another process
+# takes longer than a call
 AT_ONCE, GATHER_SECONDS = 256, 0.1
-# an item may still be in the queue of another worker, so a correction looks for it again after so many seconds
+# an answer may still be in the queue of another worker, so a correction looks for it again after so many seconds
 AGAIN = (0.05, 0.1, 0.2, 0.4, 0.8)
 # seconds within which the store must take a correction
 STORE_SECONDS = 10.0
 # corrections that may wait at the same time, because each may look through the days several times
 CORRECTIONS_AT_ONCE = 16
-# seconds between two log lines about dropped items, and until the store's process is started again
+# seconds between two log lines about dropped answers, and until the store's process is started again
 LOG_SECONDS, RESTART_SECONDS = 60.0, 1.0
 # seconds that a worker waits for its queue when it ends
 LAST_SECONDS = 2.0
@@ -59,7 +59,7 @@ class Call:
 
 
 class Collector:
-    """A worker's queue, and the process that takes items from it to the store."""
+    """A worker's queue of calls, and the process that makes them."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self.settings, self.metrics = settings, metrics
@@ -85,7 +85,7 @@ class Collector:
             pictures: the index, the answer, and what `seen` and `sent` return, of each chosen one.
         """
         if pictures:
-            item = {
+            document = {
                 "request_id": g.request_id,
                 "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
                 "route": request.path,
@@ -93,8 +93,8 @@ class Collector:
                 "images": images,
                 "pictures": pictures,
             }
-            if not self._put(Call("keep", item=item)):
-                self._drop("queue", f"more than {MOST_ITEMS} items or {MOST_BYTES} bytes are waiting")
+            if not self._put(Call("keep", document=document)):
+                self._drop("queue", f"more than {MOST_CALLS} requests or {MOST_BYTES} bytes are waiting")
 
     def correct(self, request_id: str, digits: list[Any], replace: bool) -> dict[str, Any]:
         """The result of `Store.correct`, which is waited for. Raises Problem 503."""
@@ -126,7 +126,7 @@ class Collector:
 
     def _put(self, call: Call) -> bool:
         with self.lock:
-            if self.held + len(call.json) > MOST_BYTES or self.waiting.qsize() >= MOST_ITEMS:
+            if self.held + len(call.json) > MOST_BYTES or self.waiting.qsize() >= MOST_CALLS:
                 return False
             self.held += len(call.json)
         self.waiting.put(call)
@@ -189,7 +189,7 @@ class Collector:
         self.metrics.not_collected[where].inc()
         self.dropped += 1
         if time.monotonic() - self.logged > LOG_SECONDS:
-            log.warning("not collected", extra={"reason": reason, "items": self.dropped})
+            log.warning("not collected", extra={"reason": reason, "requests": self.dropped})
             self.logged, self.dropped = time.monotonic(), 0
 
 

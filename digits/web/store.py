@@ -35,8 +35,8 @@ SWEEP_SECONDS = 600.0
 NICE = 10
 # a temporary file that is older than this many seconds was left by a process that was killed
 LEFT_SECONDS = 3600.0
-# what the oldest items are removed down to, as a fraction of the limit, so that not each new one removes one, and
-# seconds until a store full of corrections is looked at again
+# what the oldest documents are removed down to, as a fraction of the limit, so that not each new one removes one,
+# and seconds until a store full of corrections is looked at again
 ENOUGH, FULL_SECONDS = 0.95, 10.0
 # seconds after the worker's end in which a slow store may take what is left
 LAST_SECONDS = 10.0
@@ -44,18 +44,15 @@ LAST_SECONDS = 10.0
 Document = dict[str, Any]
 
 
-class FullError(OSError):
-    """There is no room, because corrections are never removed."""
-
-
 class Store:
-    """A store. Its methods raise OSError and what else the file system raises. Several processes may use the same
-    store; each learns what the others have written when it sweeps.
+    """A store. Its methods raise OSError, also if it is full of corrections, which are never removed, and what
+    else the file system raises. Several processes may use the same store; each learns what the others have written
+    when it sweeps.
 
     Args:
         address: path of a folder, or URL.
         most_bytes: of all files together.
-        most_days: age of uncorrected items.
+        most_days: age of uncorrected documents.
     """
 
     def __init__(self, address: str, most_bytes: int, most_days: int) -> None:
@@ -65,13 +62,13 @@ class Store:
         self.most_bytes, self.most_days = most_bytes, most_days
         self.room, self.full_since = 0, float("-inf")
 
-    def keep(self, item: Document) -> Document:
-        """Write what is kept of a request. Returns {"status": 200}, and raises FullError."""
-        self._write(COLLECTED, item)
+    def keep(self, document: Document) -> Document:
+        """Write what is kept of a request. Returns {"status": 200}."""
+        self._write(COLLECTED, document)
         return {"status": 200}
 
     def correct(self, request_id: str, digits: list[Any], replace: bool, now: str) -> Document:
-        """Keep what the pictures of a request show, on the disk before it returns. Raises FullError.
+        """Keep what the pictures of a request show, on the disk before it returns.
 
         Args:
             request_id, digits, replace: as POST /corrections gets them.
@@ -81,9 +78,9 @@ class Store:
             {"status": 200, "pictures": number of those that are corrected}, or what a Problem has: `status`,
             `detail` and further members.
         """
-        item, old = self._find(COLLECTED, request_id), self._find(CORRECTED, request_id)
+        kept, old = self._find(COLLECTED, request_id), self._find(CORRECTED, request_id)
         # a client may use an id again
-        known = item or old or {"images": len(digits), "pictures": []}
+        known = kept or old or {"images": len(digits), "pictures": []}
         if len(digits) != known["images"]:
             problem = (
                 f"must have an item for each picture of the request, of which there are {known['images']}."
@@ -105,25 +102,25 @@ class Store:
                 return _refused(f"must name pages of the file, which has {pages} pages.")
         conflict = 'It has been corrected differently. Send "replace": true to replace that.'
         # both are there if a process was killed between writing one and removing the other
-        if not old or old["digits"] != digits or (item and item["time"] != old["time"]):
+        if not old or old["digits"] != digits or (kept and kept["time"] != old["time"]):
             if old and not replace:
                 return {"status": 409, "detail": conflict}
             try:
                 document = known | {"digits": digits, "corrected": now}
-                self._write(CORRECTED, document, create=not old, durable=True)
+                self._write(CORRECTED, document, create=not old)
             except FileExistsError:
                 # another process was faster
                 return {"status": 409, "detail": conflict}
             if old and old["time"][:10] != known["time"][:10]:
                 self._remove(self._path(CORRECTED, old))
-        if item:
-            self._remove(self._path(COLLECTED, item))
-            self.room += len(json.dumps(item))
+        if kept:
+            self._remove(self._path(COLLECTED, kept))
+            self.room += len(json.dumps(kept))
         return {"status": 200, "pictures": len(said)}
 
     def sweep(self, needed: int = 0) -> None:
-        """Remove uncorrected items that are too old, then the oldest until the rest is within the limit and leaves
-        room for `needed` more bytes, if possible."""
+        """Remove uncorrected documents that are too old, then the oldest until the rest is within the limit and
+        leaves room for `needed` more bytes, if possible."""
         now = datetime.now(UTC)
         first = (now - timedelta(days=self.most_days)).strftime("%Y-%m-%d")
         collected, total = [], 0
@@ -171,17 +168,18 @@ class Store:
         with suppress(FileNotFoundError):
             self.system.rm_file(path)
 
-    def _write(self, folder: str, document: Document, create: bool = False, durable: bool = False) -> None:
-        """Write a file whole. create: raise FileExistsError if there is one. durable: wait for the disk."""
+    def _write(self, folder: str, document: Document, create: bool = False) -> None:
+        """Write a file whole, and wait for the disk if it is a correction. create: raise FileExistsError if it is
+        there."""
         path, data = self._path(folder, document), json.dumps(document).encode()
         if len(data) > self.room and time.monotonic() - self.full_since > FULL_SECONDS:
             self.sweep(len(data))
             if len(data) > self.room:
                 self.full_since = time.monotonic()
         if len(data) > self.room:
-            raise FullError("the store is full of corrections")
+            raise OSError("the store is full of corrections")
         if isinstance(self.system, LocalFileSystem):
-            _write_file(Path(path), data, create, durable)
+            _write_file(Path(path), data, create, durable=folder == CORRECTED)
         else:
             self.system.pipe_file(path, data, mode="create" if create else "overwrite")
         self.room -= len(data)

@@ -24,7 +24,7 @@ from app import create_app
 from digits.web import collect
 from digits.web.problems import Problem
 from digits.web.settings import Settings
-from digits.web.store import FullError, Store
+from digits.web.store import Store
 from pictures import number
 from project import ROOT, SAMPLE
 from service import Server, samples, until
@@ -332,7 +332,7 @@ def test_while_the_store_hangs_answers_go_on_and_what_has_no_room_is_dropped(
     collector, metrics = service.collector, service.metrics
     pid = until(lambda: collector.pid)
     os.kill(pid, signal.SIGSTOP)
-    monkeypatch.setattr(collect, "MOST_ITEMS", 5)
+    monkeypatch.setattr(collect, "MOST_CALLS", 5)
     monkeypatch.setattr(collect, "STORE_SECONDS", 0.1)
     client = app.test_client()
     try:
@@ -382,7 +382,7 @@ def test_a_store_process_that_was_killed_is_started_again(
     until(ask)
 
 
-def item(request_id: str, days_ago: int = 0, size: int = 100) -> dict[str, Any]:
+def document(request_id: str, days_ago: int = 0, size: int = 100) -> dict[str, Any]:
     now = datetime.now(UTC) - timedelta(days=days_ago)
     pixels = base64.b64encode(bytes(size)).decode()
     picture = {"index": 0, "answer": {}, "pixels": pixels}
@@ -409,7 +409,7 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 def test_what_is_too_old_is_removed_unless_it_is_corrected(address: str) -> None:
     store = Store(address, 1 << 20, 30)
     for days in (0, 29, 31, 32):
-        store.keep(item(f"days-{days}", days))
+        store.keep(document(f"days-{days}", days))
     assert say(store, "days-32") == 200
     store.sweep()
     assert [say(store, f"days-{days}") for days in (0, 29, 31, 32)] == [200, 200, 404, 200]
@@ -418,34 +418,34 @@ def test_what_is_too_old_is_removed_unless_it_is_corrected(address: str) -> None
 def test_above_the_limit_the_oldest_are_removed_and_corrections_never(address: str) -> None:
     store = Store(address, 10_000, 30)
     for i in range(60):
-        store.keep(item(f"item-{i}"))
+        store.keep(document(f"document-{i}"))
         if i < 5:
-            assert say(store, f"item-{i}") == 200
+            assert say(store, f"document-{i}") == 200
     total = sum(size for kind in ("collected", "corrected") for _, size, _ in store._files(kind))
     assert total <= 10_000
-    assert say(store, "item-59") == 200
-    assert say(store, "item-5") == 404
-    assert all(say(store, f"item-{i}") == 200 for i in range(5))
+    assert say(store, "document-59") == 200
+    assert say(store, "document-5") == 404
+    assert all(say(store, f"document-{i}") == 200 for i in range(5))
 
 
 def test_a_store_full_of_corrections_takes_no_more(address: str) -> None:
     store = Store(address, 1500, 30)
     for i in range(3):
-        store.keep(item(f"item-{i}"))
-        assert say(store, f"item-{i}") == 200
-    with pytest.raises(FullError):
-        store.keep(item("another", size=500))
+        store.keep(document(f"document-{i}"))
+        assert say(store, f"document-{i}") == 200
+    with pytest.raises(OSError, match="full of corrections"):
+        store.keep(document("another", size=500))
 
 
 def test_on_a_full_disk_nothing_half_is_left_and_later_it_goes_on(tmp_path: Path) -> None:
     store = Store(str(tmp_path), 1 << 20, 30)
-    store.keep(item("before"))
+    store.keep(document("before"))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     # writing more than this raises OSError, as it does on a full disk
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
     try:
         with pytest.raises(OSError, match="File too large"):
-            store.keep(item("full"))
+            store.keep(document("full"))
         with pytest.raises(OSError, match="File too large"):
             say(store, "before")
     finally:
@@ -456,7 +456,7 @@ def test_on_a_full_disk_nothing_half_is_left_and_later_it_goes_on(tmp_path: Path
 
 def test_a_correction_that_was_cut_off_is_finished_by_the_next_one(address: str) -> None:
     store = Store(address, 1 << 20, 30)
-    known = item("cut-off")
+    known = document("cut-off")
     store.keep(known)
     assert say(store, "cut-off", 3) == 200
     # as if the process had been killed before it removed what was collected
@@ -468,7 +468,7 @@ def test_a_correction_that_was_cut_off_is_finished_by_the_next_one(address: str)
 
 def test_of_two_processes_that_correct_at_once_one_is_refused(address: str) -> None:
     first, second = Store(address, 1 << 20, 30), Store(address, 1 << 20, 30)
-    first.keep(item("both"))
+    first.keep(document("both"))
     known = second._find("collected", "both")
     assert say(first, "both", 3) == 200
     # as if the second had looked before the first wrote
@@ -481,19 +481,19 @@ def test_of_two_processes_that_correct_at_once_one_is_refused(address: str) -> N
 
 def test_an_id_that_is_used_again_does_not_mix_two_pictures(address: str) -> None:
     store = Store(address, 1 << 20, 30)
-    store.keep(item("same"))
+    store.keep(document("same"))
     assert say(store, "same", 3) == 200
-    store.keep(item("same", size=200))
+    store.keep(document("same", size=200))
     assert say(store, "same", 3) == 409
     assert say(store, "same", 3, replace=True) == 200
-    document = store._find("corrected", "same")
-    assert document
-    assert len(base64.b64decode(document["pictures"][0]["pixels"])) == 200
+    corrected = store._find("corrected", "same")
+    assert corrected
+    assert len(base64.b64decode(corrected["pictures"][0]["pixels"])) == 200
 
 
-def test_files_left_by_a_killed_process_are_no_items_and_are_removed_later(tmp_path: Path) -> None:
+def test_files_left_by_a_killed_process_are_no_documents_and_are_removed_later(tmp_path: Path) -> None:
     store = Store(str(tmp_path), 1 << 20, 30)
-    store.keep(item("whole"))
+    store.keep(document("whole"))
     (day,) = (tmp_path / "collected").iterdir()
     left = day / "part.json.1.tmp"
     left.write_text('{"half": ')
@@ -519,7 +519,7 @@ def test_corrections_wait_in_line_and_too_many_are_refused(
 
 @pytest.mark.e2e
 @pytest.mark.parametrize("victims", ["store", "worker", "master"])
-def test_killed_at_any_moment_no_item_is_half_and_no_acknowledged_correction_is_lost(
+def test_killed_at_any_moment_no_document_is_half_and_no_acknowledged_correction_is_lost(
     start: Callable[..., Server], tmp_path: Path, victims: str
 ) -> None:
     server = start(DIGITS_COLLECT=str(tmp_path), DIGITS_COLLECT_SHARE="1")
