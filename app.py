@@ -16,7 +16,7 @@ from digits import compiling, model, registry
 from digits.detector import Detector
 from digits.web import access, corrections, health, inherited, openapi, page, predict, read, request_log
 from digits.web.messages import Request
-from digits.web.problems import handle_errors
+from digits.web.problems import answer
 from digits.web.protocols import kserve, mlflow, tfserving
 from digits.web.service import Service
 from digits.web.settings import Settings
@@ -39,7 +39,9 @@ def create_app(settings: Settings | None = None, classifier: model.Classifier | 
     # Werkzeug's limit of 1,000 parts is lower than the default batch; twice the batch leaves room for our own
     # error
     app.config["MAX_FORM_PARTS"] = max(app.config["MAX_FORM_PARTS"], 2 * settings.max_batch)
-    handle_errors(app, {"v1": tfserving.error, "v2": kserve.error})
+    # other protocols' formats of errors by the first segment of their paths
+    app.config["ERROR_FORMATS"] = {"v1": tfserving.error, "v2": kserve.error}
+    app.register_error_handler(Exception, answer)
     classifier = (
         classifier or inherited.classifier or model.Classifier(registry.load(settings.model, compiling.load))
     )

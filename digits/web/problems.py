@@ -4,12 +4,11 @@ unexpected exceptions get the same format."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
-from flask import Flask, Response, current_app, g, request
+from flask import Response, current_app, g, request
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import HTTPException, NotFound, RequestEntityTooLarge
 from werkzeug.http import HTTP_STATUS_CODES
@@ -18,8 +17,6 @@ from digits.imaging.errors import Kind, PictureError
 
 log = logging.getLogger("digits")
 
-# another protocol's format of errors: (status, detail) -> (status, JSON object)
-Format = Callable[[int, str], tuple[int, dict[str, Any]]]
 # the status of the answer to each kind of picture that can't be read
 STATUSES: dict[Kind, int] = {"large": 413, "format": 415, "content": 422}
 # how the names of parts of a request end, which are no fields
@@ -69,26 +66,47 @@ class Overloaded(Problem):
         super().__init__(503, "The service is overloaded; retry in one second.", headers={"Retry-After": "1"})
 
 
-def render_problem(status: int, detail: str, headers: Any = None, **extra: Any) -> Response:
-    """The response with a problem to the current request. `type` is about:blank and `title` the status's phrase
+def answer(error: Exception) -> Response:
+    """The response to a request that has raised `error`. `type` is about:blank and `title` the status's phrase
     (RFC 9457, 4.2.1). Under the path of another protocol it has that protocol's format.
     """
-    path = request.path
-    detail = _shortened(detail)
+    problem, path = of_exception(error), request.path
+    detail = _shortened(problem.detail)
     error_format = current_app.config["ERROR_FORMATS"].get(path.split("/", 2)[1] if "/" in path else "")
     if error_format:
-        status, formatted = error_format(status, detail)
-        return Response(orjson.dumps(formatted), status, headers, content_type="application/json")
+        status, formatted = error_format(problem.status, detail)
+        return Response(orjson.dumps(formatted), status, problem.headers, content_type="application/json")
     body = {
         "type": "about:blank",
-        "title": HTTP_STATUS_CODES.get(status, "Error"),
-        "status": status,
+        "title": HTTP_STATUS_CODES.get(problem.status, "Error"),
+        "status": problem.status,
         "detail": detail,
         "instance": _shortened(path),
         "request_id": g.get("request_id"),
-        **extra,
+        **problem.extra,
     }
-    return Response(orjson.dumps(body), status, headers, content_type="application/problem+json")
+    kind = "application/problem+json"
+    return Response(orjson.dumps(body), problem.status, problem.headers, content_type=kind)
+
+
+def of_exception(error: Exception) -> Problem:
+    """The problem that an exception is answered with."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, PictureError):
+        return Problem.of(error.name, error.problem, STATUSES[error.kind], **error.extra)
+    if isinstance(error, RequestEntityTooLarge):
+        most = current_app.config["MAX_CONTENT_LENGTH"]
+        return Problem(413, f"The body is larger than the {most} bytes that are accepted.")
+    if isinstance(error, HTTPException):
+        detail = error.description or ""
+        detail = why_not_found(detail) if isinstance(error, NotFound) else detail
+        return Problem(error.code or 500, detail, headers=dict(error.get_headers()))
+    if isinstance(error, ParseException):
+        # chunked bodies are parsed while they are read; gunicorn closes the connection, because the end is unknown
+        return Problem(400, f"The chunked body is not valid HTTP ({type(error).__name__}).")
+    log.error("fault", exc_info=error, extra={"request_id": g.get("request_id")})
+    return Problem(500, "An internal error occurred. The log has its details under the request id.")
 
 
 def why_not_found(detail: str) -> str:
@@ -113,41 +131,3 @@ def _shortened(text: str) -> str:
     # a client's text may contain lone surrogates, which UTF-8 can't encode
     text = text.encode("utf-8", "replace").decode()
     return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
-
-
-def handle_errors(app: Flask, formats: dict[str, Format]) -> None:
-    """Make `app` answer every Problem, HTTP error and unexpected exception with problem details.
-
-    formats: of other protocols' errors, by the first segment of their paths.
-    """
-    app.config["ERROR_FORMATS"] = formats
-
-    @app.errorhandler(Problem)
-    def problem(error: Problem) -> Response:
-        return render_problem(error.status, error.detail, error.headers, **error.extra)
-
-    @app.errorhandler(PictureError)
-    def picture_error(error: PictureError) -> Response:
-        return problem(Problem.of(error.name, error.problem, STATUSES[error.kind], **error.extra))
-
-    @app.errorhandler(HTTPException)
-    def http_error(error: HTTPException) -> Response:
-        detail = error.description or ""
-        if isinstance(error, RequestEntityTooLarge):
-            most = app.config["MAX_CONTENT_LENGTH"]
-            detail = f"The body is larger than the {most} bytes that are accepted."
-        elif isinstance(error, NotFound):
-            detail = why_not_found(detail)
-        return render_problem(error.code or 500, detail, error.get_headers())
-
-    @app.errorhandler(ParseException)
-    def not_http(error: ParseException) -> Response:
-        # chunked bodies are parsed while they are read; gunicorn closes the connection, because the end is unknown
-        return render_problem(400, f"The chunked body is not valid HTTP ({type(error).__name__}).")
-
-    @app.errorhandler(Exception)
-    def fault(error: Exception) -> Response:
-        log.error("fault", exc_info=error, extra={"request_id": g.get("request_id")})
-        return render_problem(
-            500, "An internal error occurred. The log has its details under the request id."
-        )

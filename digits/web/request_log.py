@@ -15,7 +15,7 @@ from typing import Any
 from flask import Flask, Response, g, request
 
 from digits.web.metrics import Metrics
-from digits.web.problems import Overloaded, make_relative, render_problem
+from digits.web.problems import Overloaded, answer, make_relative
 
 log = logging.getLogger("digits.request")
 
@@ -57,7 +57,7 @@ def register(app: Flask, metrics: Metrics, version: str) -> None:
     @app.errorhandler(Overloaded)
     def shed(error: Overloaded) -> Response:
         metrics.shed.inc()
-        return render_problem(error.status, error.detail, error.headers)
+        return answer(error)
 
     @app.after_request
     def end(response: Response) -> Response:
