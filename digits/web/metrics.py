@@ -19,7 +19,9 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_flask_exporter import PrometheusMetrics
 from werkzeug.wrappers import Response
 
+from digits.detector import Detector
 from digits.logs import Stdout
+from digits.model import Classifier
 from digits.version import VERSION
 from digits.web import inherited
 
@@ -31,9 +33,6 @@ if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 PROBABILITIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
 
-# clients can send any method, and a label for each would use up memory
-METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
-
 
 # for the master, which has no app
 reload_failures = Counter(
@@ -44,7 +43,7 @@ reload_failures = Counter(
 class Metrics:
     """The service's metrics. Each has its own registry, so that a process can have several apps."""
 
-    def __init__(self, app: Flask) -> None:
+    def __init__(self, app: Flask, classifier: Classifier, detector: Detector) -> None:
         registry = self.registry = CollectorRegistry()
 
         def counter(name: str, doc: str, *labels: str) -> Counter:
@@ -78,33 +77,30 @@ class Metrics:
         dropped = counter("digits_collect_dropped_total", "Requests of which nothing could be kept", "where")
         self.not_collected = {where: dropped.labels(where) for where in ("queue", "store")}
         self.corrected = counter("digits_corrected_total", "Corrections that were kept")
-        self.workers = gauge("digits_workers", "Running worker processes", "livesum")
-        self.worker_starts = counter("digits_worker_starts_total", "Worker processes started")
+        gauge("digits_workers", "Running worker processes", "livesum").set(1)
+        counter("digits_worker_starts_total", "Worker processes started").inc()
         self.memory = gauge("digits_process_resident_memory_bytes", "Resident memory of a worker", "liveall")
-        about = ("version", "trained_on")
-        self.model = gauge("digits_model_info", "The model a worker serves", "liveall", *about)
-        self.detector = gauge("digits_detector_info", "The detector a worker serves", "liveall", "version")
-        self.build = gauge("digits_build_info", "The version of the service", "liveall", "version")
+        what = "The model a worker serves"
+        model = gauge("digits_model_info", what, "liveall", "version", "trained_on")
+        model.labels(classifier.version, classifier.card.get("trained_on", "unknown")).set(1)
+        what = "The detector a worker serves"
+        gauge("digits_detector_info", what, "liveall", "version").labels(detector.version).set(1)
+        what = "The version of the service"
+        gauge("digits_build_info", what, "liveall", "version").labels(VERSION).set(1)
+        self.beat()
 
         # labels() takes as long as counting, and there are few combinations of method, status and route
         @lru_cache(maxsize=1024)
-        def of(method: str, status: int, rule: str) -> tuple[Callable[[], None], Callable[[float], None]]:
+        def answered(
+            method: str, status: int, rule: str
+        ) -> tuple[Callable[[], None], Callable[[float], None]]:
             labels = (method, str(status), rule)
             return requests.labels(*labels).inc, duration.labels(*labels).observe
 
-        self._of = of
+        self.answered = answered
         # the exporter's default metrics lack url_rule on the total and take three times as long
         exposing = partial(_exposing, registry)
         PrometheusMetrics(app, export_defaults=False, registry=registry, metrics_decorator=exposing)
-
-    def count_request(self, method: str, status: int, rule: str, seconds: float) -> None:
-        """Count an answered request by method, status and Flask's URL rule ("none" if there is none).
-
-        seconds: from its arrival to its answer.
-        """
-        inc, observe = self._of(method if method in METHODS else "other", status, rule)
-        inc()
-        observe(seconds)
 
     def count_answers(self, answers: list[dict[str, Any]], unsure: int) -> None:
         """Count the answers of POST /predict by digit and probability. unsure: how many of them are."""
@@ -123,15 +119,6 @@ class Metrics:
         buckets = np.searchsorted(histogram._upper_bounds, probabilities)
         for bucket, times in Counted(buckets.tolist()).items():
             histogram._buckets[bucket].inc(times)
-
-    def started(self, version: str, trained_on: str, detector: str) -> None:
-        """Record that this worker has started, which model it serves, and the version of its detector."""
-        self.workers.set(1)
-        self.worker_starts.inc()
-        self.model.labels(version, trained_on).set(1)
-        self.detector.labels(detector).set(1)
-        self.build.labels(VERSION).set(1)
-        self.beat()
 
     def beat(self) -> None:
         """Record this process's memory and dropped log lines; the worker calls it about once a second."""

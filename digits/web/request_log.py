@@ -25,6 +25,9 @@ VALID_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 # may append fields, and no id is all zeros
 TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 
+# clients can send any method, and a label for each would use up memory
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
+
 # requested every few seconds by machines, and therefore only logged at debug
 DEBUG_ONLY = frozenset(
     {"health.live", "health.ready", "prometheus_metrics", "kserve.live", "kserve.ready", "kserve.model_ready"}
@@ -74,7 +77,10 @@ def register(app: Flask, metrics: Metrics, version: str) -> None:
             headers["X-Model-Version"] = found.setdefault("model_version", version)
         seconds = state.waited + seconds_spent(state)
         metrics.in_progress.dec()
-        metrics.count_request(current.method, status, route or "none", seconds)
+        method = current.method if current.method in METHODS else "other"
+        count, observe = metrics.answered(method, status, route or "none")
+        count()
+        observe(seconds)
         level = logging.DEBUG if current.endpoint in DEBUG_ONLY else logging.INFO
         if log.isEnabledFor(level):
             line = {

@@ -43,7 +43,7 @@ class Service:
     def __init__(self, app: Flask, settings: Settings, classifier: Classifier, detector: Detector) -> None:
         self.app, self.settings, self.classifier, self.detector = app, settings, classifier, detector
         self.sure_threshold = classifier.sure_threshold if settings.sure is None else settings.sure
-        self.metrics = Metrics(app)
+        self.metrics = Metrics(app, classifier, detector)
         self.collector = Collector(settings, self.metrics) if settings.collect else None
         # digits/worker/gevent_worker.py replaces these two
         self.offload: Callable[..., Any] = lambda work, lane="shared": work()
@@ -51,8 +51,6 @@ class Service:
         app.extensions["digits"] = self
         # so that the first request is not slow
         classifier.probabilities(np.zeros((1, 28, 28, 1), np.float32))
-        trained_on = classifier.card.get("trained_on", "unknown")
-        self.metrics.started(classifier.version, trained_on, detector.version)
 
     def classify(
         self, images: np.ndarray, pictures: Sequence[bytes] = (), pages: Sequence[dict[str, int]] = ()
