@@ -42,9 +42,6 @@ class Problem(Exception):
         super().__init__(status, detail)
         self.status, self.detail, self.headers, self.extra = status, detail, headers or {}, extra
 
-    def __str__(self) -> str:
-        return self.detail
-
     @classmethod
     def of(cls, field: str, problem: str, status: int = 422, **extra: Any) -> Problem:
         """A problem with a field of the request, or with a part of its body.

@@ -39,18 +39,13 @@ def read() -> Response:
     current: flask.Request = request._get_current_object()  # type: ignore[attr-defined]
     arguments = options(current)
     g.keep = flag(current, "keep")
-    items = items_of(current)
+    if current.mimetype == "application/octet-stream":
+        # a body over the limit is 413 here too
+        bodies.refuse_picture(current.get_data(cache=False))
+        raise Problem.of("the body", NO_PIXELS, found=current.mimetype)
+    items = bodies.items_of(current, DECODERS)
     answers = read_all(items, arguments)
     return json_response(answers[0] if items.single else {"readings": answers})
-
-
-def items_of(request: flask.Request) -> bodies.Items:
-    """The request's pictures, in the formats of POST /predict. Raises Problem as there, and 422 for pixels."""
-    if request.mimetype == "application/octet-stream":
-        # a body over the limit is 413 here too
-        bodies.refuse_picture(request.get_data(cache=False))
-        raise Problem.of("the body", NO_PIXELS, found=request.mimetype)
-    return bodies.items_of(request, DECODERS)
 
 
 def refuse_pixels(image: Any, field: str, suspicious: bool = False) -> NoReturn:

@@ -211,16 +211,14 @@ def _refused(problem: str, **more: str) -> Document:
     return {"status": 422, "detail": f"The field digits {problem}", "field": "digits", **more}
 
 
-@lru_cache
-def opened() -> Store:
-    """The store on the command line. Raises ImportError and ValueError for an address of an unknown kind."""
-    return Store(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+opened = lru_cache(Store)
 
 
 def result(method: str, arguments: Document) -> Document:
-    """What a call returns, or {"status": 503, "reason": ...}."""
+    """What a call of the store on the command line returns, or {"status": 503, "reason": ...}."""
     try:
-        return getattr(opened(), method)(**arguments)
+        store = opened(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+        return getattr(store, method)(**arguments)
     except Exception as error:
         # each file system has exceptions of its own, and this process must go on
         return {"status": 503, "reason": f"{type(error).__name__}: {error}"[:300]}
@@ -250,9 +248,7 @@ def main() -> None:
     with worker.makefile("rwb") as file:
         while True:
             if time.monotonic() - swept > SWEEP_SECONDS:
-                # if the store can't be opened, each result says so
-                with suppress(Exception):
-                    opened().sweep()
+                result("sweep", {})
                 swept = time.monotonic()
             if select.select([worker], [], [], SWEEP_SECONDS)[0]:
                 if not (line := file.readline()):

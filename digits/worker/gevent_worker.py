@@ -57,7 +57,6 @@ class Worker(GeventWorker):
         # a log configuration turns the access log on, but the app logs each request
         self.log.access = lambda *answer: None
         self.settings = Settings.from_env(os.environ)
-        self.max_wait = self.settings.max_wait_ms / 1000
         self.room = Room(self.settings)
         self.answering: set[gevent.Greenlet] = set()
         # when each connection that waits for a request began to, longest first
@@ -172,7 +171,7 @@ class Worker(GeventWorker):
 
     def is_late(self, waited: float) -> bool:
         """Whether requests have waited longer than DIGITS_MAX_WAIT_MS for more than LATE_SECONDS."""
-        if waited <= self.max_wait:
+        if waited <= self.settings.max_wait_ms / 1000:
             self.late_since = float("inf")
             return False
         self.late_since = min(self.late_since, time.monotonic())
