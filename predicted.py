@@ -212,12 +212,7 @@ def is_here(host: str) -> bool:
 
 
 class Client:
-    """Sends requests to the service. Threads may share it.
-
-    Args:
-        args: the options of the command line.
-        say: called with a message before each retry.
-    """
+    """Sends requests to the service. Threads may share it. say: called with a message before each retry."""
 
     def __init__(self, args: argparse.Namespace, say: Callable[[str], None]) -> None:
         self.url, self.timeout, self.retries = args.url.rstrip("/"), args.timeout, max(args.retries, 0)
@@ -280,7 +275,15 @@ class Client:
         images = b",".join(item.text for item in batch)
         body = b'{"image":%b}' % images if len(batch) == 1 else b'{"images":[%b]}' % images
         try:
-            return list(self.rows(batch, self.send(body)))
+            answer, rows = self.send(body), []
+            found = [answer] if len(batch) == 1 else answer[self.answers]
+            for item, each in zip(batch, found, strict=True):
+                # the answer for a file of several pages has one for each
+                for page in each.get("readings", [each]):
+                    # an answer of another service lacks it
+                    page[self.field]
+                    rows.append({"input": item.name} | page)
+            return rows
         except Refused as refused:
             if refused.code in SPLIT and len(batch) > 1:
                 half = len(batch) // 2
@@ -291,15 +294,6 @@ class Client:
             return [{"input": item.name, "error": str(refused), "status": refused.code} for item in batch]
         except (AttributeError, LookupError, TypeError, ValueError):
             raise self.unexpected() from None
-
-    def rows(self, batch: list[Item], answer: Row) -> Iterator[Row]:
-        """A row for each answer. Raises LookupError or ValueError for the answers of another service."""
-        found = [answer] if len(batch) == 1 else answer[self.answers]
-        for item, each in zip(batch, found, strict=True):
-            # the answer for a file of several pages has one for each
-            for page in each.get("readings", [each]):
-                page[self.field]
-                yield {"input": item.name} | page
 
     def unexpected(self) -> Stop:
         """The error for an answer that can't be from this service."""
@@ -331,14 +325,7 @@ def _detail(error: urllib.error.HTTPError) -> str:
 
 
 def ask_all(client: Client, items: Iterable[Item], size: int, jobs: int) -> Iterator[list[Row]]:
-    """The rows of each batch, in the order of the items.
-
-    Args:
-        client: sends the batches.
-        items: the images.
-        size: number of images in a batch.
-        jobs: number of batches that are sent at the same time.
-    """
+    """The rows of each batch of `size` items, in order. jobs: number of batches that are sent at the same time."""
     pending: deque[Future[list[Row]]] = deque()
     with ThreadPoolExecutor(jobs) as pool:
         try:
@@ -448,7 +435,6 @@ def writer(kind: str, fields: tuple[str, ...], named: bool) -> Callable[[Row], N
 
 
 def arguments() -> argparse.ArgumentParser:
-    """The command line."""
     parser = argparse.ArgumentParser(
         description="Ask a running service which digits are in pictures.",
         epilog="Set the API key in the environment as DIGITS_API_KEY, so that it is not in the list of processes.",
@@ -571,7 +557,6 @@ def ask_one(args: argparse.Namespace) -> int:
 
 
 def main() -> int:
-    """Run the command line; returns the exit code."""
     parser = arguments()
     args = parser.parse_args()
     args.api_key, good = (args.api_key or "").strip(), False

@@ -41,29 +41,26 @@ def needs_key(view: View) -> View:
 def register(app: Flask, settings: Settings) -> None:
     """Add the hooks that the settings require. All routes must be registered before. Raises RuntimeError if a view
     is neither `public` nor `needs_key`, and SettingError for invalid API keys."""
-    guarded = set()
     for endpoint, view in app.view_functions.items():
-        declared = getattr(view, "needs_key", None)
-        if declared is None and endpoint not in PUBLIC_ENDPOINTS:
+        if not hasattr(view, "needs_key") and endpoint not in PUBLIC_ENDPOINTS:
             raise RuntimeError(f"The view {endpoint} must be declared with @public or @needs_key.")
-        if declared:
-            guarded.add(endpoint)
     hashes = keys.load(settings) if inherited.api_keys is None else inherited.api_keys
     app.config["GUARDED"] = bool(hashes)
     if hashes:
-        _require_keys(app, hashes, frozenset(guarded))
+        _require_keys(app, hashes)
     if settings.metrics_bind:
         _separate_metrics(app, settings.metrics_bind.rpartition(":")[2])
     if settings.cors_origins:
         _allow_origins(app, frozenset(settings.cors_origins.split(",")))
 
 
-def _require_keys(app: Flask, hashes: frozenset[bytes], guarded: frozenset[str]) -> None:
-    """Require a key for the guarded endpoints, but not for the OPTIONS requests with which browsers ask first."""
+def _require_keys(app: Flask, hashes: frozenset[bytes]) -> None:
+    """Require a key for views with `needs_key`, but not for the OPTIONS requests with which browsers ask first."""
 
     @app.before_request
     def check() -> None:
-        if request.endpoint not in guarded or request.method == "OPTIONS":
+        view = app.view_functions.get(request.endpoint or "")
+        if not getattr(view, "needs_key", False) or request.method == "OPTIONS":
             return
         key = request.headers.get("X-API-Key", "")
         # an Authorization header with another scheme may be for a proxy

@@ -102,14 +102,14 @@ class Collector:
         if not self.corrections.acquire(timeout=self.settings.max_wait_ms / 1000):
             raise Overloaded
         try:
-            for seconds in (*AGAIN, None):
+            for seconds in (0.0, *AGAIN):
+                time.sleep(seconds)
                 call = Call("correct", request_id=request_id, digits=digits, replace=replace, now=now)
                 if not self._put(call):
                     raise Overloaded
                 call.returned.wait(STORE_SECONDS)
-                if call.result["status"] != 404 or seconds is None:
+                if call.result["status"] != 404:
                     break
-                time.sleep(seconds)
         finally:
             self.corrections.release()
         if call.result["status"] == 503:

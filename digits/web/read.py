@@ -167,13 +167,8 @@ def _without_images(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 def render(reading: Reading, alternatives: bool = False, columns: bool = False) -> dict[str, Any]:
-    """The answer of POST /read for a picture, with probabilities rounded to six places.
-
-    Args:
-        reading: what was read.
-        alternatives: whether to list the next best readings of each line.
-        columns: whether to tell each word's column.
-    """
+    """The answer of POST /read for a picture, with probabilities rounded to six places, and if they are wanted,
+    the next best readings of each line and each word's column."""
     lines = []
     for line in reading.lines:
         words: list[dict[str, Any]] = [

@@ -143,12 +143,10 @@ def _remove(folder: str, master: int) -> None:
 
 
 def load_keys(settings: Settings) -> None:
-    """Load the API keys."""
     inherited.api_keys = keys.load(settings)
 
 
 def load_detector(settings: Settings) -> None:
-    """Load the detector."""
     inherited.detector = Detector(model.load(settings.detector))
     log.info("detector loaded", extra={"detector_version": inherited.detector.version})
 

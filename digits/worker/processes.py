@@ -174,7 +174,6 @@ class Processes:
         far.close()
 
     def close(self) -> None:
-        """End all processes."""
         while self.idle:
             self.idle.pop().end()
         self.fork_server.close()

@@ -49,7 +49,6 @@ def error(status: int, detail: str) -> tuple[int, dict[str, Any]]:
 @bp.get("")
 @public
 def server() -> Response:
-    """Name, version and extensions of the server."""
     facts = {"name": "digits", "version": service().classifier.version}
     return json_response(facts | {"extensions": ["binary_tensor_data"]})
 
@@ -70,7 +69,6 @@ def ready() -> Response:
 @bp.get(f"/models/{NAME}/versions/<version>")
 @public
 def model(version: str | None = None) -> Response:
-    """Names, types and shapes of the inputs and outputs."""
     facts = {"name": NAME, "versions": [_check(version)], "platform": "litert"}
     return json_response(facts | {"inputs": INPUTS, "outputs": OUTPUTS})
 
@@ -87,7 +85,6 @@ def model_ready(version: str | None = None) -> Response:
 @bp.post(f"/models/{NAME}/versions/<version>/infer")
 @needs_key
 def infer(version: str | None = None) -> Response:
-    """Predictions for the input tensor."""
     version = _check(version)
     body = request.get_data(cache=False)
     decode = partial(_decode, body, request.headers.get(HEADER))

@@ -37,7 +37,6 @@ bp = Blueprint("mlflow", __name__)
 @bp.post("/invocations")
 @needs_key
 def invocations() -> Response:
-    """The probabilities of each image, in order."""
     current: Any = request._get_current_object()  # type: ignore[attr-defined]
     as_is = flag(current, "prepare", "none", "mnist")
     items = bodies.items_of(current, DECODERS)
@@ -48,10 +47,7 @@ def invocations() -> Response:
 
 def from_json(body: bytes) -> Items:
     """The images in `{"inputs": ...}`, `{"instances": ...}`, `{"dataframe_split": {"data": ...}}`, or a document
-    that POST /predict accepts.
-
-    Raises Problem: 400 for malformed JSON or tensors, 413 for too many images, 422 for other objects.
-    """
+    that POST /predict accepts."""
     document = bodies.parse_object(body, members := f"with one of {', '.join(FORMS)}")
     forms = [form for form in FORMS if form in document]
     if len(forms) != 1:
@@ -73,10 +69,8 @@ def from_json(body: bytes) -> Items:
 
 
 def from_csv(body: bytes) -> Items:
-    """The images in CSV: each line has the 784 numbers of an image, row by row. The first line may contain names.
-
-    Raises Problem: 400 for anything else, 413 for too many images.
-    """
+    """The images in CSV: each line has the 784 numbers of an image, row by row. The first line may contain
+    names."""
     try:
         lines = _rows(io.TextIOWrapper(io.BytesIO(body), "utf-8-sig"))
         # with one line too many, and one of names

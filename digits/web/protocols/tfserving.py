@@ -76,7 +76,6 @@ def status(version: int | None = None) -> Response:
 @bp.get(f"/{NAME}/versions/<int:version>/metadata")
 @public
 def metadata(version: int | None = None) -> Response:
-    """Names, types and shapes of the inputs and outputs."""
     _check(version)
 
     def tensor(name: str, *shape: int) -> dict[str, Any]:
