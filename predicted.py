@@ -18,7 +18,6 @@ import base64
 import contextlib
 import csv
 import glob
-import ipaddress
 import itertools
 import json
 import os
@@ -204,13 +203,6 @@ class NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def is_here(host: str) -> bool:
-    """Whether a host is this machine, which a proxy can't reach."""
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost" or host.endswith(".localhost")
-
-
 class Client:
     """Sends requests to the service. Threads may share it. say: called with a message before each retry."""
 
@@ -226,7 +218,8 @@ class Client:
         self.headers = {"Content-Type": "application/json", "User-Agent": "predicted.py"}
         if args.api_key:
             self.headers["Authorization"] = f"Bearer {args.api_key}"
-        here = is_here(urlsplit(self.url).hostname or "")
+        # a proxy can't reach this machine
+        here = re.fullmatch(r"(.*\.)?localhost|127(\.\d+){3}|::1", urlsplit(self.url).hostname or "")
         proxies = urllib.request.ProxyHandler({} if here else None)
         self.opener = urllib.request.build_opener(NoRedirect, proxies)
         self.say, self.closed = say, threading.Event()

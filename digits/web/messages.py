@@ -72,10 +72,10 @@ class Request(flask.Request):
         return super().stream
 
 
-def json_response(value: object, status: int = 200) -> flask.Response:
+def json_response(value: object) -> flask.Response:
     """A response with `value` as JSON; NumPy's arrays become lists."""
     body = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
-    return flask.Response(body, status, content_type="application/json")
+    return flask.Response(body, content_type="application/json")
 
 
 def parameter(request: flask.Request, name: str, default: str | None = None) -> str | None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,6 @@ class Service:
         collector: keeps pictures and answers; None unless DIGITS_COLLECT is set.
         offload: calls a function that may take long, `offload(work, lane="shared")`, and returns its result. The
             function and the result must be picklable; digits/worker/processes.py has the lanes, and the errors.
-        give_way: lets other requests continue.
     """
 
     def __init__(self, app: Flask, settings: Settings, classifier: Classifier, detector: Detector) -> None:
@@ -45,9 +44,8 @@ class Service:
         self.sure_threshold = classifier.sure_threshold if settings.sure is None else settings.sure
         self.metrics = Metrics(app, classifier, detector)
         self.collector = Collector(settings, self.metrics) if settings.collect else None
-        # digits/worker/gevent_worker.py replaces these two
+        # digits/worker/gevent_worker.py replaces it
         self.offload: Callable[..., Any] = lambda work, lane="shared": work()
-        self.give_way: Callable[[], None] = lambda: None
         app.extensions["digits"] = self
         # so that the first request is not slow
         classifier.probabilities(np.zeros((1, 28, 28, 1), np.float32))
@@ -73,7 +71,8 @@ class Service:
         metrics.decode.observe(seconds_spent(state))
         parts = [self.classifier.probabilities(images[:AT_A_TIME])]
         for start in range(AT_A_TIME, len(images), AT_A_TIME):
-            self.give_way()
+            # gevent's, which lets other requests continue
+            sleep(0)
             parts.append(self.classifier.probabilities(images[start : start + AT_A_TIME]))
         probabilities = parts[0] if len(parts) == 1 else np.concatenate(parts)
         metrics.inference.observe(perf_counter() - begun)

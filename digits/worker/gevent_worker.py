@@ -80,7 +80,6 @@ class Worker(GeventWorker):
             folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
             self.processes = Processes(self.service.app, self.settings, folder)
             self.service.offload = self.processes.run
-            self.service.give_way = gevent.sleep
         # what lives as long as the process needs no garbage collection
         gc.collect()
         gc.freeze()
