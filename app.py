@@ -43,7 +43,7 @@ def create_app(settings: Settings | None = None, classifier: model.Classifier | 
     )
     detector = inherited.detector or Detector(model.load(settings.detector))
     service = Service(app, settings, classifier, detector)
-    request_log.register(app, service.metrics, classifier.version)
+    request_log.register(app, service.metrics)
     # no view or hook is a coroutine, for which Flask would check at each call
     app.ensure_sync = lambda func: func  # type: ignore[method-assign]
 

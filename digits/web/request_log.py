@@ -39,8 +39,8 @@ def seconds_spent(state: Any) -> float:
     return perf_counter() - state.started - getattr(state.body, "seconds_received", 0.0)
 
 
-def register(app: Flask, metrics: Metrics, version: str) -> None:
-    """Add the hooks to `app`. version: the model's, for a header of predictions."""
+def register(app: Flask, metrics: Metrics) -> None:
+    """Add the hooks to `app`."""
 
     # the proxies request and g look up the context on each use, so they are resolved once, and there is only one
     # hook before and one after a request: both together save 60 of the 300 µs that a request takes
@@ -74,7 +74,7 @@ def register(app: Flask, metrics: Metrics, version: str) -> None:
             make_relative(response)
         found = state.get("found")
         if found:
-            headers["X-Model-Version"] = found.setdefault("model_version", version)
+            headers["X-Model-Version"] = found["model_version"]
         seconds = state.waited + seconds_spent(state)
         metrics.in_progress.dec()
         method = current.method if current.method in METHODS else "other"

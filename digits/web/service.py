@@ -94,6 +94,7 @@ class Service:
             "probability": answers[0]["predicted_probability"],
             "images": len(answers),
             "unsure": unsure,
+            "model_version": self.classifier.version,
         }
         if self.collector:
             kept = [

@@ -130,15 +130,13 @@ def _images(value: Any, field: str, body: bytes) -> np.ndarray | Items:
     if not any(isinstance(each, dict) for each in listed):
         return tensors.batch(tensors.array(value, f"'{field}'", body), f"'{field}'")
     check_count(len(listed))
-    decoded = [_decoded(each, field) for each in listed]
-    return Items(decoded, [f"'{field}'[{i}]" for i in range(len(listed))], False)
-
-
-def _decoded(value: Any, field: str) -> bytes:
-    if not isinstance(value, dict) or value.keys() != {"b64"} or not isinstance(value["b64"], str):
-        pictures = 'objects {"b64": a picture in base64}'
-        raise Problem(400, f"'{field}' must contain only numbers, or only {pictures}.")
-    try:
-        return decode_base64(value["b64"])
-    except ValueError:
-        raise Problem(400, f"'{field}' has a value of b64 that is not valid base64.") from None
+    pictures = []
+    for each in listed:
+        if not isinstance(each, dict) or each.keys() != {"b64"} or not isinstance(each["b64"], str):
+            allowed = 'only numbers, or only objects {"b64": a picture in base64}'
+            raise Problem(400, f"'{field}' must contain {allowed}.")
+        try:
+            pictures.append(decode_base64(each["b64"]))
+        except ValueError:
+            raise Problem(400, f"'{field}' has a value of b64 that is not valid base64.") from None
+    return Items(pictures, [f"'{field}'[{i}]" for i in range(len(listed))], False)
