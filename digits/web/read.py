@@ -91,12 +91,9 @@ def _whole(request: flask.Request, name: str, maximum: int) -> int | None:
 
 
 def read_all(items: bodies.Items, arguments: dict[str, Any]) -> list[dict[str, Any]]:
-    """Read the pictures page by page, update the metrics and return the answers. The answer to a file of several
-    pages is `{"readings": [...]}`, with `page` in each. Raises PictureError, and Problem 422 if all pages of a
-    file together take too long.
-
-    arguments: what `options` returns.
-    """
+    """Read the pictures page by page, with what `options` returns, update the metrics and return the answers. The
+    answer to a file of several pages is `{"readings": [...]}`, with `page` in each. Raises PictureError, and
+    Problem 422 if all pages of a file together take too long."""
     serving = service()
     metrics, most = serving.metrics, serving.settings.cpu_seconds
     if len(items.pictures) > 1:
