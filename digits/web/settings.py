@@ -52,11 +52,6 @@ def _address(text: str) -> str:
     return text
 
 
-def _host(text: str) -> str:
-    # allow brackets, as in URLs: [::1]
-    return text[1:-1] if text.startswith("[") and text.endswith("]") else text
-
-
 def _prefix(text: str) -> str:
     if not re.fullmatch(r"(/[^/?#\s]+)*/?", text):
         raise ValueError("must be a path like /digits")
@@ -110,7 +105,8 @@ class Settings:
     max_batch: int = _setting("DIGITS_MAX_BATCH", 1024, _whole(1, 1 << 20))
     sure: float | None = _setting("DIGITS_SURE", None, _share)
     log_level: str = _setting("DIGITS_LOG_LEVEL", "info", _level)
-    host: str = _setting("HOST", "127.0.0.1", _host)
+    # brackets are allowed, as in URLs: [::1]
+    host: str = _setting("HOST", "127.0.0.1", lambda text: text.strip("[]"))
     script_name: str = _setting("SCRIPT_NAME", "", _prefix)
     port: int = _setting("PORT", 5000, _whole(0, 65535))
     workers: int = _setting("WEB_CONCURRENCY", 0, _whole(0, 1024))

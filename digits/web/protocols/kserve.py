@@ -33,6 +33,7 @@ OUTPUTS: list[dict[str, Any]] = [
 # sent only if a request names it; not in the model's metadata, because clients that name no outputs get all of
 # those
 UNSURE: dict[str, Any] = {"name": "unsure", "datatype": "BOOL", "shape": [-1]}
+DATATYPES = {output["name"]: output["datatype"] for output in (*OUTPUTS, UNSURE)}
 HEADER = "Inference-Header-Content-Length"
 # what to call the input and the types of JSON values in errors
 TENSOR = f"The tensor {INPUT}"
@@ -88,19 +89,19 @@ def infer(version: str | None = None) -> Response:
     version = _check(version)
     body = request.get_data(cache=False)
     decode = partial(_decode, body, request.headers.get(HEADER))
-    requested, name, batch = offload_if_large(body, decode)
+    requested, request_id, batch = offload_if_large(body, decode)
     probabilities, answers = service().classify(batch)
     arrays = {
         "probabilities": probabilities,
         "digit": probabilities.argmax(1),
         "unsure": np.array([answer["unsure"] for answer in answers]),
     }
-    answer = {"model_name": NAME, "model_version": version} | ({"id": name} if name else {})
+    answer = {"model_name": NAME, "model_version": version} | ({"id": request_id} if request_id else {})
     outputs: list[dict[str, Any]] = []
     tail = []
-    for output, as_bytes in requested:
-        array = arrays[output["name"]]
-        tensor = {"name": output["name"], "datatype": output["datatype"], "shape": list(array.shape)}
+    for name, as_bytes in requested.items():
+        array = arrays[name]
+        tensor = {"name": name, "datatype": DATATYPES[name], "shape": list(array.shape)}
         if as_bytes:
             tail.append(array.astype(array.dtype.newbyteorder("<")).tobytes())
             tensor["parameters"] = {"binary_data_size": len(tail[-1])}
@@ -123,7 +124,7 @@ def _check(version: str | None) -> str:
     return loaded
 
 
-def _decode(body: bytes, length: str | None) -> tuple[list[tuple[dict[str, Any], bool]], str, np.ndarray]:
+def _decode(body: bytes, length: str | None) -> tuple[dict[str, bool], str, np.ndarray]:
     """What `_requested` returns, the request's id, and the batch of images. length: that of the JSON."""
     binary = b""
     if length is not None:
@@ -155,22 +156,20 @@ def _parameters(value: dict[str, Any]) -> dict[str, Any]:
     return parameters
 
 
-def _requested(document: dict[str, Any]) -> list[tuple[dict[str, Any], bool]]:
+def _requested(document: dict[str, Any]) -> dict[str, bool]:
     """The outputs to send, by default those in the metadata, and whether to send each as bytes."""
     default = _member(_parameters(document), "binary_data_output", bool, False)
-    known = {output["name"]: output for output in (*OUTPUTS, UNSURE)}
-    requested = {}
+    requested: dict[str, bool] = {}
     for i, output in enumerate(_member(document, "outputs", list, []) or OUTPUTS):
         name = output.get("name") if isinstance(output, dict) else None
-        if not isinstance(name, str) or name not in known:
+        if not isinstance(name, str) or name not in DATATYPES:
             raise Problem(
-                400, f"The field outputs[{i}] must name an output of the model: {', '.join(known)}."
+                400, f"The field outputs[{i}] must name an output of the model: {', '.join(DATATYPES)}."
             )
         if name in requested:
             raise Problem(400, "The field outputs must not name an output twice.")
-        as_bytes = _member(_parameters(output), "binary_data", bool, default)
-        requested[name] = (known[name], as_bytes)
-    return list(requested.values())
+        requested[name] = _member(_parameters(output), "binary_data", bool, default)
+    return requested
 
 
 def _batch(document: dict[str, Any], body: bytes, binary: bytes) -> np.ndarray:
