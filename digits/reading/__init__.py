@@ -15,7 +15,7 @@ from digits.imaging.decode import decode_grey, open_picture
 from digits.imaging.errors import PictureError
 from digits.imaging.find import shrink
 from digits.reading.choose import Calibration, Choice, best_lines
-from digits.reading.layout import columns_of
+from digits.reading.columns import columns_of
 from digits.reading.rows import Row, find_rows, judged
 from digits.reading.search import Search
 

@@ -1,6 +1,5 @@
 """Orders digits by their places. `find_lines` groups them into lines of text, which may slant, and `Frame` has the
-coordinates of a line. `words_of` parts a line where its digits stand clearly apart or have a mark between them,
-and `columns_of` finds the columns that words stand under."""
+coordinates of a line. `words_of` parts a line where its digits stand clearly apart or have a mark between them."""
 
 from __future__ import annotations
 
@@ -123,21 +122,3 @@ def words_of(peaks: np.ndarray, between: np.ndarray, elsewhere: float = 0.9) -> 
 def parted(x: np.ndarray, between: np.ndarray) -> np.ndarray:
     """Which neighbours of the sorted centres `x` have something between them, bool (n - 1,)."""
     return np.diff(np.searchsorted(np.sort(between), x)) > 0
-
-
-def columns_of(boxes: list[list[tuple[int, int, int, int]]]) -> list[list[int]]:
-    """The index of the column of each word, by the boxes (x, y, width, height) of the words in each line. Words
-    that overlap horizontally, directly or by way of others, are in one column; one line has no two words there."""
-    spans = sorted(
-        (x, x + width, i, j) for i, line in enumerate(boxes) for j, (x, _, width, _) in enumerate(line)
-    )
-    out = [[0] * len(line) for line in boxes]
-    column, end, lines = -1, -np.inf, set[int]()
-    for left, right, i, j in spans:
-        # centred or ragged columns overlap by most of their narrower words
-        if left >= end or i in lines:
-            column, end, lines = column + 1, -np.inf, set()
-        out[i][j] = column
-        lines.add(i)
-        end = max(end, right)
-    return out

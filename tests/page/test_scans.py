@@ -332,28 +332,6 @@ def answer_with(page: Any, size: tuple[int, int], *lines: list[tuple[str, float,
     page.route("**/read?*", lambda route: route.fulfill(json=answer))
 
 
-def test_columns_are_found_on_a_page_that_is_turned(page: Any, tmp_path: Path) -> None:
-    # turned by 3 degrees, so that columns drift by more than the gaps between them
-    rows = [[f"{10 + i}", f"{30 + i}" if i % 3 else "", f"{50 + i}"] for i in range(20)]
-    rows[13][0] = "10 0"  # one number, of which two were read
-    rows[7][1] = "1234"  # reaches below the next column
-    lines = []
-    for i, row in enumerate(rows):
-        words = []
-        for column, cell in enumerate(row):
-            x, y = 60 + 90 * column + i * 7 % 30, 60 + 50 * i
-            for text in cell.split():
-                words.append((text, x - 0.052 * y, y + 0.052 * x))
-                x += 22 * len(text) + 8
-        lines.append(words)
-    answer_with(page, (400, 1100), *lines)
-    choose(page, save(tmp_path, a="1"), "1 of 1 page read")
-    names = ["column 1", "column 2", "column 3"]
-    found = csv.DictReader(io.StringIO(download(page, "Download CSV")))
-    assert [[row[name] for name in names] for row in found] == rows
-    assert found.fieldnames == [*COLUMNS, *names]
-
-
 def test_small_digits_stay_legible_in_their_boxes(page: Any, tmp_path: Path) -> None:
     # in a picture of 3000 pixels, digits are a few pixels high until it is enlarged
     answer_with(page, (3000, 2000), [("40725", 100, 100)])
@@ -467,7 +445,7 @@ def test_only_the_pictures_are_sent(open_page: Any, server: Server, tmp_path: Pa
     page.locator(".editor .text").focus()
     page.keyboard.press("9")
     (request,) = [each for each in sent if not each.url.startswith("blob:")]
-    assert (request.method, request.url) == ("POST", f"{server.url}/read?alternatives=3")
+    assert (request.method, request.url) == ("POST", f"{server.url}/read?alternatives=3&columns=1")
     assert "private" not in json.dumps(request.all_headers())
 
 

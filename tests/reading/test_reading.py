@@ -17,7 +17,8 @@ from digits.imaging import PictureError
 from digits.model import load
 from digits.reading import Reading, read
 from digits.reading.choose import Calibration, best_choices
-from digits.reading.layout import columns_of, find_lines, words_of
+from digits.reading.columns import columns_of
+from digits.reading.layout import find_lines, words_of
 from project import ROOT
 
 DETECTOR = ROOT / "models" / "detector.h5"
@@ -118,9 +119,38 @@ def test_words_below_each_other_are_in_one_column() -> None:
 
     table = [[box(0, 30), box(100, 40), box(200, 20)], [box(105, 20)], [box(5, 60), box(190, 60)]]
     assert columns_of(table) == [[0, 1, 2], [1], [0, 2]]
-    # two words of a line are never in one column
-    assert columns_of([[box(0, 100)], [box(0, 30), box(60, 30)]]) == [[0], [0, 1]]
     assert columns_of([]) == []
+    assert columns_of([[], [box(0, 30)]]) == [[], [0]]
+
+
+def test_columns_are_found_on_a_page_that_is_turned() -> None:
+    # 20 rows of three columns, turned by 3 degrees, so that columns drift by more than the gaps between them
+    boxes, expected = [], []
+    for i in range(20):
+        # in one row, a number that was read in two parts, and in one, a number that reaches below the next column
+        widths = [[20, 14] if i == 13 else [36], [80 if i == 7 else 36] * (i % 3 > 0), [36]]
+        line, columns, y = [], [], 60 + 50 * i
+        for column, parts in enumerate(widths):
+            x = 60 + 90 * column + i * 7 % 30
+            for width in parts:
+                line.append((round(x - 0.052 * y), round(y + 0.052 * x), width, 30))
+                columns.append(column)
+                x += width + 8
+        boxes.append(line)
+        expected.append(columns)
+    assert columns_of(boxes) == expected
+
+
+@given(
+    st.lists(
+        st.lists(st.tuples(*[st.integers(0, 200)] * 2, *[st.integers(1, 90)] * 2), max_size=6), max_size=12
+    )
+)
+def test_columns_are_numbered_from_left_to_right(boxes: list[list[tuple[int, int, int, int]]]) -> None:
+    columns = columns_of(boxes)
+    assert [len(line) for line in columns] == [len(line) for line in boxes]
+    found = {column for line in columns for column in line}
+    assert found == set(range(len(found)))
 
 
 # the best text

@@ -8,7 +8,8 @@ export const corrections = new EventTarget();
 const middle = ([, y, , height]) => y + height / 2;
 
 // A line has {probability, unsure, alternatives, confirmed, removed, words}, each word a list of digits, and a digit
-// {digit, was, probability, unsure, checked, box}. Neither is ever changed, so that a list of them can be put back.
+// {digit, was, probability, unsure, checked, box, column}. column: the index of its word's column on the page. Neither
+// is ever changed, so that a list of them can be put back.
 export class Reading extends EventTarget {
   #past = [];
 
@@ -20,7 +21,7 @@ export class Reading extends EventTarget {
     this.marks = answer.marks;
     this.lines = answer.lines.map(({ probability, unsure, alternatives = [], words, digits }) => {
       const known = digits.map((digit) => ({ ...digit, was: digit.digit, checked: false }));
-      const parted = words.map((word) => known.splice(0, word.digits.length));
+      const parted = words.map(({ digits, column }) => known.splice(0, digits.length).map((digit) => ({ ...digit, column })));
       return { probability, unsure, alternatives, confirmed: false, removed: 0, words: parted };
     });
   }
@@ -69,7 +70,7 @@ export class Reading extends EventTarget {
   }
 
   add(box, value) {
-    const added = { digit: value, was: null, probability: null, unsure: false, checked: true, box };
+    const added = { digit: value, was: null, probability: null, unsure: false, checked: true, box, column: columnAt(box, this.lines) };
     const line = this.lines.find(({ words }) => {
       const boxes = words.flat().map((digit) => digit.box);
       return boxes.some(([, y, , height]) => middle(box) > y && middle(box) < y + height);
@@ -135,14 +136,26 @@ export class Reading extends EventTarget {
 }
 
 function withDigit(words, added) {
-  const [x, , width, height] = added.box;
+  const height = added.box[3];
   // the word whose digits are nearest, if they are no further away than digits of a word mostly are
-  const gap = (digit) => Math.max(digit.box[0] - (x + width), x - (digit.box[0] + digit.box[2]), 0);
-  const distance = (word) => Math.min(...word.map(gap));
+  const distance = (word) => gap(word, added.box);
   const near = words.reduce((a, b) => (distance(a) <= distance(b) ? a : b));
   const byPlace = (a, b) => a.box[0] - b.box[0];
-  if (distance(near) <= height * 0.8) return words.map((word) => (word === near ? [...word, added].sort(byPlace) : word));
+  if (distance(near) <= height * 0.8) {
+    added.column = near[0].column;
+    return words.map((word) => (word === near ? [...word, added].sort(byPlace) : word));
+  }
   return [...words, [added]].sort((a, b) => byPlace(a[0], b[0]));
+}
+
+// how far a word is to the side of a box
+const gap = (word, [x, , width]) => Math.min(...word.map(({ box: [left, , wide] }) => Math.max(left - x - width, x - left - wide, 0)));
+
+// the column of a word above or below a box, or else beside it
+function columnAt(box, lines) {
+  const away = (word) => Math.abs(middle(word[0].box) - middle(box));
+  const [nearest] = lines.flatMap(({ words }) => words).sort((a, b) => gap(a, box) - gap(b, box) || away(a) - away(b));
+  return nearest?.[0].column ?? 0;
 }
 
 export const wordText = (word) => word.map(({ digit }) => digit).join("");

@@ -1,6 +1,5 @@
 // What leaves the page of the scans that were read: CSV, TSV and JSON.
 
-import { columnsOf } from "./columns.js";
 import { isCorrected, isUnsure, textOf, wordText } from "./corrections.js";
 
 const COLUMNS = ["file", "page", "line", "text", "words", "probability", "unsure", "corrected", "error"];
@@ -9,7 +8,6 @@ const COLUMNS = ["file", "page", "line", "text", "words", "probability", "unsure
 function rows(scans) {
   return scans.flatMap(({ name, page, reading, error }) => {
     if (!reading) return [{ file: name, error: error ?? "not read yet" }];
-    const cells = cellsOf(reading.lines);
     const lines = reading.lines.map((line, i) => ({
       file: name,
       page,
@@ -19,25 +17,17 @@ function rows(scans) {
       probability: line.probability,
       unsure: isUnsure(line),
       corrected: isCorrected(line),
-      cells: cells[i],
+      cells: cellsOf(line),
     }));
     return lines.length ? lines : [{ file: name, page, corrected: reading.corrected || "" }];
   });
 }
 
-// for each line of a page, the words in each column, as far as it has some. They are found here, because a correction
-// may add words
-function cellsOf(lines) {
-  const places = lines.map((line) => line.words.map((word) => ({
-    left: Math.min(...word.map(({ box: [x] }) => x)),
-    right: Math.max(...word.map(({ box: [x, , width] }) => x + width)),
-    y: word[0].box[1] + word[0].box[3] / 2,
-  })));
-  return columnsOf(places).map((columns, i) => {
-    const cells = [];
-    for (const [k, column] of columns.entries()) (cells[column] ??= []).push(wordText(lines[i].words[k]));
-    return cells.map((words) => words.join(" "));
-  });
+// the words of a line in each column
+function cellsOf(line) {
+  const cells = [];
+  for (const word of line.words) (cells[word[0].column] ??= []).push(wordText(word));
+  return cells.map((words) => words.join(" "));
 }
 
 // RFC 4180
@@ -71,7 +61,7 @@ export function json(scans) {
       probability: line.probability,
       unsure: isUnsure(line),
       corrected: isCorrected(line),
-      words: line.words.map((word) => ({ text: wordText(word), digits: word.map(digit) })),
+      words: line.words.map((word) => ({ text: wordText(word), column: word[0].column, digits: word.map(digit) })),
     }));
     return { file: name, page, size: reading.size, text: reading.text, lines, marks: reading.marks };
   });

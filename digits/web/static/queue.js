@@ -32,7 +32,7 @@ function next() {
 async function read(job) {
   for (let tried = 1; ; tried++) {
     job.onState("reading", "Reading…");
-    const answer = await post(`read?alternatives=3${await job.query()}`, job.blob);
+    const answer = await post(`read?alternatives=3&columns=1${await job.query()}`, job.blob);
     if (job.cancelled) return;
     if (answer.ok) return job.onAnswer(answer.body.readings ?? [answer.body], answer.id);
     if (answer.status === 401) {
