@@ -104,16 +104,19 @@ class Lane:
         self.turn, self.max_wait, self.waiting = BoundedSemaphore(count), max_wait, 0
         self.most_bytes, self.share = most_bytes, share
 
-    def __enter__(self) -> None:
+    @contextmanager
+    def hold(self, max_wait: float) -> Iterator[None]:
+        """Have a turn. Raises Overloaded after `max_wait` seconds without one."""
         self.waiting += 1
         try:
-            if not self.turn.acquire(timeout=self.max_wait):
+            if not self.turn.acquire(timeout=max_wait):
                 raise Overloaded
         finally:
             self.waiting -= 1
-
-    def __exit__(self, *exception: Any) -> None:
-        self.turn.release()
+        try:
+            yield
+        finally:
+            self.turn.release()
 
 
 class SharedSemaphore:
@@ -185,17 +188,17 @@ class Processes:
         Raises Problem: 413 and 422 for work over the budget of memory or CPU time, 503 if no process is free in
         time or others waited too long, 400 if the client has left.
         """
-        with suppress(MemoryError), self.lanes[lane]:
-            return self._run(work, self.lanes[lane], self.lanes[lane].most_bytes)
-        most, huge = self.settings.max_unpacked_bytes, self.lanes["huge"]
+        own, huge, most = self.lanes[lane], self.lanes["huge"], self.settings.max_unpacked_bytes
+        with suppress(MemoryError), own.hold(own.max_wait):
+            return self._run(work, own, own.most_bytes, own.share)
         # the worker has a copy of the body too
         held = getattr(request.environ["wsgi.input"], "held", 0) if has_request_context() else 0
-        with huge, self.huge_work.hold(huge.max_wait), suppress(MemoryError):
-            return self._run(work, huge, most - held)
+        with huge.hold(own.max_wait), self.huge_work.hold(own.max_wait), suppress(MemoryError):
+            return self._run(work, huge, most - held, own.share)
         detail = f"Decoding the request takes more than the {most} bytes of memory that it may use."
         raise Problem(413, detail)
 
-    def _run(self, work: Callable[[], Any], lane: Lane, most_bytes: int) -> Any:
+    def _run(self, work: Callable[[], Any], lane: Lane, most_bytes: int, share: float) -> Any:
         child = self.idle.pop() if self.idle else self._child()
         keep = False
         try:
@@ -203,7 +206,7 @@ class Processes:
             try:
                 pickle.dump((most_bytes, work), child.file)
                 child.file.flush()
-                self._watch(child, lane, begun, cpu_begun)
+                self._watch(child, lane, begun, cpu_begun, share)
                 result, error, keep = _load(child.file)
             except (EOFError, OSError, pickle.UnpicklingError):
                 # allocating failed where a library can't say so, or it has crashed
@@ -226,7 +229,7 @@ class Processes:
             self._start()
             return Child(self.fork_server)
 
-    def _watch(self, child: Child, lane: Lane, begun: float, cpu_begun: float) -> None:
+    def _watch(self, child: Child, lane: Lane, begun: float, cpu_begun: float, share: float) -> None:
         """Wait until the result begins to arrive. Raises Problem if the work must end before."""
         check = DisconnectCheck(request.environ["gunicorn.socket"]) if has_request_context() else None
         most = self.settings.cpu_seconds
@@ -239,7 +242,7 @@ class Processes:
                 raise Problem(422, f"The picture takes more than the {most} s of CPU time that it may use.")
             if check and check.has_disconnected():
                 raise Problem(400, "The connection was closed before the request was answered.")
-            if (lane.waiting and spent > lane.share) or time.monotonic() - begun > 10 * most:
+            if (lane.waiting and spent > share) or time.monotonic() - begun > 10 * most:
                 raise Overloaded
 
     def end_idle(self) -> None:

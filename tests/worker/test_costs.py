@@ -89,8 +89,9 @@ def processes(tmp_path: Path) -> Iterator[Callable[..., Processes]]:
         each.close()
 
 
-def spin(seconds: float) -> float:
-    """Use so much CPU time."""
+def spin(seconds: float, size: int = 0) -> float:
+    """Use so much memory and CPU time."""
+    bytearray(size)
     end = time.process_time() + seconds
     while time.process_time() < end:
         pass
@@ -164,6 +165,9 @@ def test_work_that_has_had_its_share_ends_when_others_wait(processes: Callable[.
 def test_pages_that_take_seconds_to_read_do_not_end_each_other(processes: Callable[..., Processes]) -> None:
     run = processes(max_wait_ms=60_000, cpu_seconds=6).run
     pages = [gevent.spawn(run, partial(spin, 1.5), "reading") for _ in range(3)]
+    assert [page.get() for page in pages] == [1.5] * 3
+    # neither do those that need much memory, such as pages of a PDF
+    pages = [gevent.spawn(run, partial(spin, 1.5, 60_000_000), "reading") for _ in range(3)]
     assert [page.get() for page in pages] == [1.5] * 3
     # but half of the budget is the most while others wait
     long = gevent.spawn(run, partial(spin, 5), "reading")
