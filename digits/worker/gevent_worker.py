@@ -44,7 +44,7 @@ class Worker(GeventWorker):
 
     wsgi: Callable[..., Any]
     # of its metrics files; the master's hook pre_fork sets it
-    slot: int
+    slot = 0
 
     # checking the connections once a second is cheaper than gunicorn's timer for each request
     timeout_ctx = nullcontext
