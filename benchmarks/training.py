@@ -1,7 +1,7 @@
 """Compares training with other frameworks: the seconds per epoch and until 99 % of the test images are correct,
 with the same network and images. `make bench-train` calls it. It runs each contender in a separate process (and
-in a separate environment in .bench/ if it needs one) and prints the table. MNIST is in data/digits.npz, which
-`dvc repro data` creates.
+in a separate environment in .bench/ if it needs one), prints the table and writes benchmarks/training.json. MNIST
+is in data/digits.npz, which `dvc repro data` creates.
 
 All contenders train without data augmentation and with a constant learning rate, except "as shipped".
 """
@@ -17,12 +17,13 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 BATCH = 32
 OURS, FIT, TORCH = "train.py without augmentation", "Keras fit on NumPy arrays", "PyTorch, eager"
@@ -101,6 +102,32 @@ def learn_keras(way: str, epochs: int, arrays: dict[str, np.ndarray]) -> dict:
     return {"seconds": seconds, "accuracy": right, "versions": versions}
 
 
+def arithmetic() -> dict[str, float]:
+    """The floating-point operations to train with one image (three times the forward pass: forward, and backward
+    to the inputs and to the weights), and the machine's peak rate, in a product of large float32 matrices."""
+    import keras
+    import tensorflow as tf
+    import yaml
+
+    from digits.training.network import build
+
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())["train"]
+    forward = 0
+    for layer in build(params["filters"], params["dense"], params["dropout"]).layers:
+        if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense):
+            places = np.prod(layer.output.shape[1:-1], dtype=int)
+            forward += 2 * int(places) * int(np.prod(layer.kernel.shape))
+    a, b = (tf.random.normal((3072, 3072)) for _ in "ab")
+    best = min(_timed(lambda: tf.linalg.matmul(a, b).numpy()) for _ in range(6))
+    return {"operations_an_image": 3 * forward, "peak": 2 * 3072**3 / best}
+
+
+def _timed(work: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=3)
@@ -125,28 +152,41 @@ def main() -> None:
             results[name] = json.loads(done.stdout.splitlines()[-1])
         except (OSError, subprocess.SubprocessError, RuntimeError) as error:
             missing[name] = f"{type(error).__name__}: {error}"
+    facts = arithmetic()
     print(
         f"{datetime.date.today()}, {os.cpu_count()} cores ({platform.machine()}), "
         f"Python {platform.python_version()}, batch size {BATCH}, {options.epochs} epochs; "
-        "of which the first includes building and compiling the network\n"
+        "of which the first includes building and compiling the network; "
+        f"{facts['operations_an_image'] / 1e6:.1f} million operations per image; "
+        f"peak of the machine {facts['peak'] / 1e9:.0f} GFLOP/s\n"
     )
     print(
-        "| | seconds per epoch | first epoch | seconds to 99 % | accuracy | versions |\n|---|---|---|---|---|---|"
+        "| | seconds per epoch | first epoch | seconds to 99 % | accuracy | share of peak | versions |"
+        "\n|---|---|---|---|---|---|---|"
     )
     later = {name: statistics.median(told["seconds"][1:]) for name, told in results.items()}
     for name, told in results.items():
         reached = next((i for i, accuracy in enumerate(told["accuracy"], 1) if accuracy >= 0.99), None)
         to_99 = f"{sum(told['seconds'][:reached]):.0f}" if reached else "not reached"
+        share = facts["operations_an_image"] * 60_000 / later[name] / facts["peak"]
         versions = ", ".join(f"{package} {version}" for package, version in told["versions"].items())
         print(
             f"| {name} | {later[name]:.1f} | {told['seconds'][0]:.1f} | {to_99} | {told['accuracy'][-1]:.2%} "
-            f"| {versions} |"
+            f"| {share:.0%} | {versions} |"
         )
     for name, why in missing.items():
         print(f"\n{name} was not measured, because of {why}.")
     for other in (FIT, TORCH):
         if other in later and OURS in later:
             print(f"\nseconds per epoch / {other}: {later[OURS] / later[other]:.2f}")
+    record = {
+        "date": str(datetime.date.today()),
+        "cores": os.cpu_count(),
+        "results": results,
+        "missing": missing,
+        **facts,
+    }
+    (ROOT / "benchmarks" / "training.json").write_text(json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":
