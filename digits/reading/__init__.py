@@ -4,7 +4,7 @@ rows.py and layout.py group them into lines and words, and choose.py decides wha
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from time import perf_counter
 
@@ -15,7 +15,6 @@ from digits.imaging.decode import decode_grey, open_picture
 from digits.imaging.errors import PictureError
 from digits.imaging.find import shrink
 from digits.reading.choose import Calibration, Choice, best_lines
-from digits.reading.columns import columns_of
 from digits.reading.rows import Row, find_rows, judged
 from digits.reading.search import Search
 
@@ -51,7 +50,6 @@ class Word:
     text: str
     digits: list[Digit]
     box: Box
-    column: int = 0  # the index of the column that the word stands under
 
 
 @dataclass(frozen=True)
@@ -138,9 +136,6 @@ def read(
     if number > MOST_DIGITS:
         problem = f"shows more than {MOST_DIGITS:,} digits."
         raise PictureError("large", name, problem, found=f"{number} digits")
-    columns = columns_of([[word.box for word in line.words] for line in lines])
-    for line, numbers in zip(lines, columns, strict=True):
-        line.words[:] = [replace(word, column=k) for word, k in zip(line.words, numbers, strict=True)]
     seconds = perf_counter() - begun - search.seconds
     return Reading(lines, boxes[:MOST_MARKS], (width, height), seconds, search.seconds, opened.pages)
 

@@ -17,6 +17,7 @@ from digits.imaging.decode import decode_grey, open_picture, open_pictures
 from digits.imaging.find import shrink
 from digits.reading import Digit, Line, Reading
 from digits.reading import read as read_picture
+from digits.reading.columns import columns_of
 from digits.web import bodies
 from digits.web.access import needs_key
 from digits.web.collect import sent
@@ -91,9 +92,14 @@ def _whole(request: flask.Request, name: str, maximum: int) -> int | None:
 
 
 def read_all(items: bodies.Items, arguments: dict[str, Any]) -> list[dict[str, Any]]:
-    """Read the pictures page by page, with what `options` returns, update the metrics and return the answers. The
-    answer to a file of several pages is `{"readings": [...]}`, with `page` in each. Raises PictureError, and
-    Problem 422 if all pages of a file together take too long."""
+    """Read the pictures page by page, update the metrics and return the answers. The answer to a file of several
+    pages is `{"readings": [...]}`, with `page` in each. Raises PictureError, and Problem 422 if all pages of a
+    file together take too long.
+
+    Args:
+        items: the pictures.
+        arguments: what `options` returns.
+    """
     serving = service()
     metrics, most = serving.metrics, serving.settings.cpu_seconds
     if len(items.pictures) > 1:
@@ -164,14 +170,17 @@ def _without_images(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 def render(reading: Reading, alternatives: bool = False, columns: bool = False) -> dict[str, Any]:
-    """The answer of POST /read for a picture, with probabilities rounded to six places, and if they are wanted,
-    the next best readings of each line and each word's column."""
+    """The answer of POST /read for a picture, with probabilities rounded to six places.
+
+    Args:
+        reading: what was read.
+        alternatives: whether to list the next best readings of each line.
+        columns: whether to tell each word's column.
+    """
     lines = []
     for line in reading.lines:
         words: list[dict[str, Any]] = [
-            {"text": word.text, "box": word.box, "digits": _rounded(word.digits)}
-            | ({"column": word.column} if columns else {})
-            for word in line.words
+            {"text": word.text, "box": word.box, "digits": _rounded(word.digits)} for word in line.words
         ]
         answer: dict[str, Any] = {
             "text": line.text,
@@ -185,6 +194,11 @@ def render(reading: Reading, alternatives: bool = False, columns: bool = False) 
                 {"text": text, "probability": round(share, 6)} for text, share in line.alternatives
             ]
         lines.append(answer)
+    if columns:
+        found = columns_of([[word.box for word in line.words] for line in reading.lines])
+        for line_answer, numbers in zip(lines, found, strict=True):
+            for word_answer, column in zip(line_answer["words"], numbers, strict=True):
+                word_answer["column"] = column
     return {"text": reading.text, "lines": lines, "marks": reading.marks, "size": reading.size}
 
 

@@ -317,7 +317,7 @@ def test_the_words_of_a_line_are_parted_and_joined_by_spaces(read_picture: Reade
     assert (first.text, second.text) == ("20", "31")
     assert [digit.digit for digit in first.digits] == [2, 0]
     assert first.box[0] + first.box[2] < second.box[0]
-    assert [[word.column for word in line.words] for line in reading.lines] == [[0, 1], [0, 1]]
+    assert columns_of([[word.box for word in line.words] for line in reading.lines]) == [[0, 1], [0, 1]]
     assert reading.lines[0].digits == [*first.digits, *second.digits]
 
 
