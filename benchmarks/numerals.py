@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numerals_blank import blank
+from numerals_blank import blank, handwriting, names, words
 from numerals_pages import sheets, tables
 from numerals_pens import decimals, fractions, minus, pens, sevens, stacked
 from numerals_scores import Found, Picture, Score, bare, score
@@ -56,7 +56,11 @@ KINDS: dict[str, Kind] = {
     ),
     "sheets": sheets,
     "blank": blank,
+    # these need the pipeline's fonts
+    "words": words,
+    "names": names,
 }
+NEED_FONTS = ("words", "names")
 
 
 def made(kind: str, count: int, digits: Digits) -> Iterator[Picture]:
@@ -177,7 +181,10 @@ def main() -> None:
         print_cases(reader(detector), args.cases)
         return
     print(f"model {detector.version}, {args.n} pictures of each kind, seed {SEED}")
-    evaluate(reader(detector), Digits(), args.n, args.kinds, args.keep)
+    kinds = [kind for kind in args.kinds if handwriting() or kind not in NEED_FONTS]
+    evaluate(reader(detector), Digits(), args.n, kinds, args.keep)
+    if kinds != args.kinds:
+        print(f"{' and '.join(NEED_FONTS)} are left out. They need fonts: run `dvc repro downloads`.")
 
 
 if __name__ == "__main__":

@@ -1,16 +1,23 @@
 """Makes pictures that show no digit, in which nothing may be read: blank forms, noise, hatching, textures, printed
-text and photographs. Printed text is set in the DejaVu fonts, which training does not use."""
+text and photographs. If the pipeline's fonts are there, also handwritten words, and numbers behind handwritten
+names. Training uses neither the fonts of the print (DejaVu) nor those of the handwriting (the held-out ones)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from numerals_pages import cloth, file_of, grid, lit, smooth, wood
+from numerals_pens import number, written
 from numerals_scores import Picture
-from numerals_strings import Digits, Rng, font
-from PIL import Image, ImageDraw
+from numerals_strings import ROOT, Digits, Rng, font, put
+from PIL import Image, ImageDraw, ImageFont
+
+from digits.training.detector.params import detector_params
+
+FONTS = ROOT / "data" / "fonts" / "handwriting"
 
 # every word has a letter that no digit looks like
 TEXT = [
@@ -23,6 +30,12 @@ TEXT = [
     "page", "total", "customer", "please", "return", "before", "the", "end", "of", "month", "und",
     "der", "nicht", "eine", "auch", "werden", "nach", "über", "durch", "Straße", "zwischen",
     "Anmeldung", "Betrag", "Datum", "Unterschrift", "Kunde", "Rechnung", "Ort",
+]  # fmt: skip
+
+
+NAMES = [
+    "Anna", "Bert", "Carla", "Dmitri", "Emma", "Farid", "Greta", "Hanna", "Jonas", "Karim", "Leyla",
+    "Marta", "Nadja", "Omar", "Paula", "Rahel", "Tom", "Vera",
 ]  # fmt: skip
 
 
@@ -122,10 +135,8 @@ def textures(rng: Rng) -> np.ndarray:
     return lit(lines * np.uint8(rng.integers(110, 256)), rng)
 
 
-def printed(rng: Rng) -> np.ndarray:
-    """Printed words, from a line to half a page."""
-    size = int(rng.integers(13, 44))
-    typeface = font(rng, size)
+def text_of(rng: Rng, typeface: ImageFont.FreeTypeFont | ImageFont.ImageFont, size: int) -> np.ndarray:
+    """One to twelve lines of words, as ink on black."""
     lines = [" ".join(rng.choice(TEXT, int(rng.integers(1, 8)))) for _ in range(int(rng.integers(1, 13)))]
     pitch = size * rng.uniform(1.15, 1.8)
     wide = max(typeface.getlength(line) for line in lines)
@@ -133,8 +144,13 @@ def printed(rng: Rng) -> np.ndarray:
     draw = ImageDraw.Draw(picture)
     for i, line in enumerate(lines):
         draw.text((2 * size, size + i * pitch), line, 255, typeface)
-    ink = np.asarray(picture.rotate(rng.uniform(-3, 3), Image.Resampling.BICUBIC))
-    return lit(ink, rng, rng.random() < 0.8)
+    return np.asarray(picture.rotate(rng.uniform(-3, 3), Image.Resampling.BICUBIC))
+
+
+def printed(rng: Rng) -> np.ndarray:
+    """Printed words, from a line to half a page."""
+    size = int(rng.integers(13, 44))
+    return lit(text_of(rng, font(rng, size), size), rng, rng.random() < 0.8)
 
 
 def photographs(rng: Rng) -> np.ndarray:
@@ -165,3 +181,35 @@ def blank(digits: Digits, rng: Rng, index: int) -> Picture:
     """A picture of each sort in turns."""
     name, make = list(BLANK.items())[index % len(BLANK)]
     return Picture(file_of(make(rng), rng), sub=name)
+
+
+def handwriting() -> list[Path]:
+    """The files of the handwriting fonts that training does not use, which the stage `downloads` fetches."""
+    families = detector_params()["pages"]["held_out_fonts"]
+    return sorted(file for file in FONTS.glob("*") if file.stem in families)
+
+
+def words(digits: Digits, rng: Rng, index: int) -> Picture:
+    """Handwritten words in a font that training doesn't use."""
+    files, size = handwriting(), int(rng.integers(24, 70))
+    typeface = ImageFont.truetype(files[int(rng.integers(len(files)))], size)
+    return Picture(file_of(lit(text_of(rng, typeface, size), rng), rng))
+
+
+def names(digits: Digits, rng: Rng, index: int) -> Picture:
+    """A list of handwritten names in a font that training doesn't use, each with a number behind it."""
+    files, height = handwriting(), float(rng.integers(24, 60))
+    typeface = ImageFont.truetype(files[int(rng.integers(len(files)))], int(height * rng.uniform(1.2, 1.7)))
+    count, hand = int(rng.integers(1, 6)), digits if rng.random() < 0.7 else None
+    lines = [number(rng, 1, 6) for _ in range(count)]
+    images, before = [written(line, rng, height, hand) for line in lines], rng.choice(NAMES, count)
+    pitch, margin = int(height * rng.uniform(1.7, 2.4)), int(height)
+    column = int(max(typeface.getlength(name) for name in before) + height * rng.uniform(0.8, 2)) + margin
+    size = column + max(image.shape[1] for image in images) + margin, 2 * margin + count * pitch
+    picture = Image.new("L", size)
+    for i, name in enumerate(before):
+        ImageDraw.Draw(picture).text((margin, margin + i * pitch + height), name, 255, typeface, anchor="ls")
+    sheet = np.array(picture)
+    for i, image in enumerate(images):
+        put(sheet, image, column, margin + i * pitch)
+    return Picture(file_of(lit(sheet, rng), rng), lines)

@@ -1,12 +1,15 @@
 """Tests of benchmarks/numerals*.py: the pictures that measure how numbers are read, and the scoring of answers."""
 
+from pathlib import Path
+
 import numerals
+import numerals_blank
 import pytest
 from numerals_scores import Found, Picture, score
 
 # how many pictures have all sorts of a kind among them
 ALL_SORTS = {"tables": 2, "decimals": 4, "sheets": 3, "blank": 8}
-KINDS = [*numerals.STRINGS, *numerals.KINDS]
+KINDS = [kind for kind in [*numerals.STRINGS, *numerals.KINDS] if kind not in numerals.NEED_FONTS]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -18,6 +21,19 @@ def test_the_pictures_of_a_kind_are_the_same_each_time(kind, drawn_digits):
     assert pictures[:1] == list(numerals.made(kind, 1, drawn_digits))
     shown = [*pictures[0].lines, *(text for text, _ in pictures[0].cells)]
     assert bool(shown) == (kind != "blank")
+
+
+def test_handwriting_is_in_the_held_out_fonts_of_the_pipeline(drawn_digits, tmp_path, monkeypatch):
+    fonts = sorted(Path("/usr/share/fonts").rglob("DejaVu*.ttf"))
+    if not fonts:
+        pytest.skip("needs a font")
+    monkeypatch.setattr(numerals_blank, "FONTS", tmp_path)
+    (tmp_path / "caveat.ttf").write_bytes(fonts[0].read_bytes())
+    assert numerals.handwriting() == []
+    (tmp_path / "kalam.ttf").write_bytes(fonts[0].read_bytes())
+    (words,), (names,) = (numerals.made(kind, 1, drawn_digits) for kind in numerals.NEED_FONTS)
+    assert not words.lines
+    assert names.lines
 
 
 def perfect(pictures):
