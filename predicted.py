@@ -18,6 +18,7 @@ import base64
 import contextlib
 import csv
 import glob
+import ipaddress
 import itertools
 import json
 import os
@@ -203,8 +204,20 @@ class NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
+def is_here(host: str) -> bool:
+    """Whether a host is this machine, which a proxy can't reach."""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost" or host.endswith(".localhost")
+
+
 class Client:
-    """Sends requests to the service. Threads may share it. say: called with a message before each retry."""
+    """Sends requests to the service. Threads may share it.
+
+    Args:
+        args: the options of the command line.
+        say: called with a message before each retry.
+    """
 
     def __init__(self, args: argparse.Namespace, say: Callable[[str], None]) -> None:
         self.url, self.timeout, self.retries = args.url.rstrip("/"), args.timeout, max(args.retries, 0)
@@ -218,8 +231,7 @@ class Client:
         self.headers = {"Content-Type": "application/json", "User-Agent": "predicted.py"}
         if args.api_key:
             self.headers["Authorization"] = f"Bearer {args.api_key}"
-        # a proxy can't reach this machine
-        here = re.fullmatch(r"(.*\.)?localhost|127(\.\d+){3}|::1", urlsplit(self.url).hostname or "")
+        here = is_here(urlsplit(self.url).hostname or "")
         proxies = urllib.request.ProxyHandler({} if here else None)
         self.opener = urllib.request.build_opener(NoRedirect, proxies)
         self.say, self.closed = say, threading.Event()
@@ -268,15 +280,7 @@ class Client:
         images = b",".join(item.text for item in batch)
         body = b'{"image":%b}' % images if len(batch) == 1 else b'{"images":[%b]}' % images
         try:
-            answer, rows = self.send(body), []
-            found = [answer] if len(batch) == 1 else answer[self.answers]
-            for item, each in zip(batch, found, strict=True):
-                # the answer for a file of several pages has one for each
-                for page in each.get("readings", [each]):
-                    # an answer of another service lacks it
-                    page[self.field]
-                    rows.append({"input": item.name} | page)
-            return rows
+            return list(self.rows(batch, self.send(body)))
         except Refused as refused:
             if refused.code in SPLIT and len(batch) > 1:
                 half = len(batch) // 2
@@ -287,6 +291,15 @@ class Client:
             return [{"input": item.name, "error": str(refused), "status": refused.code} for item in batch]
         except (AttributeError, LookupError, TypeError, ValueError):
             raise self.unexpected() from None
+
+    def rows(self, batch: list[Item], answer: Row) -> Iterator[Row]:
+        """A row for each answer. Raises LookupError or ValueError for the answers of another service."""
+        found = [answer] if len(batch) == 1 else answer[self.answers]
+        for item, each in zip(batch, found, strict=True):
+            # the answer for a file of several pages has one for each
+            for page in each.get("readings", [each]):
+                page[self.field]
+                yield {"input": item.name} | page
 
     def unexpected(self) -> Stop:
         """The error for an answer that can't be from this service."""
@@ -318,7 +331,14 @@ def _detail(error: urllib.error.HTTPError) -> str:
 
 
 def ask_all(client: Client, items: Iterable[Item], size: int, jobs: int) -> Iterator[list[Row]]:
-    """The rows of each batch of `size` items, in order. jobs: number of batches that are sent at the same time."""
+    """The rows of each batch, in the order of the items.
+
+    Args:
+        client: sends the batches.
+        items: the images.
+        size: number of images in a batch.
+        jobs: number of batches that are sent at the same time.
+    """
     pending: deque[Future[list[Row]]] = deque()
     with ThreadPoolExecutor(jobs) as pool:
         try:
