@@ -26,8 +26,12 @@ ROUTES = (predict, read, corrections, health, page, openapi, tfserving, kserve, 
 
 
 def create_app(settings: Settings | None = None, classifier: model.Classifier | None = None) -> Flask:
-    """Create the Flask app, by default with the settings from the environment and the model that they name. Raises
-    SettingError and ModelError."""
+    """Create the Flask app. Raises SettingError and ModelError.
+
+    Args:
+        settings: by default from the environment.
+        classifier: by default the model that the settings name.
+    """
     settings = settings or Settings.from_env(os.environ)
     app = Flask(__name__, static_folder=None)
     app.request_class = Request

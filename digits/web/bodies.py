@@ -83,7 +83,11 @@ def items_of(request: flask.Request, decoders: Mapping[str, Decoder] | None = No
     """The request's images.
 
     In JSON, `image` asks for a single answer and `images` for a list. In the other formats, one image gets a
-    single answer and several get a list. decoders: for each Content-Type except forms; by default DECODERS.
+    single answer and several get a list.
+
+    Args:
+        request: the request, whose body has not been read yet.
+        decoders: for each Content-Type except forms; by default DECODERS.
 
     Raises Problem: 400 for malformed JSON or a malformed form, 413 for more images than DIGITS_MAX_BATCH, 415 for
     another Content-Type, 422 for anything that is not an image.
@@ -129,10 +133,13 @@ def unpacked_bytes(body: bytes) -> int:
 
 def to_batch(items: Items, as_is: bool = False) -> tuple[np.ndarray, list[dict[str, int]]]:
     """float32 (n, 28, 28, 1) in [0, 1] from a request's images, and for each picture `page` and `pages` if its
-    file has several pages. Another process prepares large or several pictures. Raises PictureError, and Problem
-    422 for pixels that are blank.
+    file has several pages. Another process prepares large or several pictures.
 
-    as_is: whether to use pictures of 28x28 pixels without preparing them.
+    Args:
+        items: the images.
+        as_is: whether to use pictures of 28x28 pixels without preparing them.
+
+    Raises PictureError, and Problem 422 for pixels that are blank.
     """
     values, names = items.values, items.names
     if isinstance(values, list):
@@ -171,7 +178,10 @@ def check_count(n: int) -> None:
 
 def from_form(request: flask.Request) -> Items:
     """The pictures in a form's files. Files without a name and content are skipped, because browsers send them for
-    empty file inputs."""
+    empty file inputs.
+
+    Raises Problem: 400 for a malformed form, 422 if there is no file or an empty one, 413 for too many.
+    """
     if not request.mimetype_params.get("boundary"):
         raise Problem(400, "The form's Content-Type has no boundary. Let the client library set the header.")
     files = [
@@ -190,7 +200,7 @@ def from_form(request: flask.Request) -> Items:
 
 
 def from_picture(body: bytes) -> Items:
-    """The picture that is the whole body."""
+    """The picture that is the whole body. Raises Problem 422 if it is empty."""
     return Items([_not_empty(body, "the body")], ["the body"], True)
 
 
@@ -201,7 +211,10 @@ def _not_empty(picture: bytes, name: str) -> bytes:
 
 
 def from_raw(body: bytes) -> Items:
-    """The pixels of n images from n x 784 bytes, row by row."""
+    """The pixels of n images from n x 784 bytes, row by row.
+
+    Raises Problem: 415 for a picture, 422 for another length or for wider numbers, 413 for too many images.
+    """
     refuse_picture(body)
     n, rest = divmod(len(body), PIXELS)
     wide = [f"{np.dtype(dtype).name} numbers" for dtype in WIDE if are_wide(body, dtype)]
@@ -237,7 +250,10 @@ def are_wide(body: bytes, dtype: str) -> bool:
 
 
 def from_json(body: bytes) -> Items:
-    """The images in `{"image": ...}` or `{"images": [...]}`."""
+    """The images in `{"image": ...}` or `{"images": [...]}`.
+
+    Raises Problem: 400 for malformed JSON, 413 for too many images, 422 for anything that is not an image.
+    """
     return from_document(parse_object(body, FIELDS), body)
 
 

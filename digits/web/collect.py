@@ -77,8 +77,13 @@ class Collector:
         return unsure or g.get("keep", False) or random.random() < self.settings.collect_share  # noqa: S311
 
     def keep(self, version: str, images: int, pictures: list[dict[str, Any]]) -> None:
-        """Put the chosen ones of this request's `images` pictures into the queue, each with its index, its answer,
-        and what `seen` and `sent` return. version: that of the model that answered."""
+        """Put the chosen pictures of this request into the queue.
+
+        Args:
+            version: that of the model that answered.
+            images: number of pictures in the request.
+            pictures: the index, the answer, and what `seen` and `sent` return, of each chosen one.
+        """
         if pictures:
             document = {
                 "request_id": g.request_id,

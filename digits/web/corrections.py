@@ -48,7 +48,10 @@ def correct() -> Response:
 
 
 def parse(body: bytes) -> dict[str, Any]:
-    """The arguments of `Collector.correct` in {"request_id": ..., "digits": [...], "replace": ...}."""
+    """The arguments of `Collector.correct` in {"request_id": ..., "digits": [...], "replace": ...}.
+
+    Raises Problem: 400 for malformed JSON, 413 for too many digits, 422 for anything else.
+    """
     document = bodies.parse_object(body, '{"request_id": ..., "digits": [...]}')
     if unknown := document.keys() - {"request_id", "digits", "replace"}:
         detail = "A correction has request_id, digits and replace only."

@@ -65,7 +65,13 @@ def routes() -> dict[str, str]:
 
 @lru_cache(maxsize=1)
 def describe(version: str, max_images: int, guarded: bool = False) -> dict[str, Any]:
-    """The description, as JSON, for a model's version. guarded: whether predictions require an API key."""
+    """The description, as JSON.
+
+    Args:
+        version: that of the model.
+        max_images: the most images in a request.
+        guarded: whether predictions require an API key.
+    """
     values: dict[str, object] = {"MAX_BATCH": max_images, "VERSION": version}
     values |= {"API_VERSION": VERSION, "VERSION_IN_DECIMAL": int(version, 16)}
     described: dict[str, Any] = _filled(_written(), values)

@@ -26,8 +26,14 @@ MAX_TEXT = 300
 
 
 class Problem(Exception):
-    """An error to answer a request with, as `application/problem+json`. detail: a sentence for the client. extra:
-    further members of the JSON object (field, found, ...)."""
+    """An error to answer a request with, as `application/problem+json`.
+
+    Args:
+        status: HTTP status, 4xx or 5xx.
+        detail: a sentence for the client.
+        headers: of the answer.
+        extra: further members of the JSON object (field, found, ...).
+    """
 
     def __init__(
         self, status: int, detail: str, *, headers: dict[str, str] | None = None, **extra: Any
@@ -43,6 +49,8 @@ class Problem(Exception):
         Args:
             field: its name, such as images[3], "the body" or "image 3 of the body".
             problem: the rest of a sentence that begins with the name, such as "is empty.".
+            status: HTTP status, 4xx.
+            extra: further members of the JSON object.
         """
         subject = field[0].upper() + field[1:] if field.endswith(PARTS) else f"The field {field}"
         return cls(status, f"{subject} {problem}", field=field, **extra)

@@ -47,7 +47,10 @@ def invocations() -> Response:
 
 def from_json(body: bytes) -> Items:
     """The images in `{"inputs": ...}`, `{"instances": ...}`, `{"dataframe_split": {"data": ...}}`, or a document
-    that POST /predict accepts."""
+    that POST /predict accepts.
+
+    Raises Problem: 400 for malformed JSON or tensors, 413 for too many images, 422 for other objects.
+    """
     document = bodies.parse_object(body, members := f"with one of {', '.join(FORMS)}")
     forms = [form for form in FORMS if form in document]
     if len(forms) != 1:
@@ -69,8 +72,10 @@ def from_json(body: bytes) -> Items:
 
 
 def from_csv(body: bytes) -> Items:
-    """The images in CSV: each line has the 784 numbers of an image, row by row. The first line may contain
-    names."""
+    """The images in CSV: each line has the 784 numbers of an image, row by row. The first line may contain names.
+
+    Raises Problem: 400 for anything else, 413 for too many images.
+    """
     try:
         lines = _rows(io.TextIOWrapper(io.BytesIO(body), "utf-8-sig"))
         # with one line too many, and one of names
